@@ -1,0 +1,31 @@
+# Every goal makes the environment first if it is missing or its requirements changed.
+PYTHON ?= python3
+VENV ?= .venv
+REQUIREMENTS := $(if $(shell command -v nvidia-smi 2>/dev/null),requirements.txt,requirements-cpu.txt)
+RUN := $(VENV)/bin/python
+STAMP := $(VENV)/.$(REQUIREMENTS).installed
+
+.PHONY: install demo test acceptance lint clean
+
+install: $(STAMP)
+
+$(STAMP): $(REQUIREMENTS) pyproject.toml
+	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check -r $(REQUIREMENTS)
+	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	touch $@
+
+demo: $(STAMP)
+	$(RUN) -m vps_jax demo
+
+test: $(STAMP) lint
+	$(RUN) -m pytest -n 2 --dist worksteal
+
+acceptance: $(STAMP)
+	$(RUN) -m pytest -m "acceptance or gpu"
+
+lint: $(STAMP)
+	$(RUN) -m ruff check .
+
+clean:
+	rm -rf $(VENV) .cache runs *.egg-info

@@ -1,0 +1,124 @@
+"""The house: imports run downward only (docs/architecture.md), and the light parts stay light."""
+
+import ast
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+L3 = {"tasks", "convert", "viz"}
+BASE = {"types", "taxonomy"}
+# room -> rooms of ours that it may import beside itself
+ALLOWED = {
+    "types": set(),
+    "taxonomy": set(),
+    "ops": BASE,
+    "models": BASE | {"ops"},
+    "losses": BASE | {"ops"},
+    "data": BASE,
+    "evaluation": BASE,
+    "tasks": BASE | {"ops", "losses"},
+    "convert": BASE | {"ops", "models"},
+    "viz": BASE | {"evaluation"},
+    "train": BASE | {"ops", "models", "losses", "data", "evaluation"} | L3,
+    "infer": BASE | {"ops", "models", "losses", "data", "evaluation"} | L3,
+    "tfds_builders": {"taxonomy"},
+    "configs": {"configs"},
+}
+ANYTHING = {"cli", "main", "__main__", "__init__", "demo", "experiment"}
+# what a bare GPU machine with jax, flax and optax may lack
+BARE = {"grain", "tensorflow_datasets", "array_record", "clu", "ml_collections", "tensorflow", "cv2", "av", "typer"}
+BARE_TRAIN = (".step", ".optimizer", ".state", ".sharding")
+
+
+def room_of(path: pathlib.Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return parts[1] if parts[0] == "vps_jax" else parts[0]
+
+
+def imported_modules(path: pathlib.Path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def sources():
+    files = [ROOT / "main.py"]
+    for folder in ("vps_jax", "tfds_builders", "configs"):
+        files += sorted((ROOT / folder).rglob("*.py"))
+    return [f for f in files if f.exists()]
+
+
+@pytest.mark.parametrize("path", sources(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_run_downward(path):
+    room = room_of(path)
+    if room in ANYTHING:
+        return
+    assert room in ALLOWED, f"{path}: a room that docs/architecture.md does not know"
+    for name in imported_modules(path):
+        parts = name.split(".")
+        if parts[0] not in {"vps_jax", "tfds_builders", "configs"}:
+            continue
+        if parts == ["vps_jax"]:
+            continue
+        other = parts[1] if parts[0] == "vps_jax" else parts[0]
+        assert other == room or other in ALLOWED[room], f"{path}: {room} may not import {name}"
+
+
+def blocked_import(modules: list[str], blocked: set[str]) -> subprocess.CompletedProcess:
+    code = (
+        "import sys, importlib\n"
+        f"for name in {sorted(blocked)!r}: sys.modules[name] = None\n"
+        f"for name in {modules!r}: importlib.import_module(name)\n"
+    )
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+
+
+def modules_of(*rooms: str) -> list[str]:
+    names = []
+    for path in sources():
+        if room_of(path) in rooms:
+            name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+            names.append(name.removesuffix(".__init__"))
+    return names
+
+
+def test_models_and_losses_need_only_jax_flax_optax():
+    names = modules_of("ops", "models", "losses", "tasks")
+    names += [n for n in modules_of("train") if n.endswith(BARE_TRAIN)]
+    done = blocked_import(names, BARE)
+    assert done.returncode == 0, done.stderr
+
+
+def test_only_the_command_line_reads_flags():
+    heavy = {"absl", "typer"}
+    users = {
+        str(path.relative_to(ROOT))
+        for path in sources()
+        if heavy & {name.split(".")[0] for name in imported_modules(path)}
+    }
+    assert users <= {"main.py", "vps_jax/cli.py"}
+
+
+def test_evaluation_and_data_run_without_jax():
+    done = blocked_import(modules_of("evaluation", "data", "taxonomy", "types"), {"jax", "flax", "tensorflow"})
+    assert done.returncode == 0, done.stderr
+    done = blocked_import(modules_of("tfds_builders"), {"jax", "flax", "tensorflow"})
+    assert done.returncode == 0, done.stderr
+
+
+def test_tensorflow_is_never_imported():
+    names = [n for n in modules_of(*ALLOWED, "cli") if not n.startswith("configs")]
+    done = blocked_import(names, {"tensorflow"})
+    assert done.returncode == 0, done.stderr
+
+
+def test_no_file_is_longer_than_a_head_can_hold():
+    long = {str(f.relative_to(ROOT)): n for f in sources() if (n := f.read_text().count("\n")) > 450}
+    assert not long

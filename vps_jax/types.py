@@ -1,0 +1,114 @@
+"""Containers that pass between the rooms of the house, and the axis letters used everywhere.
+
+Axis letters: `b` batch, `t` frames, `h w` pixels (`h4 w4` at stride 4), `c` channels, `q` queries, `k` classes,
+`n` padded instances, `p` sampled points, `l` feature levels, `d` prediction sets (initial queries and one per
+decoder layer), `m` heads, `s` flattened tokens. Layout is `[b, t, h, w, c]`.
+
+All containers are NamedTuples: pytrees for jax without importing it. Class ids are 0-based and in the official order.
+"""
+
+from typing import Any, NamedTuple
+
+Array = Any  # numpy or jax array: this file imports neither
+
+IGNORE = -1  # semantic label of a pixel that takes no part in losses
+
+
+class Clip(NamedTuple):
+    """One training clip, or a batch of them with a leading `b`.
+
+    The id map is the only per-pixel label. Its values, for `n` = `len(instance_classes)` and `k` classes:
+    0 is void (unlabelled pixels and padding), `1 + i` with `i < n` is instance `i`, and `1 + n + c` is a pixel of class
+    `c` that belongs to no instance (stuff, or a thing beyond the padded table).
+
+    Attributes:
+      images: uint8 `[t, h, w, 3]`, RGB 0..255, padded right and bottom with 128.
+      ids: uint16 `[t, h, w]`.
+      instance_classes: int32 `[n]`, class of each instance, -1 for an empty row.
+    """
+
+    images: Array
+    ids: Array
+    instance_classes: Array
+
+
+class Targets(NamedTuple):
+    """What the losses of a task compare with, made on the device from the id map of a `Clip`.
+
+    Attributes:
+      instance_ids: int32 `[b, t, h, w]`; 0 no instance, `1 + i` instance `i` of the table.
+      instance_classes: int32 `[b, n]`; class in the task's own class list, -1 for an empty row.
+      semantic: int32 `[b, t, h, w]`; class in the task's own class list, `IGNORE` where it takes no part.
+    """
+
+    instance_ids: Array
+    instance_classes: Array
+    semantic: Array
+
+
+class QueryOutputs(NamedTuple):
+    """What a query decoder predicts, with masks left factored: logits are `<mask_features, mask_embeds>`.
+
+    Nothing of the size sets x queries x frames x h4 x w4 is ever held; losses and inference multiply what they need.
+
+    Attributes:
+      mask_features: `[b, t, h4, w4, c]`.
+      mask_embeds: group name -> `[d, b, q_group, c]`, last set is the final prediction. Groups: `instance`,
+        `background`, `semantic` (TarViS), `background_vos`, `vos` (TarViS on VOS), `object` (Mask2Former).
+      class_logits: `[d, b, q, 1 + k]` with background first (TarViS), `[d, b, q, k + 1]` with no-object last
+        (Mask2Former), or None for a task without classes.
+      queries: `[d, b, q, c]`, all groups in order along q, before the decoder norm.
+    """
+
+    mask_features: Array
+    mask_embeds: dict[str, Array]
+    class_logits: Array | None
+    queries: Array
+
+
+class TrainBatch(NamedTuple):
+    """One step's clips: one task, one data set, one shape.
+
+    Attributes:
+      task: `panoptic`, `semantic`, `instance` or `vos`.
+      dataset: name of the data set in the config, which picks class list and query group.
+      clip: `Clip` of numpy arrays with leading `b`.
+      records: one string per sample, `video/first_stem..last_stem`, named when a loss is not finite.
+    """
+
+    task: str
+    dataset: str
+    clip: Clip
+    records: tuple[str, ...]
+
+
+class ClipPrediction(NamedTuple):
+    """Raw scores of one clip at stride 4 of the padded input, numpy float32, from the last prediction set.
+
+    Attributes:
+      instance_masks: logits `[q, t, h4, w4]`, or None.
+      instance_classes: logits `[q, 1 + k]` with background first, or None.
+      semantic: logits `[k, t, h4, w4]`.
+    """
+
+    instance_masks: Array | None
+    instance_classes: Array | None
+    semantic: Array
+
+
+class PanopticFrame(NamedTuple):
+    """One finished frame of a panoptic video.
+
+    Attributes:
+      stem: file name without suffix.
+      categories: uint8 `[h, w]`, 0-based class of every pixel, 255 where unknown.
+      track_ids: int32 `[h, w]`, 0 for stuff, otherwise the identity of the thing through the video.
+    """
+
+    stem: str
+    categories: Array
+    track_ids: Array
+
+
+class UserError(ValueError):
+    """Something the user can mend. One line: the value, what was expected, the next step; commands exit with 2."""
