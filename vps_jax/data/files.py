@@ -1,0 +1,105 @@
+"""Files of the data tools: progress bars, atomic writing, disk space, readable errors."""
+
+import contextlib
+import json
+import os
+import pathlib
+import shutil
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import cv2
+import numpy as np
+
+from vps_jax.types import UserError
+
+
+def track(items: Iterable, description: str, *, total: int | None = None, show: bool = True) -> Iterator:
+    """Iterate under a progress bar (a plain iteration when `show` is False)."""
+    if not show:
+        yield from items
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns) as progress:
+        yield from progress.track(items, total=total, description=description)
+
+
+@contextlib.contextmanager
+def atomic_path(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A temporary path beside `path`, with its suffix, that takes its place when the block ends well."""
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: pathlib.Path, text: str) -> None:
+    """Write a text file atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text)
+
+
+def write_json(path: pathlib.Path, value: Any) -> None:
+    """Write a json file atomically."""
+    write_text(path, json.dumps(value))
+
+
+def write_image(path: pathlib.Path, image: np.ndarray, *, quality: int = 95) -> None:
+    """Write a JPEG or PNG atomically; 3-channel arrays are RGB `[h, w, 3]`, others `[h, w]` uint8 or uint16."""
+    if image.ndim == 3:
+        image = image[..., ::-1]
+    good, data = cv2.imencode(path.suffix, image, [cv2.IMWRITE_JPEG_QUALITY, quality] if path.suffix == ".jpg" else [])
+    assert good, f"{path}: {image.dtype} {image.shape} cannot be encoded"
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data.tobytes())
+
+
+@contextlib.contextmanager
+def fresh_folder(out: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A temporary folder beside `out` that becomes `out` when the block ends well.
+
+    Raises:
+      UserError: `out` is there and not empty, or its parent cannot be written.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out} is there already; expected a new or empty folder: name another or remove it")
+    temporary = out.with_name(f".{out.name}.partial")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+    except OSError as error:
+        raise UserError(f"{out.parent} cannot be written ({error.strerror}); choose another output folder") from error
+    yield temporary
+    if out.exists():
+        out.rmdir()
+    os.replace(temporary, out)
+
+
+def require_space(folder: pathlib.Path, needed: int) -> None:
+    """Check that `needed` bytes fit on the disk of `folder` (which need not exist yet).
+
+    Raises:
+      UserError: they do not.
+    """
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise UserError(f"{folder} has {free / 1e9:.1f} GB free, expected {needed / 1e9:.1f} GB or more; free some space")
+
+
+def read_lines(path: pathlib.Path) -> list[str]:
+    """Stripped non-empty lines of a text file."""
+    return [line.strip() for line in path.read_text().splitlines() if line.strip()]
+
+
+def visible(folder: pathlib.Path, suffix: str = "") -> list[pathlib.Path]:
+    """Entries with the suffix, sorted by name, without dot files; empty when the folder is missing."""
+    if not folder.is_dir():
+        return []
+    return sorted(p for p in folder.iterdir() if p.name.endswith(suffix) and not p.name.startswith("."))
