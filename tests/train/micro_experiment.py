@@ -1,0 +1,66 @@
+"""A model and a task of a few numbers, with the interfaces of the real ones, so that training is tested alone."""
+
+import types as python_types
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from vps_jax.types import Clip
+
+OPTIM = {
+    "name": "adamw", "lr": 0.1, "schedule": "steps", "warmup_steps": 0, "decay_steps": (), "decay_factor": 0.1,
+    "b1": 0.9, "b2": 0.999, "eps": 1e-8, "weight_decay": 0.05, "clip_norm": 0.01,
+    "lr_groups": (("backbone", "^backbone/", 0.1), ("rest", ".*", 1.0)), "no_decay": ("norm/",),
+}  # fmt: skip
+
+
+class MicroModel(nn.Module):
+    """Mean color of a clip -> Dense -> BatchNorm -> Dense; the group picks nothing, dropout uses the rng."""
+
+    @nn.compact
+    def __call__(self, images, *, task, group, train):
+        del task, group
+        x = jnp.asarray(images, jnp.float32).mean((1, 2, 3)) / 255  # [b, 3]
+        x = nn.Dense(8, use_bias=False, name="backbone")(x)  # BatchNorm would cancel a bias
+        x = nn.BatchNorm(use_running_average=not train, momentum=0.9, name="norm")(x)
+        x = nn.Dense(4, name="head")(nn.relu(x))
+        if train:
+            x = x + 0.01 * jax.random.normal(self.make_rng("drop_path"), x.shape)
+        return x
+
+
+class MicroTargets(NamedTuple):
+    share: jax.Array  # float32 [b], share of pixels of class 1
+
+
+def make_targets(clip, settings):
+    return MicroTargets(jnp.mean(clip.ids == settings["label"], axis=(1, 2, 3)))
+
+
+def loss(outputs, targets, key, settings, mesh=None):
+    del mesh
+    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(outputs.shape[0]))
+    noise = jax.vmap(jax.random.uniform)(keys)  # [b]: a key per sample, not per device
+    squared = jnp.mean((outputs.sum(-1) - targets.share - 0.01 * noise) ** 2)
+    return settings["weight"] * squared, {"squared": squared}
+
+
+TASK = python_types.SimpleNamespace(make_targets=make_targets, loss=loss)
+SETTINGS = {"label": 1, "weight": 2.0}
+
+
+def micro_clip(step: int, batch: int = 8) -> Clip:
+    rng = np.random.default_rng([3, step])
+    colors = rng.integers(0, 200, (batch, 1, 1, 1, 3), np.uint8)  # far apart, so that BatchNorm is well conditioned
+    images = colors + rng.integers(0, 50, (batch, 2, 4, 4, 3), np.uint8)
+    ids = rng.integers(0, 3, (batch, 2, 4, 4)).astype(np.uint16)
+    return Clip(images, ids, np.zeros((batch, 1), np.int32))
+
+
+def micro_variables() -> dict:
+    model = MicroModel()
+    keys = {"params": jax.random.key(0), "drop_path": jax.random.key(1)}
+    return dict(model.init(keys, micro_clip(0).images, task="micro", group="g", train=True))

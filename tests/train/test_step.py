@@ -1,0 +1,136 @@
+"""The step: device counts agree, micro-batches agree, EMA by hand, non-finite steps, no host callback."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from micro_experiment import OPTIM, SETTINGS, TASK, MicroModel, micro_clip, micro_variables
+
+from vps_jax.train.optimizer import make_optimizer
+from vps_jax.train.sharding import make_mesh, put_batch, state_sharding
+from vps_jax.train.state import create_state
+from vps_jax.train.step import make_step, ramped_decay
+
+SGD = {**OPTIM, "name": "sgd", "clip_norm": 0.0, "lr": 0.01}
+
+
+def start(mesh, optim=SGD, **options):
+    variables = micro_variables()
+    tx = make_optimizer(optim, variables["params"])
+    state = create_state(variables, tx)
+    shardings = state_sharding(mesh, state)
+    step = make_step(
+        MicroModel(), TASK, settings=SETTINGS, task_name="micro", group="g", tx=tx, mesh=mesh, shardings=shardings,
+        seed=0, **{"ema_decay": 0.999, **options},
+    )  # fmt: skip
+    return jax.device_put(state, shardings), step
+
+
+def run(mesh, steps=5, optim=SGD, **options):
+    state, step = start(mesh, optim, **options)
+    losses = []
+    for k in range(steps):
+        state, scalars = step(state, put_batch(mesh, micro_clip(k)))
+        losses.append(float(scalars["loss"]))
+    return state, losses
+
+
+def assert_trees_close(a, b, rtol):
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        np.testing.assert_allclose(x, y, rtol=rtol, atol=rtol * float(jnp.abs(y).max()))
+
+
+@pytest.mark.parametrize("fsdp", [1, 4])
+def test_one_device_and_eight_agree_over_five_steps(fsdp, monkeypatch):
+    monkeypatch.setattr("vps_jax.train.sharding.MIN_SHARDED_SIZE", 1)
+    one, losses_of_one = run(make_mesh(devices=jax.devices()[:1]))
+    mesh = make_mesh(fsdp)
+    assert mesh.size == 8
+    eight, losses_of_eight = run(mesh)
+    np.testing.assert_allclose(losses_of_eight, losses_of_one, rtol=1e-5)
+    assert_trees_close(eight.variables, one.variables, 1e-5)
+    if fsdp > 1:
+        kernel = eight.variables["params"]["backbone"]["kernel"]
+        assert kernel.addressable_shards[0].data.size == kernel.size // fsdp
+
+
+def test_micro_batches_average_gradients_of_their_parts():
+    """Without BatchNorm's batch statistics the mean of the parts is the whole; the rng differs, so noise is off."""
+
+    class Linear(MicroModel):
+        def __call__(self, images, *, task, group, train):
+            return super().__call__(images, task=task, group=group, train=False)
+
+    results = []
+    for accumulate in (1, 4):
+        mesh = make_mesh(devices=jax.devices()[:2])
+        variables = micro_variables()
+        tx = make_optimizer(SGD, variables["params"])
+        state = create_state(variables, tx)
+        step = make_step(
+            Linear(), python_task_without_noise(), settings=SETTINGS, task_name="micro", group="g", tx=tx, mesh=mesh,
+            shardings=state_sharding(mesh, state), seed=0, ema_decay=0.9, accumulate=accumulate,
+        )  # fmt: skip
+        state, scalars = step(state, put_batch(mesh, micro_clip(0)))
+        results.append((state.variables, float(scalars["loss"]), float(scalars["grad_norm"])))
+    assert_trees_close(results[1][0], results[0][0], 1e-5)
+    np.testing.assert_allclose(results[1][1:], results[0][1:], rtol=1e-5)
+
+
+def python_task_without_noise():
+    import types
+
+    def loss(outputs, targets, key, settings, mesh=None):
+        squared = jnp.mean((outputs.sum(-1) - targets.share) ** 2)
+        return settings["weight"] * squared, {"squared": squared}
+
+    return types.SimpleNamespace(make_targets=TASK.make_targets, loss=loss)
+
+
+def test_average_follows_the_ramp_by_hand():
+    mesh = make_mesh(devices=jax.devices()[:1])
+    state, step = start(mesh)
+    before = jax.tree.map(np.asarray, state.variables)
+    state, _ = step(state, put_batch(mesh, micro_clip(0)))
+    after_one = jax.tree.map(np.asarray, state.variables)
+    expected = jax.tree.map(lambda a, b: 0.1 * a + 0.9 * b, before, after_one)  # decay (1 + 0) / (10 + 0)
+    assert_trees_close(state.ema, expected, 1e-6)
+    state, _ = step(state, put_batch(mesh, micro_clip(1)))
+    expected = jax.tree.map(lambda e, v: 2 / 11 * e + 9 / 11 * v, expected, jax.tree.map(np.asarray, state.variables))
+    assert_trees_close(state.ema, expected, 1e-6)
+    assert not np.allclose(state.ema["batch_stats"]["norm"]["mean"], 0)
+
+
+def test_ramp_ends_at_the_decay():
+    np.testing.assert_allclose(ramped_decay(0.9998, jnp.int32(90_000)), 0.9998)
+    np.testing.assert_allclose(ramped_decay(0.9998, jnp.int32(89)), 90 / 99, rtol=1e-6)
+
+
+def test_a_step_without_finite_loss_can_be_skipped():
+    mesh = make_mesh(devices=jax.devices()[:1])
+    state, step = start(mesh, OPTIM, skip_nonfinite=True)
+    state, _ = step(state, put_batch(mesh, micro_clip(0)))
+    kept = jax.tree.map(np.asarray, state)
+    broken = put_batch(mesh, micro_clip(1)._replace(images=np.full((8, 2, 4, 4, 3), np.nan, np.float32)))
+    state, scalars = step(state, broken)
+    assert not np.isfinite(scalars["loss"]) and int(state.step) == 2
+    for a, b in zip(jax.tree.leaves(state._replace(step=kept.step)), jax.tree.leaves(kept), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_scalars_name_every_term():
+    mesh = make_mesh(devices=jax.devices()[:1])
+    state, step = start(mesh)
+    _, scalars = step(state, put_batch(mesh, micro_clip(0)))
+    assert set(scalars) == {"loss", "squared", "grad_norm"}
+    assert float(scalars["loss"]) == pytest.approx(2 * float(scalars["squared"]))
+
+
+def test_the_same_step_has_the_same_noise_and_another_step_another():
+    mesh = make_mesh(devices=jax.devices()[:1])
+    losses = []
+    for first in (0, 0, 1):
+        state, step = start(mesh)
+        state = state._replace(step=jnp.int32(first))
+        losses.append(float(step(state, put_batch(mesh, micro_clip(0)))[1]["loss"]))
+    assert losses[0] == losses[1] != losses[2]
