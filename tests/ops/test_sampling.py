@@ -1,0 +1,79 @@
+"""Point sampling against values worked out by hand and a slow loop."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vps_jax.ops import sampling
+
+
+def slow_bilinear(image, x, y):
+    height, width = image.shape
+    total = 0.0
+    px, py = x * width - 0.5, y * height - 0.5
+    for cy in (int(np.floor(py)), int(np.floor(py)) + 1):
+        for cx in (int(np.floor(px)), int(np.floor(px)) + 1):
+            if 0 <= cx < width and 0 <= cy < height:
+                total += image[cy, cx] * (1 - abs(px - cx)) * (1 - abs(py - cy))
+    return total
+
+
+def test_bilinear_by_hand():
+    image = jnp.array([[0.0, 10.0], [20.0, 30.0]])[..., None]
+    points = jnp.array([[0.25, 0.25], [0.5, 0.5], [0.75, 0.5], [0.0, 0.25], [0.0, 0.0]])
+    # a pixel centre; the middle; between the right pixels; half outside (zero); three quarters outside
+    np.testing.assert_allclose(sampling.bilinear(image, points)[:, 0], [0, 15, 20, 0, 0], atol=1e-6)
+    np.testing.assert_allclose(sampling.bilinear(image + 4, points)[3:, 0], [2, 1], atol=1e-6)
+
+
+def test_bilinear_equals_a_loop_with_leading_axes():
+    rng = np.random.default_rng(0)
+    maps, points = rng.normal(size=(2, 3, 5, 7, 4)), rng.random((2, 3, 11, 2))
+    values = sampling.bilinear(jnp.asarray(maps), jnp.asarray(points))
+    assert values.shape == (2, 3, 11, 4)
+    for b, t, p, c in ((0, 0, 0, 0), (1, 2, 10, 3), (0, 1, 5, 2)):
+        np.testing.assert_allclose(values[b, t, p, c], slow_bilinear(maps[b, t, :, :, c], *points[b, t, p]), atol=1e-5)
+
+
+def test_corner_ids_give_the_bilinear_value_of_every_mask():
+    rng = np.random.default_rng(1)
+    ids, points = rng.integers(0, 4, (2, 6, 5)), rng.random((2, 40, 2))
+    around, weight = sampling.corner_ids(jnp.asarray(ids), jnp.asarray(points))
+    for i in range(4):
+        soft = jnp.sum(jnp.where(around == i, weight, 0), axis=0)
+        dense = sampling.bilinear(jnp.asarray(ids == i, jnp.float32)[..., None], jnp.asarray(points))[..., 0]
+        np.testing.assert_allclose(soft, dense, atol=1e-6)
+
+
+def test_nearest_by_hand():
+    image = jnp.arange(12).reshape(3, 4)
+    points = jnp.array([[0.0, 0.0], [0.99999994, 0.99999994], [0.4, 0.4], [0.25, 0.5], [0.5, 0.5]])
+    # x = .25 * 4 - .5 = .5 goes to 0, x = .5 * 4 - .5 = 1.5 to 2: halves go to the even pixel
+    assert sampling.nearest(image, points).tolist() == [0, 11, 5, 4, 6]
+
+
+def test_one_pixel_map():
+    image = jnp.full((1, 1, 1), 8.0)
+    assert sampling.bilinear(image, jnp.array([[0.5, 0.5], [0.0, 0.5]]))[:, 0].tolist() == [8.0, 4.0]
+    assert sampling.nearest(image[..., 0], jnp.array([[0.0, 0.99]])).tolist() == [8.0]
+
+
+def test_class_uncertainty_is_second_minus_first():
+    logits = jnp.array([[1.0, 5.0, 3.0], [2.0, 2.0, -1.0]])
+    assert sampling.class_uncertainty(logits).tolist() == [-2.0, 0.0]
+
+
+def test_most_uncertain_keeps_three_quarters_and_the_fresh():
+    points = jnp.arange(24.0).reshape(12, 2) / 24  # 3 p candidates, p = 4
+    uncertainty = -jnp.abs(jnp.array([5, 1, 4, 2, 9, 9, 9, 9, 0, 9, 9, 9.0]))
+    fresh = jnp.array([[0.5, 0.5]])
+    kept = sampling.most_uncertain(uncertainty, points, fresh)
+    np.testing.assert_array_equal(kept, jnp.concatenate([points[jnp.array([8, 1, 3])], fresh]))
+
+
+def test_candidates_have_the_published_counts():
+    for kept, drawn, fresh in ((12544, 37632, 3136), (50176, 150528, 12544), (25088, 75264, 6272)):
+        first, second = jax.eval_shape(lambda k, n=kept: sampling.candidates(k, (2,), n), jax.random.key(0))
+        assert first.shape == (2, drawn, 2) and second.shape == (2, fresh, 2)
+    first, _ = sampling.candidates(jax.random.key(0), (), 64)
+    assert first.min() >= 0 and first.max() < 1 and first.std() > 0.25

@@ -1,0 +1,134 @@
+"""Sampling maps at points, and choosing the points where a prediction is least certain.
+
+A point is (x, y) in [0, 1) of its map, so one set of points serves maps of any size. Pixel coordinate = u * size - 0.5,
+and outside the map is zero, as torch's grid-sample with align_corners off (spec: tarvis, framework traps).
+All functions broadcast over the leading axes `...` of maps and points, which must be equal.
+"""
+
+import jax
+import jax.numpy as jnp
+
+OVERSAMPLE = 3  # candidates per kept point (spec: tarvis 6.1)
+UNCERTAIN_SHARE = 0.75  # of the kept points, chosen by uncertainty; the rest is uniform
+
+
+def corners(points, height: int, width: int):
+    """The four pixels around each point and their bilinear weights.
+
+    Args:
+      points: `[..., p, 2]`, (x, y) in 0..1.
+
+    Returns:
+      index: int32 `[4, ..., p]` into the row-major flattened map, always inside it.
+      weight: `[4, ..., p]`, 0 for a pixel outside the map.
+    """
+    x = points[..., 0] * width - 0.5
+    y = points[..., 1] * height - 0.5
+    x0, y0 = jnp.floor(x), jnp.floor(y)
+    index, weight = [], []
+    for dy in (0, 1):
+        for dx in (0, 1):
+            cx, cy = x0 + dx, y0 + dy
+            inside = (cx >= 0) & (cx < width) & (cy >= 0) & (cy < height)
+            near = (1 - jnp.abs(x - cx)) * (1 - jnp.abs(y - cy))
+            weight.append(jnp.where(inside, near, 0))
+            cell = jnp.clip(cy, 0, height - 1) * width + jnp.clip(cx, 0, width - 1)
+            index.append(cell.astype(jnp.int32))
+    return jnp.stack(index), jnp.stack(weight)
+
+
+def take_pixels(maps, index):
+    """Pixels of flattened maps: maps `[..., h * w, c]`, index `[..., p]` -> `[..., p, c]`."""
+
+    def take(flat, i):
+        return flat.at[i].get(mode="promise_in_bounds")
+
+    for _ in range(index.ndim - 1):
+        take = jax.vmap(take)
+    return take(maps, index)
+
+
+def bilinear(maps, points):
+    """Bilinear values, zero outside.
+
+    Args:
+      maps: `[..., h, w, c]`.
+      points: `[..., p, 2]`.
+
+    Returns:
+      `[..., p, c]`.
+    """
+    height, width, channels = maps.shape[-3:]
+    index, weight = corners(points, height, width)
+    flat = maps.reshape(*maps.shape[:-3], height * width, channels)
+    # one corner at a time: the four gathered copies never exist together
+    return sum(take_pixels(flat, i) * w[..., None].astype(maps.dtype) for i, w in zip(index, weight, strict=True))
+
+
+def corner_ids(ids, points):
+    """What an id map says around each point: the raw material of soft labels, without one map per id.
+
+    Args:
+      ids: integer `[..., h, w]`.
+      points: `[..., p, 2]`.
+
+    Returns:
+      ids `[4, ..., p]` and bilinear weights `[4, ..., p]`; a corner outside the map has weight 0.
+    """
+    height, width = ids.shape[-2:]
+    index, weight = corners(points, height, width)
+    flat = ids.reshape(*ids.shape[:-2], height * width, 1)
+    return jnp.stack([take_pixels(flat, i)[..., 0] for i in index]), weight
+
+
+def nearest(maps, points):
+    """The nearest pixel, halves to the even coordinate: maps `[..., h, w]`, points `[..., p, 2]` -> `[..., p]`."""
+    height, width = maps.shape[-2:]
+    x = jnp.clip(jnp.round(points[..., 0] * width - 0.5), 0, width - 1)
+    y = jnp.clip(jnp.round(points[..., 1] * height - 0.5), 0, height - 1)
+    flat = maps.reshape(*maps.shape[:-2], height * width, 1)
+    return take_pixels(flat, (y * width + x).astype(jnp.int32))[..., 0]
+
+
+def num_uncertain(num_points: int) -> int:
+    """How many of the kept points are chosen by uncertainty."""
+    return int(UNCERTAIN_SHARE * num_points)
+
+
+def candidates(key, shape: tuple[int, ...], num_points: int):
+    """Uniform points: `[*shape, 3 p, 2]` to choose from, and `[*shape, p - int(.75 p), 2]` that are kept anyway."""
+    first, second = jax.random.split(key)
+    fresh = num_points - num_uncertain(num_points)
+    return (
+        jax.random.uniform(first, (*shape, OVERSAMPLE * num_points, 2)),
+        jax.random.uniform(second, (*shape, fresh, 2)),
+    )
+
+
+def most_uncertain(uncertainty, points, fresh):
+    """Keep the most uncertain candidates and append the fresh ones (spec: tarvis 6.1).
+
+    Args:
+      uncertainty: `[..., 3 p]`, larger is less certain.
+      points: candidates `[..., 3 p, 2]`.
+      fresh: `[..., p - int(.75 p), 2]`.
+
+    Returns:
+      `[..., p, 2]`, by falling uncertainty, the fresh ones last. No gradient passes.
+    """
+    # fresh is p - int(.75 p) and the candidates are 3 p
+    keep = points.shape[-2] // OVERSAMPLE - fresh.shape[-2]
+    _, index = jax.lax.top_k(jax.lax.stop_gradient(uncertainty), keep)
+    return jnp.concatenate([jnp.take_along_axis(points, index[..., None], axis=-2), fresh], axis=-2)
+
+
+def binary_uncertainty(logits):
+    """`-|logit|`: 0 on the mask's edge."""
+    return -jnp.abs(logits)
+
+
+def class_uncertainty(logits):
+    """Second largest minus largest logit along the last axis: 0 where two classes are equal. `[..., k]` -> `[...]`."""
+    best = jnp.max(logits, axis=-1)
+    place = jnp.arange(logits.shape[-1]) == jnp.argmax(logits, axis=-1)[..., None]
+    return jnp.max(jnp.where(place, -jnp.inf, logits), axis=-1) - best
