@@ -19,10 +19,11 @@ def track(items: Iterable, description: str, *, total: int | None = None, show: 
     if not show:
         yield from items
         return
+    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns) as progress:
+    with Progress(*columns, console=Console(stderr=True)) as progress:
         yield from progress.track(items, total=total, description=description)
 
 
@@ -90,7 +91,7 @@ def require_space(folder: pathlib.Path, needed: int) -> None:
         folder = folder.parent
     free = shutil.disk_usage(folder).free
     if free < needed:
-        raise UserError(f"{folder} has {free / 1e9:.1f} GB free, expected {needed / 1e9:.1f} GB or more; free some space")
+        raise UserError(f"{folder}: {free / 1e9:.1f} GB free, expected {needed / 1e9:.1f} GB or more; free some space")
 
 
 def read_lines(path: pathlib.Path) -> list[str]:

@@ -1,7 +1,7 @@
 """Scenes of textured regions and moving things, drawn with whole numbers so that every machine gets the same pixels.
 
-A scene is a pure function of (seed, video number), a frame of (scene, tick). Three ticks are one frame of the 5 fps VIPSeg
-clip, one tick is one frame of the 15 fps VSPW clip of the same scene.
+A scene is a pure function of (seed, video number), a frame of (scene, tick). Three ticks are one frame of the 5 fps
+VIPSeg clip, one tick is one frame of the 15 fps VSPW clip of the same scene.
 
 Every class may wear two of three colour pairs and every pair is worn by four stuff and four thing classes: colour does
 not tell the class, the period and direction of the texture (stuff) or the outline and its pattern (things) do.

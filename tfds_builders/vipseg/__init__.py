@@ -1,0 +1,5 @@
+"""VIPSeg: see README.md."""
+
+from tfds_builders.vipseg.vipseg import Builder
+
+__all__ = ["Builder"]

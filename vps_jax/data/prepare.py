@@ -1,0 +1,124 @@
+"""Turn an official data-set folder into records that the training pipeline reads at random."""
+
+import contextlib
+import functools
+import importlib
+import io
+import logging
+import pathlib
+import shutil
+import tempfile
+from typing import Any
+
+from vps_jax.data import files
+from vps_jax.types import UserError
+
+BUILDERS = ("vipseg",)
+
+
+def prepare(
+    name: str, source: str | pathlib.Path, out: str | pathlib.Path, *, skip_bad: bool = False, progress: bool = True
+) -> dict[str, dict]:
+    """Write the records of a data set below `out/<name>/<version>`.
+
+    A finished set is recognised and only reported. An interrupted run leaves nothing that a reader could take for a
+    finished set; started again it removes the leftovers and begins anew.
+
+    Args:
+      name: one of `BUILDERS`; the builder is looked up by name in `tfds_builders`.
+      source: folder in the official layout.
+      out: folder for all prepared sets.
+      skip_bad: leave unreadable frames out and report them, instead of stopping at the first.
+      progress: show progress bars.
+
+    Returns:
+      The report of each split, see `describe_report`.
+
+    Raises:
+      UserError: unknown name, missing or foreign folder, broken frame, no space.
+    """
+    if name not in BUILDERS:
+        raise UserError(f"data set {name!r} is unknown; expected one of {', '.join(BUILDERS)}")
+    source, out = pathlib.Path(source), pathlib.Path(out)
+    builder = make_builder(name, out)
+    if not is_prepared(builder):
+        check_folders(source, out)
+        builder.skip_bad = skip_bad
+        builder.track = functools.partial(_track, show=progress)
+        run(builder, source, out / name)
+    return {split: builder.info.metadata[f"report_{split}"] for split in builder.info.splits}
+
+
+def make_builder(name: str, out: pathlib.Path) -> Any:
+    """The builder, writing array_record below `out`."""
+    # builders are found by name, as TFDS finds them: nothing in this room depends on one of them
+    module = importlib.import_module(f"tfds_builders.{name}")
+    return module.Builder(data_dir=str(out), file_format="array_record")
+
+
+def is_prepared(builder: Any) -> bool:
+    """Whether the builder's folder holds a finished set."""
+    return (pathlib.Path(builder.data_dir) / "dataset_info.json").exists()
+
+
+def check_folders(source: pathlib.Path, out: pathlib.Path) -> None:
+    """Both folders can be used and the records will fit on the disk."""
+    if not source.is_dir():
+        raise UserError(f"{source} is no folder; expected a data set in its official layout: give its root as --source")
+    if not any(source.iterdir()):
+        raise UserError(f"{source} is empty; expected a data set in its official layout: give its root as --source")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{out} cannot be written ({error.strerror}); choose another output folder") from error
+    # JPEGs are kept as they are and labels shrink, so the source is an upper bound
+    images = sum(f.stat().st_size for f in source.rglob("*.jpg"))
+    files.require_space(out, int(images * 1.15))
+
+
+def run(builder: Any, source: pathlib.Path, folder: pathlib.Path) -> None:
+    """Prepare, turning what is wrong with the source into a `UserError`."""
+    import tensorflow_datasets as tfds
+
+    for leftover in folder.glob("*.incomplete*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    tfds.disable_progress_bar()
+    config = tfds.download.DownloadConfig(manual_dir=str(source))
+    try:
+        # TFDS announces a download that never happens, and makes a folder for it
+        with contextlib.redirect_stdout(io.StringIO()), tempfile.TemporaryDirectory() as downloads:
+            builder.download_and_prepare(download_config=config, download_dir=downloads)
+    except ValueError as error:
+        shutil.rmtree(builder.data_dir, ignore_errors=True)
+        raise UserError(str(error).splitlines()[0]) from error
+
+
+def _track(items, total: int, *, show: bool):
+    return files.track(items, "prepare", total=total, show=show)
+
+
+def describe_report(report: dict[str, dict]) -> list[str]:
+    """Lines for the terminal that say what `prepare` found, one block per split."""
+    lines = []
+    for split, found in report.items():
+        sizes = ", ".join(f"{size} ({count} videos)" for size, count in list(found["sizes"].items())[:4])
+        lines.append(f"{split}: {found['videos']} videos, {found['frames']} frames, sizes {sizes or 'none'}")
+        if found["unlabelled_share"] is not None:
+            lines.append(
+                f"  {found['videos_with_instances']} videos show instances, "
+                f"{100 * found['unlabelled_share']:.2f} % of the pixels are unlabelled"
+            )
+        if found["images_without_mask"]:
+            lines.append(f"  {found['images_without_mask']} images have no mask and were left out")
+        if found["videos_without_frames"]:
+            names = found["videos_without_frames"]
+            lines.append(f"  {len(names)} listed videos have no usable frame: {', '.join(names[:5])}")
+        for value, place in found["unknown_values"].items():
+            lines.append(
+                f"  unknown label value {value} on {place['pixels']} pixels (first in {place['first_seen']}): "
+                "ignored in training"
+            )
+        for bad in found["bad_frames"][:20]:
+            lines.append(f"  left out: {bad}")
+    return lines
