@@ -1,0 +1,109 @@
+"""Stitching and panoptic merging against the published system, frame by frame (golden tarvis_g_stitch_*)."""
+
+import numpy as np
+import pytest
+from golden_files import load
+
+from vps_jax.infer import fusion, stitching
+from vps_jax.types import ClipPrediction
+
+pytestmark = pytest.mark.parity
+
+
+def case_names(folder):
+    return sorted(path.stem for path in folder.glob("tarvis_g_stitch_*.json"))
+
+
+def predictions(manifest, arrays):
+    """First frame and raw scores of every clip of a case."""
+    for i, frames in enumerate(manifest["inputs"]["clips"]):
+        masks, classes, semantic = (
+            arrays[f"clip{i}_{what}_logits_x256"].astype(np.float32) / 256
+            for what in ("instance_mask", "instance_class", "semantic")
+        )
+        yield frames[0], ClipPrediction(masks, classes, semantic)
+
+
+def geometry_of(inputs, semantic):
+    padded = tuple(4 * side for side in semantic.shape[2:])
+    return fusion.Geometry(
+        padded, tuple(inputs["network_input_before_padding"]), tuple(inputs["original_height_width"])
+    )
+
+
+def run(manifest, arrays):
+    """All stitched frames, panoptic frames and closed tracks of a case, streamed clip by clip."""
+    inputs = manifest["inputs"]
+    stitcher = stitching.Stitcher(
+        stitching.StitchSettings(
+            score_threshold=inputs["track_score_threshold"],
+            max_tracks_per_clip=inputs["max_tracks_per_clip"],
+            association_iou=inputs["association_iou_threshold"],
+        )
+    )
+    geometry = geometry_of(inputs, arrays["clip0_semantic_logits_x256"])
+    fuser = fusion.Fuser(geometry, thing_ids=inputs["thing_class_ids"])
+    steps = [stitcher.add(first, prediction) for first, prediction in predictions(manifest, arrays)]
+    steps.append(stitcher.finish())
+    fused = [frame for step in steps for frame in fuser.add(step)]
+    stitched = [frame for step in steps for frame in step.frames]
+    closed = {track.track_id: track.class_logits for step in steps for track in step.closed}
+    return geometry, stitched, fused, closed
+
+
+@pytest.fixture(scope="module")
+def cases(golden_dir, golden_is_whole):
+    names = case_names(golden_dir)
+    if not names:
+        (pytest.fail if golden_is_whole else pytest.skip)(f"no tarvis_g_stitch_* in {golden_dir}")
+    loaded = {name: load(golden_dir, name, whole=golden_is_whole) for name in names}
+    return {name: (*case, *run(*case)) for name, case in loaded.items()}
+
+
+def test_clips_are_cut_as_published(cases):
+    for name, (manifest, *_) in cases.items():
+        inputs = manifest["inputs"]
+        cut = stitching.split_clips(
+            range(inputs["frames"]), clip_frames=inputs["clip_length"], overlap_frames=inputs["overlap"]
+        )
+        assert [frames for _, frames in cut] == inputs["clips"], name
+
+
+def test_tracks_are_the_published_ones(cases):
+    for name, (manifest, arrays, _, stitched, _, closed) in cases.items():
+        tolerance = manifest["tolerance"]
+        assert sorted(closed) == arrays["track_ids"].tolist(), name
+        found = np.stack([closed[i] for i in arrays["track_ids"].tolist()])
+        assert np.abs(found - arrays["track_class_logits"]).max() <= tolerance["track_class_logits"], name
+        per_frame = manifest["outputs"]["track_ids_with_a_mask_entry_per_frame"]
+        assert [sorted(frame.track_ids.tolist()) for frame in stitched] == per_frame, name
+
+
+def test_painted_tracks_have_published_classes_and_scores(cases):
+    for name, (manifest, _, _, _, _, closed) in cases.items():
+        things = manifest["inputs"]["thing_class_ids"]
+        labels = {i: fusion.label_track(x, things, min_score=fusion.PANOPTIC_SCORE) for i, x in closed.items()}
+        kept = {str(i): label for i, label in sorted(labels.items()) if label}
+        outputs = manifest["outputs"]
+        assert {i: label.category for i, label in kept.items()} == outputs["kept_track_categories"], name
+        for i, score in outputs["kept_track_scores"].items():
+            assert abs(kept[i].score - score) <= manifest["tolerance"]["scores"], (name, i)
+
+
+def test_every_panoptic_frame_agrees(cases):
+    for name, (manifest, arrays, _, _, fused, _) in cases.items():
+        least = manifest["tolerance"]["pixels_equal_min"]
+        assert [frame.index for frame in fused] == list(range(manifest["inputs"]["frames"])), name
+        for frame in fused:
+            same_ids = np.mean(frame.track_ids == arrays["panoptic_instance_id"][frame.index])
+            same_classes = np.mean(frame.categories == arrays["panoptic_category"][frame.index])
+            assert min(same_ids, same_classes) >= least, (name, frame.index, same_ids, same_classes)
+
+
+def test_every_stuff_map_agrees(cases):
+    for name, (manifest, arrays, geometry, stitched, _, _) in cases.items():
+        stuff = sorted(set(range(124)) - set(manifest["inputs"]["thing_class_ids"]))
+        for frame in stitched:
+            labels = fusion.label_map(frame.semantic, geometry, classes=stuff)
+            same = np.mean(labels == arrays["semantic_only"][frame.index])
+            assert same >= manifest["tolerance"]["pixels_equal_min"], (name, frame.index, same)

@@ -1,0 +1,117 @@
+"""A model as a function from frames to raw scores, compiled once per shape; features of common frames are kept.
+
+The backbone sees frames one by one, so the frames that two clips share go through it once. It runs in chunks of equal
+length (the step between clips), the last one filled up with copies, so that it is one program per shape; the neck and
+the decoder are one program per shape and clip length, because the time code depends on the length (spec: tarvis 3.2).
+"""
+
+import collections
+from collections.abc import Mapping, Sequence
+
+import cv2
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vps_jax.infer.fusion import Geometry
+from vps_jax.types import ClipPrediction, QueryOutputs
+
+PAD_MULTIPLE = 64  # a constant of the temporal neck (spec: tarvis 1)
+PAD_VALUE = 128
+
+
+def resized_size(original: tuple[int, int], *, short_side: int, max_side: int) -> tuple[int, int]:
+    """Height and width with the aspect kept: short side `short_side`, unless the long one would exceed `max_side`."""
+    scale = min(short_side / min(original), max_side / max(original))
+    return tuple(max(1, round(side * scale)) for side in original)
+
+
+def geometry(original: tuple[int, int], *, short_side: int, max_side: int) -> Geometry:
+    """Sizes of a video whose frames are `original` (height, width) pixels."""
+    resized = resized_size(original, short_side=short_side, max_side=max_side)
+    padded = tuple(-(-side // PAD_MULTIPLE) * PAD_MULTIPLE for side in resized)
+    return Geometry(padded, resized, tuple(original))
+
+
+def preprocess(image: np.ndarray, sizes: Geometry) -> np.ndarray:
+    """RGB uint8 `[h, w, 3]` resized bilinearly and padded right and bottom with 128 (spec: tarvis 8.1)."""
+    height, width = sizes.resized
+    out = np.full((*sizes.padded, 3), PAD_VALUE, np.uint8)
+    out[:height, :width] = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+    return out
+
+
+class ClipModel:
+    """Raw scores of clips of one video after another.
+
+    `programs` counts the compiled programs by their name and shape.
+    """
+
+    def __init__(self, model, variables: Mapping, *, task: str = "panoptic", group: str | None = None, chunk: int = 6):
+        """Args:
+        model: flax module with the methods `backbone_features` and `decode_features`.
+        variables: its parameters.
+        task, group: query set; see the model.
+        chunk: frames per run of the backbone.
+        """
+        self._variables = jax.device_put(variables)
+        self._chunk = chunk
+        self.programs: collections.Counter[str] = collections.Counter()
+        self._features: dict[int, tuple] = {}  # frame index -> maps [1, 1, h_i, w_i, c_i]
+
+        def backbone(variables, images):
+            self.programs[f"backbone {images.shape[1]}x{images.shape[2]}x{images.shape[3]}"] += 1  # when traced
+            return model.apply(variables, images, method="backbone_features")
+
+        def decode(variables, frames):
+            features = tuple(jnp.concatenate(maps, axis=1) for maps in zip(*frames, strict=True))
+            height, width = (4 * side for side in features[0].shape[2:4])
+            self.programs[f"decoder {len(frames)}x{height}x{width}"] += 1
+            outputs = model.apply(variables, features, task=task, group=group, method="decode_features")
+            return last_prediction(outputs)
+
+        self._backbone = jax.jit(backbone)
+        self._decode = jax.jit(decode)
+        self._split = jax.jit(lambda maps: [tuple(x[:, t : t + 1] for x in maps) for t in range(chunk)])
+
+    def reset(self) -> None:
+        """Forget the features of the video before."""
+        self._features.clear()
+
+    def __call__(self, first: int, images: Sequence[np.ndarray]) -> ClipPrediction:
+        """Scores of the clip that starts at frame `first`.
+
+        Args:
+          first: index in the video; frames of the clip before keep their features.
+          images: preprocessed frames, uint8 `[h, w, 3]` each, sides multiples of 64.
+
+        Returns:
+          `ClipPrediction` on the device.
+        """
+        indices = range(first, first + len(images))
+        self._features = {i: maps for i, maps in self._features.items() if i in indices}
+        missing = [i for i in indices if i not in self._features]
+        for start in range(0, len(missing), self._chunk):
+            self._extract(missing[start : start + self._chunk], images, first)
+        return self._decode(self._variables, tuple(self._features[i] for i in indices))
+
+    def _extract(self, indices: list[int], images: Sequence[np.ndarray], first: int) -> None:
+        """Backbone features of up to `chunk` frames."""
+        filled = indices + indices[-1:] * (self._chunk - len(indices))
+        stacked = np.stack([images[i - first] for i in filled])[None]  # [1, t, h, w, 3]
+        frames = self._split(self._backbone(self._variables, stacked))
+        self._features.update(zip(indices, frames, strict=False))
+
+
+def last_prediction(outputs: QueryOutputs) -> ClipPrediction:
+    """Mask logits of the last prediction set of the one clip in `outputs`: products of features and embeddings."""
+    features = outputs.mask_features[0].astype(jnp.float32)  # [t, h4, w4, c]
+
+    def logits(name):
+        embeds = outputs.mask_embeds[name][-1, 0].astype(jnp.float32)  # [q, c]
+        return jnp.einsum("thwc,qc->qthw", features, embeds, precision=jax.lax.Precision.HIGHEST)
+
+    if outputs.class_logits is None:
+        return ClipPrediction(None, None, logits("semantic"))
+    classes = outputs.class_logits[-1, 0].astype(jnp.float32)  # [q, 1 + k]
+    return ClipPrediction(logits("instance"), classes, logits("semantic"))
