@@ -1,0 +1,28 @@
+"""Key table of the ResNet backbone (spec: tarvis 10). Norm vectors are in the variable collection `frozen`."""
+
+from vps_jax.convert.rules import CONV, Rule, Table
+from vps_jax.models.resnet import ResNetSize
+
+NORM = {"weight": "scale", "bias": "bias", "running_mean": "mean", "running_var": "var"}
+
+
+def table(size: ResNetSize, *, key: str = "backbone.backbone.", path: str = "backbone") -> Table:
+    """Every entry of a detectron2 ResNet.
+
+    Args:
+      size: a row of `vps_jax.models.resnet.SIZES`.
+      key: what the published names begin with.
+      path: where our backbone is inside the collections `params` and `frozen`.
+    """
+    rules = _conv_norm(f"{key}stem.conv1", f"{path}/stem")
+    for i, blocks in enumerate(size.blocks):
+        for j in range(blocks):
+            names = ("conv1", "conv2", "conv3") + (("shortcut",) if j == 0 else ())
+            for name in names:
+                rules += _conv_norm(f"{key}res{i + 2}.{j}.{name}", f"{path}/res{i + 2}_{j}/{name}")
+    return Table(tuple(rules))
+
+
+def _conv_norm(key: str, path: str) -> list[Rule]:
+    norms = [Rule(f"{key}.norm.{theirs}", f"frozen/{path}/norm/{ours}") for theirs, ours in NORM.items()]
+    return [Rule(f"{key}.weight", f"params/{path}/conv/kernel", CONV), *norms]

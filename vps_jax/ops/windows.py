@@ -1,0 +1,55 @@
+"""Cutting maps into windows, and the constants of Swin's shifted-window attention (spec: tarvis 2, 3.3)."""
+
+import functools
+
+import jax.numpy as jnp
+import numpy as np
+
+
+def partition(x, window: tuple[int, int]):
+    """Cut a map into windows.
+
+    Args:
+      x: `[..., h, w, c]`, sides multiples of the window's.
+      window: `(height, width)` of a window.
+
+    Returns:
+      `[..., windows, height * width, c]`, windows and the tokens within one in row-major order.
+    """
+    *lead, h, w, c = x.shape
+    x = x.reshape(*lead, h // window[0], window[0], w // window[1], window[1], c)
+    return jnp.swapaxes(x, -4, -3).reshape(*lead, -1, window[0] * window[1], c)
+
+
+def merge(x, window: tuple[int, int], size: tuple[int, int]):
+    """Put windows `[..., windows, tokens, c]` back into a map `[..., h, w, c]` of `size`; undoes `partition`."""
+    *lead, _, _, c = x.shape
+    x = x.reshape(*lead, size[0] // window[0], size[1] // window[1], *window, c)
+    return jnp.swapaxes(x, -4, -3).reshape(*lead, *size, c)
+
+
+@functools.lru_cache(maxsize=16)
+def relative_position_index(window: int) -> np.ndarray:
+    """Row of the relative-position table for tokens a, b of a square window; int32 `[window^2, window^2]`.
+
+    The row is `(dy + window - 1) * (2 window - 1) + (dx + window - 1)` with `dy, dx` = a minus b.
+    """
+    y, x = np.divmod(np.arange(window * window, dtype=np.int32), window)
+    dy, dx = y[:, None] - y[None], x[:, None] - x[None]
+    return (dy + window - 1) * (2 * window - 1) + dx + window - 1
+
+
+@functools.lru_cache(maxsize=64)
+def shift_regions(height: int, width: int, window: int, shift: int) -> np.ndarray:
+    """Region number of every token of a map that was rolled by `-shift`; int32 `[windows, window^2]`.
+
+    Tokens of one window that carry different numbers were not neighbours before the roll. Regions are the products of
+    three slices per axis: up to the last window, up to the last `shift` pixels, and the rest.
+    """
+    def slices(length):
+        at = np.arange(length)
+        return (at >= length - window).astype(np.int32) + (at >= length - shift)
+
+    regions = 3 * slices(height)[:, None] + slices(width)[None]
+    regions = regions.reshape(height // window, window, width // window, window)
+    return regions.swapaxes(1, 2).reshape(-1, window * window)
