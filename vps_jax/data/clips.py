@@ -1,0 +1,56 @@
+"""Which frames make a clip: training draws (spec: tarvis 7.6) and inference windows (spec: tarvis 8.1)."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def choose_frames(
+    has_instance: Sequence[bool], length: int, *, window: float, rng: np.random.Generator
+) -> tuple[int, ...]:
+    """Frames of one training clip.
+
+    A reference frame is drawn among the frames that show an instance (among all when none does), the others without
+    replacement from round(window * length) frames to either side. A video with too few frames repeats some.
+
+    Args:
+      has_instance: one bool per frame of the video.
+      length: frames of the clip, T.
+      window: half width of the neighbourhood in clip lengths; the product is rounded half to even.
+      rng: where the randomness comes from.
+
+    Returns:
+      `length` frame numbers in ascending order.
+    """
+    frames = np.arange(len(has_instance))
+    anchors = frames[np.asarray(has_instance, bool)]
+    reference = int(rng.choice(anchors if len(anchors) else frames))
+    reach = round(window * length)
+    near = frames[max(0, reference - reach) : reference + reach + 1]
+    others = near[near != reference]
+    chosen = rng.permutation(others)[: length - 1]
+    missing = length - 1 - len(chosen)
+    repeated = rng.choice(near, missing) if missing else near[:0]
+    return tuple(sorted([reference, *map(int, chosen), *map(int, repeated)]))
+
+
+def clip_windows(num_frames: int, length: int, overlap: int) -> list[tuple[int, ...]]:
+    """Overlapping windows that cover a video at inference.
+
+    Starts are 0, length - overlap, ...; every window is cut at the end of the video and the first that reaches it is
+    the last, so it may be shorter: 20 frames with (12, 6) give 0-11, 6-17, 12-19.
+
+    Args:
+      num_frames: frames of the video, at least 1.
+      length: frames per window.
+      overlap: frames shared by neighbours, less than `length`.
+
+    Returns:
+      Frame numbers of each window.
+    """
+    assert 0 <= overlap < length, f"overlap {overlap} must be less than the window length {length}"
+    windows, start = [], 0
+    while not windows or windows[-1][-1] < num_frames - 1:
+        windows.append(tuple(range(start, min(start + length, num_frames))))
+        start += length - overlap
+    return windows

@@ -1,0 +1,163 @@
+"""The only place that knows what a prepared record holds (written by `tfds_builders`), and what label values mean."""
+
+import functools
+import pathlib
+import zlib
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+
+from vps_jax import taxonomy
+from vps_jax.types import UserError
+
+
+class Video(NamedTuple):
+    """One row of the video table.
+
+    Attributes:
+      name: video id.
+      stems: file name without suffix of every frame.
+      size: `(height, width)` of the stored frames.
+      first: record number of the first frame.
+      has_instance: one bool per frame.
+    """
+
+    name: str
+    stems: tuple[str, ...]
+    size: tuple[int, int]
+    first: int
+    has_instance: tuple[bool, ...]
+
+
+class Records(NamedTuple):
+    """A prepared split: random access to frames, the video table and the coding of the label values."""
+
+    source: Any
+    videos: tuple[Video, ...]
+    label_code: str
+    folder: str
+    split: str
+
+
+def open_records(path: str | pathlib.Path, split: str) -> Records:
+    """Open a prepared data set.
+
+    Args:
+      path: the folder that `prepare` wrote, `<out>/<name>`, or the version folder below it.
+      split: `train`, `val` or `test`.
+
+    Raises:
+      UserError: nothing prepared is there, or not that split.
+    """
+    import tensorflow_datasets as tfds
+
+    folder = version_folder(pathlib.Path(path))
+    builder = tfds.builder_from_directory(str(folder))
+    if split not in builder.info.splits:
+        have = ", ".join(builder.info.splits) or "none"
+        raise UserError(f"{folder} has no split {split!r}; expected one of {have}: change the split or prepare again")
+    skip = {"image": tfds.decode.SkipDecoding()}
+    metadata = builder.info.metadata
+    videos = tuple(
+        Video(
+            row["id"],
+            tuple(row["stems"]),
+            (row["height"], row["width"]),
+            row["first"],
+            tuple(letter == "1" for letter in row["instances"]),
+        )
+        for row in metadata[f"videos_{split}"]
+    )
+    source = builder.as_data_source(split, decoders=skip)
+    return Records(source, videos, metadata["label_code"], str(folder), split)
+
+
+def version_folder(path: pathlib.Path) -> pathlib.Path:
+    """The folder with the records: `path` itself or its newest version."""
+    if (path / "dataset_info.json").exists():
+        return path
+    versions = sorted(p.parent for p in path.glob("*/dataset_info.json"))
+    if not versions:
+        raise UserError(
+            f"{path} holds no prepared data set; expected dataset_info.json in it or below: run `vps-jax data prepare`"
+        )
+    return versions[-1]
+
+
+def read_frame(records: Records, video: Video, index: int) -> tuple[np.ndarray, np.ndarray]:
+    """Decode one frame: image uint8 `[h, w, 3]` RGB and label values uint16 `[h, w]` (zeros without a label).
+
+    Raises:
+      ValueError: the stored JPEG cannot be decoded; names video and frame.
+    """
+    record = records.source[video.first + index]
+    image = decode_image(record["image"])
+    if image is None:
+        raise ValueError(f"{records.folder} {video.name}/{video.stems[index]}: the stored JPEG cannot be decoded")
+    if not record["label"]:
+        return image, np.zeros(image.shape[:2], np.uint16)
+    labels = np.frombuffer(zlib.decompress(record["label"]), "<u2").reshape(record["height"], record["width"])
+    return image, labels
+
+
+def decode_image(data: bytes) -> np.ndarray | None:
+    """uint8 `[h, w, 3]` RGB, or None when the bytes are no image."""
+    # the EXIF orientation stays unused, as in the published loaders: masks lie on the stored raster
+    return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
+
+
+class ValueTable(NamedTuple):
+    """Meaning of the 65536 label values: class int32 `[65536]`, -1 for void, and whether it is an instance."""
+
+    classes: np.ndarray
+    is_instance: np.ndarray
+
+
+@functools.cache
+def value_table(label_code: str) -> ValueTable:
+    """What the values of a label coding mean.
+
+    * `vipseg`: 0 void, 1..124 class + 1, (thing class + 1) * 100 + instance; the rest, 200 among it, is void
+      (spec: data_and_metrics 1.2).
+    * `vspw`: 1..124 class + 1, the rest is void; no instances (spec: data_and_metrics 2).
+    * `panoptic`: (class + 1) * 256 + instance with 0 for no instance; what our other builders write.
+    """
+    classes, is_instance = np.full(65536, -1, np.int32), np.zeros(65536, bool)
+    if label_code == "panoptic":
+        values = np.arange(256, 65536)
+        classes[values] = values // 256 - 1
+        is_instance[values] = values % 256 > 0
+        return ValueTable(classes, is_instance)
+    table = taxonomy.class_table(label_code)
+    count = len(table.names)
+    classes[1 : count + 1] = np.arange(count)
+    for c in table.thing_ids if label_code == "vipseg" else ():
+        values = np.s_[max((c + 1) * 100, count + 1) : (c + 2) * 100]
+        classes[values], is_instance[values] = c, True
+    return ValueTable(classes, is_instance)
+
+
+def make_ids(labels: np.ndarray, label_code: str, max_instances: int) -> tuple[np.ndarray, np.ndarray]:
+    """Label values of a clip -> the id map and instance table of `types.Clip`.
+
+    Instances are sorted by descending area over the clip (ties by value); those beyond `max_instances` become pixels of
+    their class. Void and values that mean nothing become 0.
+
+    Args:
+      labels: uint16 `[t, h, w]`.
+      label_code: coding, see `value_table`.
+      max_instances: rows of the instance table, n.
+
+    Returns:
+      ids uint16 `[t, h, w]`, instance_classes int32 `[n]` with -1 for empty rows.
+    """
+    table = value_table(label_code)
+    area = np.bincount(labels.ravel(), minlength=65536)
+    lookup = np.where(table.classes >= 0, 1 + max_instances + table.classes, 0).astype(np.uint16)
+    values = np.flatnonzero(table.is_instance & (area > 0))
+    values = values[np.argsort(-area[values], kind="stable")][:max_instances]
+    lookup[values] = 1 + np.arange(len(values), dtype=np.uint16)
+    instance_classes = np.full(max_instances, -1, np.int32)
+    instance_classes[: len(values)] = table.classes[values]
+    return lookup[labels], instance_classes

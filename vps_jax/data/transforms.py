@@ -1,0 +1,171 @@
+"""Augmentation of clips in numpy and OpenCV; the same parameters for all frames of a clip (spec: tarvis 7.6).
+
+Sizes depend on the frame size and the settings alone, never on pixels: the padded shape of a batch is known before
+anything is decoded (design: batches and shapes). Colour acts on single pixels, so it commutes with flip and crop:
+it comes after them, on fewer pixels.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+PAD_VALUE = 128  # raw grey of padded image pixels (spec: tarvis 1)
+CROP_TRIES = 10
+CROP_COVERAGE = 0.25  # share of the instance pixels that an accepted crop holds
+
+# (to, back, channel) of the spaces whose lightness the brightness term shifts
+LIGHTNESS = (
+    (cv2.COLOR_RGB2YCrCb, cv2.COLOR_YCrCb2RGB, 0),
+    (cv2.COLOR_RGB2HSV, cv2.COLOR_HSV2RGB, 2),
+    (cv2.COLOR_RGB2HLS, cv2.COLOR_HLS2RGB, 1),
+    (cv2.COLOR_RGB2LAB, cv2.COLOR_LAB2RGB, 0),
+    (cv2.COLOR_RGB2LUV, cv2.COLOR_LUV2RGB, 0),
+    (cv2.COLOR_RGB2YUV, cv2.COLOR_YUV2RGB, 0),
+)
+
+
+class Color(NamedTuple):
+    """Ranges of the colour jitter: hue and saturation shift (of 255), contrast factor around 127, lightness shift."""
+
+    hue: int = 10
+    saturation: int = 10
+    contrast: tuple[float, float] = (0.95, 1.05)
+    brightness: int = 20
+
+
+def crop_size(size: tuple[int, int], factors: tuple[float, float] | None) -> tuple[int, int]:
+    """Height and width after the crop, round(factor * side)."""
+    if factors is None:
+        return size
+    return max(1, round(factors[0] * size[0])), max(1, round(factors[1] * size[1]))
+
+
+def resize_size(size: tuple[int, int], short_side: int, max_side: int) -> tuple[int, int]:
+    """Height and width after the short side becomes `short_side`, less if the long side would exceed `max_side`."""
+    scale = min(short_side / min(size), max_side / max(size))
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def padded_size(size: tuple[int, int], multiple: int) -> tuple[int, int]:
+    """Both sides rounded up to the multiple."""
+    return math.ceil(size[0] / multiple) * multiple, math.ceil(size[1] / multiple) * multiple
+
+
+def crop_corner(
+    instances: np.ndarray, size: tuple[int, int], rng: np.random.Generator, *, whole: bool = False
+) -> tuple[int, int]:
+    """Top left corner of a crop that touches the instances.
+
+    Up to ten uniform positions whose window touches the bounding box of all instance pixels (over instances and frames)
+    are tried; the first that holds a quarter of these pixels wins. When none does, the best of them is taken, where the
+    reference leaves the clip uncropped: the shape of a batch must not depend on pixels.
+
+    Args:
+      instances: bool `[t, h, w]`.
+      size: crop height and width.
+      rng: source of randomness.
+      whole: ask for all pixels instead of a quarter ("preserving").
+
+    Returns:
+      `(top, left)`.
+    """
+    seen = instances.sum(axis=0, dtype=np.int32)  # [t, h, w] -> [h, w]
+    height, width = seen.shape
+    total = int(seen.sum())
+    if not total:
+        return int(rng.integers(0, height - size[0] + 1)), int(rng.integers(0, width - size[1] + 1))
+    rows, columns = np.flatnonzero(seen.any(axis=1)), np.flatnonzero(seen.any(axis=0))
+    best, corner = -1, (0, 0)
+    for _ in range(CROP_TRIES):
+        top = touching(rows[0], rows[-1], size[0], height, rng)
+        left = touching(columns[0], columns[-1], size[1], width, rng)
+        inside = int(seen[top : top + size[0], left : left + size[1]].sum())
+        if inside > best:
+            best, corner = inside, (top, left)
+        if inside >= total * (1.0 if whole else CROP_COVERAGE):
+            break
+    return corner
+
+
+def touching(low: int, high: int, size: int, limit: int, rng: np.random.Generator) -> int:
+    """A uniform start in 0..limit-size of a stretch that shares a cell with low..high."""
+    return int(rng.integers(max(0, int(low) - size + 1), min(limit - size, int(high)) + 1))
+
+
+def resize(images: np.ndarray, labels: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Images `[t, h, w, 3]` bilinear on uint8, labels `[t, h, w]` nearest at pixel centres, both to `size`."""
+    if images.shape[1:3] == size:
+        return images, labels
+    to = size[::-1]
+    images = np.stack([cv2.resize(f, to, interpolation=cv2.INTER_LINEAR) for f in images])
+    labels = np.stack([cv2.resize(f, to, interpolation=cv2.INTER_NEAREST_EXACT) for f in labels])
+    return images, labels
+
+
+def pad(images: np.ndarray, labels: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Extend right and bottom to `size`, images with grey, labels with void."""
+    below, right = size[0] - images.shape[1], size[1] - images.shape[2]
+    edges = ((0, 0), (0, below), (0, right))
+    return np.pad(images, (*edges, (0, 0)), constant_values=PAD_VALUE), np.pad(labels, edges)
+
+
+def jitter_color(images: np.ndarray, color: Color, rng: np.random.Generator) -> np.ndarray:
+    """Shift hue and saturation, scale contrast, shift lightness in a random colour space; uint8 `[t, h, w, 3]` RGB."""
+    t, h, w, _ = images.shape
+    flat = np.ascontiguousarray(images).reshape(t * h, w, 3)  # cv2 works on one tall image
+    hue = int(rng.integers(-color.hue, color.hue + 1) / 255 * 180)
+    saturation = int(rng.integers(-color.saturation, color.saturation + 1))
+    levels = np.arange(256)
+    hsv = cv2.cvtColor(flat, cv2.COLOR_RGB2HSV)
+    shifts = (levels + hue) % 180, np.clip(levels + saturation, 0, 255), levels
+    flat = cv2.cvtColor(cv2.LUT(hsv, np.stack(shifts, -1).astype(np.uint8)[None]), cv2.COLOR_HSV2RGB)
+    factor = rng.uniform(*color.contrast)
+    flat = cv2.LUT(flat, np.clip(np.rint(127 + factor * (levels - 127)), 0, 255).astype(np.uint8))
+    there, back, channel = LIGHTNESS[rng.integers(len(LIGHTNESS))]
+    shift = int(rng.integers(-color.brightness, color.brightness + 1))
+    table = np.stack([levels] * 3, -1)
+    table[:, channel] = np.clip(levels + shift, 0, 255)
+    flat = cv2.cvtColor(cv2.LUT(cv2.cvtColor(flat, there), table.astype(np.uint8)[None]), back)
+    return flat.reshape(t, h, w, 3)
+
+
+def augment(
+    images: np.ndarray,
+    labels: np.ndarray,
+    instances: np.ndarray,
+    settings: Mapping,
+    short_side: int,
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Flip, crop, colour, resize: the recipe of VPS and VIS clips.
+
+    Args:
+      images: uint8 `[t, h, w, 3]`.
+      labels: uint16 `[t, h, w]`.
+      instances: bool `[65536]`, label values that are instances.
+      settings: a source's settings, see `pipeline`.
+      short_side: target of the resize.
+      rng: source of randomness.
+
+    Returns:
+      images and labels of the size that `output_size` foretells.
+    """
+    if rng.random() < settings["flip"]:
+        images, labels = images[:, :, ::-1], labels[:, :, ::-1]
+    if settings["crop"] is not None:
+        size = crop_size(images.shape[1:3], settings["crop"])
+        top, left = crop_corner(instances[labels], size, rng, whole=settings["crop_rule"] == "preserving")
+        window = np.s_[:, top : top + size[0], left : left + size[1]]
+        images, labels = images[window], labels[window]
+    if settings["color"] is not None:
+        images = jitter_color(images, Color(**settings["color"]), rng)
+    images, labels = np.ascontiguousarray(images), np.ascontiguousarray(labels)
+    return resize(images, labels, resize_size(images.shape[1:3], short_side, settings["max_side"]))
+
+
+def output_size(size: tuple[int, int], settings: Mapping, short_side: int) -> tuple[int, int]:
+    """Size of what `augment` returns for frames of `size`, before padding."""
+    return resize_size(crop_size(size, settings["crop"]), short_side, settings["max_side"])
