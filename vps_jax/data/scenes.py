@@ -15,7 +15,7 @@ import numpy as np
 TICKS_PER_FRAME = 3
 UNIT = 16  # positions are in 1/16 pixel
 # class ids of the official list (taxonomy.py), each with the texture or outline that only it has
-STUFF = {28: "rows", 15: "columns", 18: "rising", 39: "falling", 21: "grid", 16: "dots"}
+STUFF = {28: "rows", 15: "columns", 18: "slanted", 39: "checks", 21: "grid", 16: "dots"}
 THINGS = {74: "disc", 76: "square", 46: "triangle", 60: "upright", 48: "flat", 43: "cross"}
 # (dark, light) RGB; the two tones of all three pairs have about equal brightness
 PALETTES = np.array(
@@ -182,16 +182,16 @@ def paint_regions(scene: Scene, tick: int, y: np.ndarray, x: np.ndarray) -> tupl
 
 
 def texture(name: str, y: np.ndarray, x: np.ndarray, period: int) -> np.ndarray:
-    """bool `[h, w]`: where the light tone goes."""
+    """bool `[h, w]`: where the light tone goes. No texture is the mirror image of another: training mirrors clips."""
     half = max(2, period // 2)
     if name == "rows":
         return y // half % 2 == 0
     if name == "columns":
         return x // half % 2 == 0
-    if name == "rising":
+    if name == "slanted":
         return (x + y) // half % 2 == 0
-    if name == "falling":
-        return (x - y) // half % 2 == 0
+    if name == "checks":
+        return (x // (half + 2) + y // (half + 2)) % 2 == 0
     if name == "grid":
         return (y % period < period // 3) | (x % period < period // 3)
     v, u = y % period - half, x % period - half
