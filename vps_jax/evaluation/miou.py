@@ -1,0 +1,106 @@
+"""Semantic scores: mIoU, pixel and class accuracy, frequency-weighted IoU (spec: data_and_metrics 5.3).
+
+A confusion matrix is int64 `[c+1, c+1]`, rows truth, columns prediction; index c is no class (void). Matrices add.
+"""
+
+import numpy as np
+
+from vps_jax.evaluation.counts import VideoCounts, count_frame
+from vps_jax.taxonomy import ClassTable, class_table
+
+
+def confusion_of_counts(counts: VideoCounts, num_classes: int) -> np.ndarray:
+    """Confusion matrix of a panoptic video: a pixel has the class that its frame's table gives its id."""
+    truth = counts.truth.categories[:, counts.pair_truth]  # [t, k]
+    prediction = counts.prediction.categories[:, counts.pair_prediction]
+    return _confusion(truth, prediction, counts.shared, num_classes)
+
+
+def confusion_of_maps(truth: np.ndarray, prediction: np.ndarray, num_classes: int) -> np.ndarray:
+    """Confusion matrix of one frame of class maps `[h, w]` with 0-based classes; other values are no class."""
+    pairs = count_frame(truth, prediction)
+    return _confusion(pairs.truth, pairs.prediction, pairs.pixels, num_classes)
+
+
+def _confusion(truth: np.ndarray, prediction: np.ndarray, pixels: np.ndarray, num_classes: int) -> np.ndarray:
+    size = num_classes + 1
+    rows, columns = (np.where((c >= 0) & (c < num_classes), c, num_classes) for c in (truth, prediction))
+    cells = np.bincount((rows * size + columns).ravel(), weights=pixels.ravel(), minlength=size * size)
+    return cells.astype(np.int64).reshape(size, size)  # the float64 sums are whole numbers below 2^53
+
+
+def class_iou(confusion: np.ndarray) -> np.ndarray:
+    """IoU of each class and of no class, float64 `[c+1]` in 0..1 over pixels with truth; nan where the union is empty.
+
+    Void truth takes no part. No class as a prediction has intersection 0.
+    """
+    known = confusion.copy()
+    known[-1] = 0
+    hit = np.diag(known).astype(float)
+    union = known.sum(axis=0) + known.sum(axis=1) - hit
+    return np.where(union > 0, hit / np.maximum(union, 1), np.nan)
+
+
+def semantic_scores(confusion: np.ndarray) -> dict[str, float | int | None]:
+    """`miou`, `pixel_accuracy`, `class_accuracy`, `frequency_weighted_iou` in percent; `classes` in the truth.
+
+    The means run over the classes that the truth has: false positives of other classes only hurt the classes that
+    they replace. A pixel predicted as no class is a miss (the official script has no value for it). None when the
+    truth has no labelled pixel.
+    """
+    known = confusion[:-1]  # [c, c+1]
+    size = known.sum(axis=1)
+    present = size > 0
+    if not present.any():
+        return dict.fromkeys(("miou", "pixel_accuracy", "class_accuracy", "frequency_weighted_iou")) | {"classes": 0}
+    iou, hit, size = class_iou(confusion)[:-1][present], np.diag(known)[present], size[present]
+    return {
+        "miou": float(100 * iou.mean()),
+        "pixel_accuracy": float(100 * hit.sum() / size.sum()),
+        "class_accuracy": float(100 * (hit / size).mean()),
+        "frequency_weighted_iou": float(100 * (iou * size).sum() / size.sum()),
+        "classes": int(present.sum()),
+    }
+
+
+class MeanIoU:
+    """State: one confusion matrix of all videos, and each video's own score."""
+
+    def __init__(self, classes: ClassTable | None = None):
+        self.classes = classes or class_table("vspw")
+        size = len(self.classes.names) + 1
+        self.confusion = np.zeros((size, size), np.int64)
+        self.videos: dict[str, dict] = {}
+
+    def update(self, video: str, confusion: np.ndarray) -> None:
+        """Add one video's confusion matrix.
+
+        Raises:
+          ValueError: the video was scored before.
+        """
+        if video in self.videos:
+            raise ValueError(f"video {video} is scored twice")
+        self.confusion += confusion
+        self.videos[video] = semantic_scores(confusion)
+
+    def merge(self, other: "MeanIoU") -> None:
+        """Take in the videos of another state; ValueError when both have one."""
+        both = sorted(self.videos.keys() & other.videos.keys())
+        if both:
+            raise ValueError(f"video {both[0]} is scored twice")
+        self.confusion += other.confusion
+        self.videos |= other.videos
+
+    def compute(self) -> dict:
+        """`semantic_scores` of all videos, with `per_class` (text of id -> name, iou) and `per_video`."""
+        iou = class_iou(self.confusion)
+        rows = {
+            str(c): {
+                "name": self.classes.names[c],
+                "isthing": bool(self.classes.is_thing[c]),
+                "iou": float(100 * iou[c]),
+            }
+            for c in np.flatnonzero(self.confusion[:-1].sum(axis=1))
+        }
+        videos = {video: self.videos[video] for video in sorted(self.videos)}
+        return semantic_scores(self.confusion) | {"per_class": rows, "per_video": videos}

@@ -1,0 +1,55 @@
+"""The habits of the official scripts, each named, on by default, and each that is a fault can be switched off.
+
+A published number is made with all of them (spec: data_and_metrics 5). `without('void_class')` gives the set that
+lacks one. docs/evaluation.md says what each costs.
+"""
+
+from typing import NamedTuple
+
+from vps_jax.types import UserError
+
+
+class Quirks(NamedTuple):
+    """True = as the official script does it.
+
+    Attributes:
+      json_area: (VPQ) area of a truth tube is what the json says; off: counted from the PNG.
+      unlisted_truth: (VPQ) truth pixels whose id is in the PNG but not in the json count against the prediction on
+        them; off: they are void.
+      last_crowd: (VPQ) with several crowd tubes of one class only the last forgives false positives; off: all do.
+      short_videos_absent: (VPQ) a video with fewer frames than the window is left out; off: it is one window.
+      void_class: (STQ) predicted void is one more class of the mean of SQ, with IoU 0; off: it is no class.
+      first_thing_crowd: (STQ) a video's first listed segment, when a thing, is left out of AQ; off: it is a track.
+      crowd_tracks: (STQ) `iscrowd` is not looked at, crowds are tracks; off: they are left out of AQ.
+      void_in_tracks: (STQ) pixels of a predicted track on truth void make the track larger; off: they do not count.
+      drop_last_window: (VC) the last window of a video is not scored; off: it is.
+      void_constant: (VC) truth void that stays void is consistent; off: void pixels are left out.
+      ignore_truth: (VC) the prediction must be constant where the truth is, right or wrong; off: it must be right too.
+    """
+
+    json_area: bool = True
+    unlisted_truth: bool = True
+    last_crowd: bool = True
+    short_videos_absent: bool = True
+    void_class: bool = True
+    first_thing_crowd: bool = True
+    crowd_tracks: bool = True
+    void_in_tracks: bool = True
+    drop_last_window: bool = True
+    void_constant: bool = True
+    ignore_truth: bool = True
+
+
+OFFICIAL = Quirks()
+
+
+def without(*names: str) -> Quirks:
+    """The official habits less those named.
+
+    Raises:
+      UserError: a name that is none of them.
+    """
+    unknown = sorted(set(names) - set(Quirks._fields))
+    if unknown:
+        raise UserError(f"quirk {unknown[0]!r} is not known; it must be one of {', '.join(Quirks._fields)}")
+    return OFFICIAL._replace(**dict.fromkeys(names, False))
