@@ -111,7 +111,7 @@ class Stitcher:
           ValueError: the clip leaves a gap, or does not move on.
         """
         known = [frame.index for frame in self._waiting]
-        if first != (known[0] if known else 0) and not (known and known[0] < first <= known[-1] + 1):
+        if not (known[0] < first <= known[-1] + 1 if known else first == 0):
             raise ValueError(f"clip starts at frame {first}, frames {known} are waiting")
         done = [frame for frame in self._waiting if frame.index < first]
         common = [frame for frame in self._waiting if frame.index >= first]

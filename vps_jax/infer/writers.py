@@ -159,7 +159,7 @@ class VideoResult:
 
 
 def read_video(folder: pathlib.Path, video_id: str, *, thing_ids: Sequence[int]) -> Iterator[PanopticFrame]:
-    """Frames of one video of a result folder; the track id of a thing is its segment id.
+    """Frames of one video of a result folder; tracks are numbered from 1 in the order in which they appear.
 
     Raises:
       UserError: the folder has no such video, or a PNG is missing.
@@ -167,23 +167,29 @@ def read_video(folder: pathlib.Path, video_id: str, *, thing_ids: Sequence[int])
     record = _read_records(pathlib.Path(folder)).get(video_id)
     if record is None:
         raise UserError(f"{folder}: its pred.json has no video {video_id!r}; predict that video first")
+    numbers: dict[int, int] = {}
     for row in record["annotations"]:
         stem = pathlib.Path(row["file_name"]).stem
         path = pathlib.Path(folder) / "pan_pred" / video_id / f"{stem}.png"
         image = cv2.imread(str(path), cv2.IMREAD_COLOR)
         if image is None:
             raise UserError(f"{path}: missing or damaged; expected the frame that pred.json lists, predict it again")
-        yield decode_frame(stem, image[..., ::-1], row["segments_info"], thing_ids=thing_ids)
+        yield decode_frame(stem, image[..., ::-1], row["segments_info"], thing_ids=thing_ids, numbers=numbers)
 
 
-def decode_frame(stem: str, image: np.ndarray, segments: list[dict], *, thing_ids: Sequence[int]) -> PanopticFrame:
-    """The way back from RGB `[h, w, 3]` and its table to categories and track ids."""
+def decode_frame(
+    stem: str, image: np.ndarray, segments: list[dict], *, thing_ids: Sequence[int], numbers: dict[int, int]
+) -> PanopticFrame:
+    """The way back from RGB `[h, w, 3]` and its table; `numbers`, segment id -> track id, grows with new tracks."""
     ids = image.astype(np.int32) @ np.array([1, 256, 65536], np.int32)  # [h, w]
-    known = sorted((row["id"], row["category_id"]) for row in segments)
-    keys = np.array([0] + [key for key, _ in known], np.int32)
-    classes = np.array([UNKNOWN] + [category for _, category in known], np.uint8)
-    categories = classes[np.searchsorted(keys, ids)]
-    return PanopticFrame(stem, categories, np.where(np.isin(categories, list(thing_ids)), ids, 0))
+    keys, categories, tracks = [0], [UNKNOWN], [0]
+    for row in sorted(segments, key=lambda row: row["id"]):
+        is_thing = row["category_id"] in thing_ids
+        keys.append(row["id"])
+        categories.append(row["category_id"])
+        tracks.append(numbers.setdefault(row["id"], len(numbers) + 1) if is_thing else 0)
+    at = np.searchsorted(keys, ids)  # [h, w]
+    return PanopticFrame(stem, np.array(categories, np.uint8)[at], np.array(tracks, np.int32)[at])
 
 
 def _read_records(folder: pathlib.Path) -> dict[str, dict]:

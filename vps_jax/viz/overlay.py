@@ -92,10 +92,10 @@ def _inner_point(mask: np.ndarray) -> tuple[int, int]:
 
 
 def _write(image: np.ndarray, text: str, center: tuple[int, int], scale: float) -> None:
-    """White on a dark outline, centred, kept inside the image."""
-    thick = max(1, round(scale * 1.6))
-    (width, height), _ = cv2.getTextSize(text, FONT, scale, thick)
+    """White on a dark box, centred, kept inside the image."""
+    (width, height), below = cv2.getTextSize(text, FONT, scale, 1)
     x = int(np.clip(center[0] - width // 2, 0, max(0, image.shape[1] - width)))
-    y = int(np.clip(center[1] + height // 2, height, image.shape[0] - 1))
-    cv2.putText(image, text, (x, y), FONT, scale, (0, 0, 0), thick + 2, cv2.LINE_AA)
-    cv2.putText(image, text, (x, y), FONT, scale, (255, 255, 255), thick, cv2.LINE_AA)
+    y = int(np.clip(center[1] + height // 2, height, max(height, image.shape[0] - 1 - below)))
+    box = image[max(0, y - height - 1) : y + below, max(0, x - 1) : x + width + 1]
+    box //= 3
+    cv2.putText(image, text, (x, y), FONT, scale, (255, 255, 255), 1, cv2.LINE_AA)

@@ -1,0 +1,157 @@
+"""Upsampling and painting: hand-worked frames, naive twins, and memory that does not grow with the video."""
+
+import cv2
+import numpy as np
+import pytest
+
+from vps_jax.infer import fusion
+from vps_jax.infer.fusion import Fuser, Geometry, TrackLabel
+from vps_jax.infer.stitching import ClosedTrack, Stitched, StitchedFrame
+
+SMALL = Geometry((64, 64), (64, 64), (64, 64))
+
+
+def naive(maps, geometry):
+    """`[n, h4, w4]` -> `[n, h, w]`: three steps one after the other, by OpenCV's bilinear resizing."""
+    height, width = geometry.resized
+    up = [cv2.resize(x, None, fx=4, fy=4, interpolation=cv2.INTER_LINEAR)[:height, :width] for x in maps]
+    return np.stack([cv2.resize(x, geometry.original[::-1], interpolation=cv2.INTER_LINEAR) for x in up])
+
+
+GEOMETRIES = [
+    Geometry((64, 128), (60, 92), (90, 134)),  # enlarges
+    Geometry((64, 128), (64, 113), (47, 83)),  # shrinks
+    Geometry((128, 64), (97, 64), (300, 199)),
+    Geometry((64, 64), (64, 64), (1, 1)),
+]
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+def test_labels_and_masks_equal_the_naive_form(geometry):
+    rng = np.random.default_rng(0)
+    maps = rng.normal(size=(7, geometry.padded[0] // 4, geometry.padded[1] // 4)).astype(np.float32)
+    slow = naive(maps, geometry)
+    assert np.array_equal(fusion.label_map(maps, geometry), slow.argmax(0))
+    stuff = [0, 2, 3, 6]
+    masked = np.where(np.isin(np.arange(7), stuff)[:, None, None], slow, fusion.EXCLUDED)
+    assert np.array_equal(fusion.label_map(maps, geometry, classes=stuff), masked.argmax(0))
+    height, width = geometry.original
+    bits = fusion.mask_bits(maps, geometry)
+    unpacked = np.unpackbits(bits, axis=2)
+    assert np.array_equal(unpacked[:, :height, :width], slow > 0)
+    assert not unpacked[:, height:].any() and not unpacked[:, :, width:].any()
+
+
+def test_upsampling_by_four_has_the_weights_of_half_pixel_centres():
+    """Output rows 0 and 1 repeat the border, row 2 lies 1/8 and row 5 lies 7/8 of the way to the next source row."""
+    maps = fusion.upsampling(SMALL)
+    dense = np.zeros((64, 16))
+    for y in range(64):
+        dense[y, maps.first_row[y] : maps.first_row[y] + 3] = maps.row_weights[y]
+    assert dense[0].tolist() == [1] + [0] * 15 == dense[1].tolist()
+    assert dense[2, :3].tolist() == [0.875, 0.125, 0]
+    assert dense[5, :3].tolist() == [0.125, 0.875, 0]
+    assert dense[63, 15] == 1
+    np.testing.assert_allclose(dense.T, maps.columns, atol=1e-7)
+
+
+def test_a_class_that_takes_no_part_wins_only_below_its_score():
+    semantic = np.zeros((3, 16, 16), np.float32)
+    semantic[1] = 5  # excluded, however high
+    semantic[2] = -2000
+    semantic[0, :, 8:] = -1500
+    labels = fusion.label_map(semantic, SMALL, classes=[0, 2])
+    assert set(np.unique(labels[:, :28])) == {0} and set(np.unique(labels[:, 40:])) == {1}
+
+
+def test_the_first_of_equal_classes_wins():
+    assert not fusion.label_map(np.ones((4, 16, 16), np.float32), SMALL).any()
+
+
+@pytest.mark.parametrize(
+    ("logits", "expected"),
+    [
+        ([0.0, 3.0, 0.0], TrackLabel(0, pytest.approx(np.exp(3) / (np.exp(3) + 2)))),
+        ([3.0, 0.0, 0.0], None),  # background
+        ([0.0, 0.0, 3.0], None),  # stuff
+        ([0.0, 0.0, -np.inf], None),  # background wins a tie
+        ([-np.inf, 0.0, 0.0], None),  # 0.5 does not exceed 0.5
+    ],
+)
+def test_label_of_a_track(logits, expected):
+    assert fusion.label_track(np.array(logits), [0], min_score=0.5) == expected
+
+
+def frame(index, track_ids, boxes, stuff=2):
+    """A stitched frame with one class of stuff and a box of columns per track, in stride-4 cells."""
+    masks = np.full((len(track_ids), 16, 16), -1.0, np.float32)
+    for mask, (left, right) in zip(masks, boxes, strict=True):
+        mask[:, left:right] = 1
+    semantic = np.zeros((3, 16, 16), np.float32)
+    semantic[stuff] = 1
+    return StitchedFrame(index, np.array(track_ids, np.int32), masks, semantic)
+
+
+def track(track_id, category, score):
+    """A closed track with two thing classes 0, 1 and stuff 2."""
+    logits = np.zeros(4)
+    logits[1 + category] = np.log(3 * score / (1 - score))
+    return ClosedTrack(track_id, logits)
+
+
+def test_the_highest_score_is_painted_last():
+    fuser = Fuser(SMALL, thing_ids=[0, 1])
+    closed = [track(5, 0, 0.9), track(6, 1, 0.6), track(7, 0, 0.4), track(8, 2, 0.9)]
+    boxes = [(4, 8), (2, 12), (0, 16), (0, 16)]
+    (done,) = fuser.add(Stitched([frame(0, [5, 6, 7, 8], boxes)], closed))
+    row = done.track_ids[30]
+    assert [int(row[x]) for x in (4, 10, 20, 40, 60)] == [0, 6, 5, 6, 0]  # columns of 4 pixels: 2-12 and 4-8 on top
+    assert [int(done.categories[30, x]) for x in (4, 10, 20, 40, 60)] == [2, 1, 0, 1, 2]
+
+
+def test_a_frame_waits_for_its_last_track_and_order_is_kept():
+    fuser = Fuser(SMALL, thing_ids=[0, 1])
+    assert fuser.add(Stitched([frame(0, [1], [(0, 8)]), frame(1, [], [])], [])) == []
+    assert fuser.waiting_frames == 2
+    later = fuser.add(Stitched([frame(2, [1, 2], [(0, 8), (8, 16)])], [track(1, 0, 0.9)]))
+    assert [f.index for f in later] == [0, 1]
+    (last,) = fuser.add(Stitched([], [track(2, 1, 0.8)]))
+    assert last.index == 2 and set(np.unique(last.track_ids)) == {1, 2}
+
+
+def test_an_empty_mask_holds_nothing_up():
+    fuser = Fuser(SMALL, thing_ids=[0, 1])
+    (done,) = fuser.add(Stitched([frame(0, [1], [(3, 3)])], []))
+    assert not done.track_ids.any() and set(np.unique(done.categories)) == {2}
+
+
+def test_a_track_closed_in_one_step_is_known_in_the_next():
+    """The stitcher may hand out frames of a track one step after it closed; thousands of old ones are forgotten."""
+    fuser = Fuser(SMALL, thing_ids=[0, 1])
+    for i in range(0, 4000, 500):
+        fuser.add(Stitched([], [track(i + k, 0, 0.9) for k in range(500)]))
+        (done,) = fuser.add(Stitched([frame(i // 500, [i + 499], [(0, 16)])], []))
+        assert (done.track_ids == i + 499).all()
+    assert len(fuser._closed) <= 2000
+
+
+def test_memory_stays_within_the_budget_while_a_track_lasts(tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    rng = np.random.default_rng(0)
+    fuser = Fuser(SMALL, thing_ids=[0, 1], budget_bytes=3000)
+    frames = []
+    for index in range(40):
+        noisy = frame(index, [1], [(0, 16)])
+        noisy.instance_masks[:] = rng.normal(size=noisy.instance_masks.shape)
+        frames.append(noisy)
+        assert fuser.add(Stitched([noisy], [])) == []
+        assert fuser._blobs.held_bytes <= 3000
+    assert list(tmp_path.rglob("*.z"))  # the rest is on disk
+    done = fuser.add(Stitched([], [track(1, 0, 0.9)]))
+    assert [f.index for f in done] == list(range(40))
+    for before, after in zip(frames, done, strict=True):
+        assert np.array_equal(after.track_ids > 0, naive(before.instance_masks, SMALL)[0] > 0)
+    assert not list(tmp_path.rglob("*.z")) and fuser._blobs.held_bytes == 0
+    fuser.close()
+    assert not list(tmp_path.iterdir())
