@@ -1,0 +1,87 @@
+"""Which query predicts which object: costs at shared points, one assignment for all sets (spec: tarvis 6.2)."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from vps_jax.losses.masks import Objects
+from vps_jax.ops import sampling
+from vps_jax.ops.assignment import assign
+from vps_jax.ops.masks import mask_logits
+
+
+class Costs(NamedTuple):
+    """Unweighted costs, `[d, b, n, q]` each: minus class probability, cross entropy, dice of the whole tube."""
+
+    classes: jax.Array
+    mask: jax.Array
+    dice: jax.Array
+
+    def total(self, class_weight: float, mask_weight: float, dice_weight: float):
+        return class_weight * self.classes + mask_weight * self.mask + dice_weight * self.dice
+
+
+def matching_points(keys, num_points: int):
+    """Uniform points of each sample, shared by sets, frames, queries and objects: keys `[b]` -> `[1, b, p, 2]`."""
+    return jax.vmap(lambda key: jax.random.uniform(key, (num_points, 2)))(keys)[None]
+
+
+def matching_costs(features, embeds, class_logits, objects: Objects, points) -> Costs:
+    """Cost of every (object, query) pair of every prediction set.
+
+    Sampling is linear, so features are sampled and multiplied by the queries: no mask is made.
+
+    Args:
+      features: `[b, t, h4, w4, c]`.
+      embeds: `[d, b, q, c]`.
+      class_logits: `[d, b, q, k]`.
+      points: `[d, b, p, 2]`, or `[1, b, p, 2]` for all sets.
+    """
+
+    def at(points):
+        frames = jnp.broadcast_to(points[:, None], (*features.shape[:2], *points.shape[1:]))  # [b, t, p, 2]
+        return sampling.bilinear(features, frames), _labels(objects, frames)
+
+    one_draw = points.shape[0] == 1
+    shared = at(points[0]) if one_draw else None
+
+    def one_set(x):
+        embeds, class_logits, points = x
+        sampled, labels = shared if one_draw else at(points)
+        return Costs(_class_cost(class_logits, objects.labels), *_mask_costs(mask_logits(sampled, embeds), labels))
+
+    return jax.lax.map(one_set, (embeds, class_logits, None if one_draw else points))
+
+
+def match(features, embeds, class_logits, objects: Objects, points, *, weights, mesh=None):
+    """The query of every object: int32 `[d, b, n]`, -1 for an empty row; `weights` are those of `Costs.total`."""
+    inputs = jax.lax.stop_gradient((features, embeds, class_logits))
+    cost = matching_costs(*inputs, objects, points).total(*weights)
+    return assign(cost, objects.valid, mesh=mesh)
+
+
+def _labels(objects: Objects, points):
+    """Soft labels of all rows at shared points: points `[b, t, p, 2]` -> `[b, t, p, n]`."""
+    around, weight = sampling.corner_ids(objects.ids, points)  # [4, b, t, p]
+    rows = jnp.arange(objects.valid.shape[1])[None, None, None]
+    rows = jnp.broadcast_to(rows, (points.shape[0], 1, 1, rows.shape[-1]))
+    corners = zip(around, weight, strict=True)
+    return sum(jnp.where(objects.covers(i[..., None], rows), w[..., None], 0) for i, w in corners)
+
+
+def _mask_costs(logits, labels):
+    """Mean cross entropy and tube dice: logits `[b, t, p, q]`, labels `[b, t, p, n]` -> `[b, n, q]` each."""
+    count = logits.shape[1] * logits.shape[2]
+    s = jax.nn.sigmoid(logits)
+    agree, overlap = (jnp.einsum("btpn,btpq->bnq", labels, a) for a in (logits, s))
+    loud, area = (jnp.sum(a, axis=(1, 2))[:, None] for a in (jax.nn.softplus(logits), s))  # [b, 1, q]
+    truth = jnp.sum(labels, axis=(1, 2))[:, :, None]  # [b, n, 1]
+    return (loud - agree) / count, 1 - (2 * overlap + 1) / (area + truth + 1)
+
+
+def _class_cost(class_logits, labels):
+    """Minus the probability of each object's class: `[b, q, k]`, `[b, n]` -> `[b, n, q]`."""
+    probability = jnp.swapaxes(jax.nn.softmax(class_logits.astype(jnp.float32), axis=-1), 1, 2)  # [b, k, q]
+    labels = jnp.clip(labels, 0, class_logits.shape[-1] - 1)
+    return -jnp.take_along_axis(probability, labels[..., None], axis=1)

@@ -1,0 +1,125 @@
+"""Semantic cross entropy at uncertain points, one frame of one prediction set at a time (spec: tarvis 6.3, 6.4)."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from vps_jax.ops import masks as mask_ops
+from vps_jax.ops import sampling
+from vps_jax.types import IGNORE
+
+NEVER = -1000.0  # uncertainty of an ignored candidate, logit of a null class
+
+
+class SemanticSums(NamedTuple):
+    """Sums over the points of all frames, `[b]` each; `ce` and `labelled` count the points with a label.
+
+    Attributes:
+      ce: cross entropy.
+      labelled: number of points with a label.
+      norm: L2 norm of the logits.
+      points: number of points.
+    """
+
+    ce: jax.Array
+    labelled: jax.Array
+    norm: jax.Array
+    points: jax.Array
+
+
+def semantic_logits(features, embeds, background=None):
+    """Class logits per pixel.
+
+    Args:
+      features: `[b, ..., c]`.
+      embeds: `[b, k, c]`.
+      background: `[b, g, c]` or None. The largest of its logits comes first, before the classes.
+
+    Returns:
+      float32 `[b, ..., k]` or `[b, ..., 1 + k]`.
+    """
+    logits = mask_ops.mask_logits(features, embeds)
+    if background is None:
+        return logits
+    best = jnp.max(mask_ops.mask_logits(features, background), axis=-1, keepdims=True)
+    return jnp.concatenate([best, logits], axis=-1)
+
+
+def uncertain_points(logits, ignored, keys, num_points: int):
+    """Points of one frame: logits `[b, h, w, k]`, ignored bool `[b, h, w]`, keys `[b]` -> `[b, p, 2]`."""
+    drawn, fresh = jax.vmap(lambda key: sampling.candidates(key, (), num_points))(keys)
+    uncertainty = sampling.class_uncertainty(sampling.bilinear(logits, drawn))
+    # as published, a candidate that touches an ignored cell at all is out
+    touched = sampling.bilinear(ignored[..., None].astype(jnp.float32), drawn)[..., 0] != 0
+    return sampling.most_uncertain(jnp.where(touched, NEVER, uncertainty), drawn, fresh)
+
+
+def point_sums(logits, labels, null=None) -> SemanticSums:
+    """Sums of one frame: logits `[b, p, k]`, labels `[b, p]` with `IGNORE`, null classes bool `[b, k]` or None."""
+    if null is not None:
+        logits = jnp.where(null[:, None], NEVER, logits)
+    known = labels != IGNORE
+    ce = -jnp.take_along_axis(jax.nn.log_softmax(logits, axis=-1), jnp.maximum(labels, 0)[..., None], axis=-1)[..., 0]
+    # the square root's slope at zero is infinite; there the norm has the subgradient 0
+    square = jnp.sum(jnp.square(logits), axis=-1)
+    norm = jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), 0)
+    count = jnp.full(labels.shape[0], labels.shape[1], jnp.float32)
+    return SemanticSums(
+        jnp.sum(jnp.where(known, ce, 0), axis=1),
+        jnp.sum(known, axis=1, dtype=jnp.float32),
+        jnp.sum(norm, axis=1),
+        count,
+    )
+
+
+def seen_classes(logits, labels):
+    """Classes that are a label or the best guess at some point: `[b, p, k]`, `[b, p]` -> bool `[b, k]`."""
+    classes = jnp.arange(logits.shape[-1])
+    labelled = jnp.any(labels[..., None] == classes, axis=1)
+    return labelled | jnp.any(jnp.argmax(logits, axis=-1)[..., None] == classes, axis=1)
+
+
+def set_sums(
+    features, embeds, background, labels, keys, *, num_points: int, ignore_null_classes: bool, group: int, points=None
+) -> SemanticSums:
+    """Sums of one prediction set.
+
+    Args:
+      features: `[b, t, h4, w4, c]`.
+      embeds: `[b, k, c]`.
+      background: `[b, g, c]` or None, see `semantic_logits`.
+      labels: int32 `[b, t, h, w]` with `IGNORE`.
+      keys: `[b]`.
+      num_points: per frame.
+      ignore_null_classes: cut the logit of a class that no point of the group's clips has as label or best guess.
+      group: clips whose points count together for that, divides `b`.
+      points: `[b, t, p, 2]` to use instead of choosing.
+    """
+    frames = jnp.arange(features.shape[1])
+    given = None if points is None else jnp.moveaxis(points, 1, 0)
+    ignored = mask_ops.quarter(labels == IGNORE)
+
+    def at_points(features, embeds, background, frame, given):
+        logits = semantic_logits(features[:, frame], embeds, background)  # [b, h4, w4, k]
+        if given is None:
+            frame_keys = jax.vmap(lambda key: jax.random.fold_in(key, frame))(keys)
+            given = uncertain_points(jax.lax.stop_gradient(logits), ignored[:, frame], frame_keys, num_points)
+        return sampling.bilinear(logits, given), sampling.nearest(labels[:, frame], given)
+
+    @jax.checkpoint
+    def frame_sums(features, embeds, background, frame, given, null):
+        return point_sums(*at_points(features, embeds, background, frame, given), null)
+
+    null = None
+    if ignore_null_classes:
+        fixed = jax.lax.stop_gradient((features, embeds, background))
+        seen = jax.lax.map(lambda x: seen_classes(*at_points(*fixed, *x)), (frames, given))  # [t, b, k]
+        seen = jnp.any(seen, axis=0).reshape(-1, group, seen.shape[-1])
+        null = ~jnp.repeat(jnp.any(seen, axis=1), group, axis=0)
+
+    def step(total, x):
+        return jax.tree.map(jnp.add, total, frame_sums(features, embeds, background, *x, null)), None
+
+    zero = SemanticSums(*[jnp.zeros(features.shape[0], jnp.float32)] * 4)
+    return jax.lax.scan(step, zero, (frames, given))[0]

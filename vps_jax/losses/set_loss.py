@@ -1,0 +1,118 @@
+"""The loss of all prediction sets: one matching, then point losses in a scan over the sets (spec: tarvis 6).
+
+Means are taken within a group of clips and then averaged over the groups. The published systems take them over the
+clips that one device sees at once: one for TarViS (spec: tarvis 7.3), two for Mask2Former. So `group` is 1 or 2 there
+whatever the batch; None takes the whole batch. Only the number of objects is averaged over all groups first.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from vps_jax.losses import masks, semantic
+from vps_jax.losses.masks import Objects
+
+
+class Semantic(NamedTuple):
+    """The semantic branch of a task.
+
+    Attributes:
+      embeds: `[d, b, k, c]`.
+      background: `[d, b, g, c]` or None; the largest of its logits is class 0 then.
+      labels: int32 `[b, t, h, w]` with `IGNORE`.
+    """
+
+    embeds: jax.Array
+    background: jax.Array | None
+    labels: jax.Array
+
+
+def group_mean(total, count, group: int | None):
+    """Mean over groups of `sum(total) / sum(count)` within each, 0 where that counts 0: `[d, b]` each -> `[d]`."""
+    total, count = (jnp.sum(_groups(a, group), axis=-1) for a in (total, count))  # [d, b / group]
+    return jnp.mean(jnp.where(count > 0, total / jnp.where(count > 0, count, 1), 0), axis=-1)
+
+
+def _groups(a, group: int | None):
+    """`[d, b]` -> `[d, b / group, group]`."""
+    return a.reshape(a.shape[0], -1, group or a.shape[1])
+
+
+def per_object(total, valid, group: int | None):
+    """Sum over the group by the mean number of objects, at least 1 (spec: tarvis 6.2): `[d, b]`, `[b, n]` -> `[d]`."""
+    objects = jnp.sum(valid, axis=1, dtype=jnp.float32)[None]
+    number = jnp.maximum(jnp.mean(jnp.sum(_groups(objects, group), axis=-1)), 1)
+    return jnp.mean(jnp.sum(_groups(total, group), axis=-1), axis=-1) / number
+
+
+def class_terms(class_logits, columns, objects: Objects, *, null: int, null_weight: float, group: int | None):
+    """Weighted cross entropy of the classes of all queries; an unmatched one should say `null`.
+
+    Args:
+      class_logits: `[d, b, q, k]`.
+      columns: `[d, b, n]`, query of each object, -1 for none.
+      null: place of "no object" along k, its weight is `null_weight` and that of the others 1.
+
+    Returns:
+      `[d]`.
+    """
+    d, b, q, _ = class_logits.shape
+    place = jnp.where(columns < 0, q, columns)  # objects without a query write behind the end
+    wanted = jnp.full((d, b, q + 1), null, jnp.int32)
+    wanted = wanted.at[jnp.arange(d)[:, None, None], jnp.arange(b)[:, None], place].set(objects.labels)[..., :q]
+    log_p = jax.nn.log_softmax(class_logits.astype(jnp.float32), axis=-1)
+    ce = -jnp.take_along_axis(log_p, wanted[..., None], axis=-1)[..., 0]
+    weight = jnp.where(wanted == null, null_weight, 1.0)
+    return group_mean(jnp.sum(weight * ce, axis=-1), jnp.sum(weight, axis=-1), group)
+
+
+def mask_terms(features, embeds, columns, objects: Objects, keys, *, num_points: int, group: int | None, points=None):
+    """Cross entropy and dice of the matched masks, `[d]` each.
+
+    Args:
+      features: `[b, t, h4, w4, c]`.
+      embeds: `[d, b, q, c]`.
+      columns: `[d, b, n]`.
+      keys: `[b]`.
+      points: `[d, b, n, t, p, 2]` to use instead of choosing.
+    """
+
+    def one_set(number, embeds, columns, points):
+        set_keys = jax.vmap(lambda key: jax.random.fold_in(key, number))(keys)
+        return masks.matched_sums(features, embeds, columns, objects, set_keys, num_points, points)
+
+    xs = (jnp.arange(embeds.shape[0]), embeds, columns, points)
+    _, (ce, dice) = jax.lax.scan(lambda _, x: (None, one_set(*x)), None, xs)  # [d, b]
+    return per_object(ce, objects.valid, group), per_object(dice, objects.valid, group)
+
+
+def semantic_terms(
+    features, branch: Semantic, keys, *, num_points: int, ignore_null_classes: bool, group: int | None, points=None
+):
+    """Mean cross entropy over labelled points and mean norm of the logits over all points, `[d]` each.
+
+    Args:
+      features: `[b, t, h4, w4, c]`.
+      keys: `[b]`.
+      points: `[d, b, t, p, 2]` to use instead of choosing.
+    """
+    batch = features.shape[0]
+
+    def one_set(number, embeds, background, points):
+        set_keys = jax.vmap(lambda key: jax.random.fold_in(key, number))(keys)
+        return semantic.set_sums(
+            features,
+            embeds,
+            background,
+            branch.labels,
+            set_keys,
+            num_points=num_points,
+            ignore_null_classes=ignore_null_classes,
+            group=group or batch,
+            points=points,
+        )
+
+    xs = (jnp.arange(branch.embeds.shape[0]), branch.embeds, branch.background, points)
+    _, sums = jax.lax.scan(lambda _, x: (None, one_set(*x)), None, xs)  # [d, b]
+    return group_mean(sums.ce, sums.labelled, group), group_mean(sums.norm, sums.points, group)
