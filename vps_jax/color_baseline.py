@@ -1,0 +1,71 @@
+"""What colour alone can do: the nearest mean colour per pixel, connected regions as objects. The demo's baseline."""
+
+import pathlib
+from collections.abc import Iterable, Iterator
+
+import cv2
+import numpy as np
+from scipy import ndimage
+
+from vps_jax import taxonomy
+from vps_jax.infer.video_io import open_videos
+from vps_jax.infer.writers import VipsegWriter
+from vps_jax.types import PanopticFrame
+
+FIRST_THING_VALUE = 125  # raw codes below are stuff, class + 1; from here on (class + 1) * 100 + instance
+
+
+def class_colors(raw, split: str = "train") -> dict[int, np.ndarray]:
+    """Mean RGB colour of every class, from the first frame of each video of a raw folder: class -> float64 `[3]`."""
+    sums: dict[int, np.ndarray] = {}
+    counts: dict[int, int] = {}
+    for video in open_videos(raw, split=split):
+        frame = next(video.frames())
+        mask = cv2.imread(str(pathlib.Path(raw) / "panomasks" / video.video_id / f"{frame.stem}.png"), -1)
+        classes = raw_classes(mask)
+        for c in np.unique(classes[classes >= 0]).tolist():
+            here = frame.image[classes == c]
+            sums[c] = sums.get(c, 0.0) + here.sum(axis=0, dtype=np.float64)
+            counts[c] = counts.get(c, 0) + len(here)
+    return {c: sums[c] / counts[c] for c in sums}
+
+
+def raw_classes(mask: np.ndarray) -> np.ndarray:
+    """Raw VIPSeg codes `[h, w]` to 0-based classes, -1 for void."""
+    codes = mask.astype(np.int32)
+    return np.where(codes >= FIRST_THING_VALUE, codes // 100, codes) - 1
+
+
+def segment(images: np.ndarray, colors: dict[int, np.ndarray], thing_ids: Iterable[int]) -> Iterator[tuple]:
+    """Classes by nearest colour, tracks by regions that are connected in space and time.
+
+    Args:
+      images: uint8 `[t, h, w, 3]`.
+      colors: class -> RGB.
+      thing_ids: classes whose regions become objects.
+
+    Yields:
+      categories uint8 `[h, w]` and track ids int32 `[h, w]` (0 for stuff) of every frame.
+    """
+    classes = np.array(sorted(colors))
+    table = np.stack([colors[c] for c in classes.tolist()])  # [k, 3]
+    distance = ((images[..., None, :].astype(np.float32) - table.astype(np.float32)) ** 2).sum(-1)  # [t, h, w, k]
+    categories = classes[distance.argmin(-1)].astype(np.uint8)
+    tracks = np.zeros(categories.shape, np.int32)
+    for c in sorted(set(thing_ids) & set(classes.tolist())):
+        regions, _ = ndimage.label(categories == c)
+        tracks = np.where(regions > 0, regions + tracks.max(), tracks)
+    yield from zip(categories, tracks, strict=True)
+
+
+def predict(raw, source, out, *, split: str, category_table: str = "vipseg") -> None:
+    """Write a VIPSeg result folder of the baseline: colours from `raw`'s train split, videos of `source`'s `split`."""
+    colors = class_colors(raw)
+    things = taxonomy.class_table(category_table).thing_ids
+    writer = VipsegWriter(pathlib.Path(out), categories=taxonomy.categories(category_table))
+    for video in open_videos(source, split=split):
+        frames = list(video.frames())
+        images = np.stack([frame.image for frame in frames])
+        with writer.video(video.video_id) as result:
+            for frame, (categories, tracks) in zip(frames, segment(images, colors, things), strict=True):
+                result.write(PanopticFrame(frame.stem, categories, tracks))

@@ -1,0 +1,158 @@
+"""The whole way on a laptop: draw videos, prepare, train, predict, evaluate, compare with two baselines, draw pictures.
+
+`make demo` runs it. Everything lands below one folder; started again it goes on where it was.
+"""
+
+import importlib
+import pathlib
+import time
+from collections.abc import Mapping
+
+from rich.console import Console
+from rich.table import Table
+
+from vps_jax import color_baseline, experiment
+from vps_jax.types import UserError
+
+
+def run(folder="runs/demo", *, seed: int | None = None, data_seeds: tuple[int, ...] = (), steps: int | None = None):
+    """Run the demo and print its table.
+
+    Args:
+      folder: for data, checkpoints, results and pictures.
+      seed: of the training; the config's when left out.
+      data_seeds: also score the trained model on validation videos that these seeds draw.
+      steps: fewer training steps, to try it out.
+
+    Returns:
+      Row name -> numbers in percent, see `experiment.headline`.
+    """
+    start = time.monotonic()
+    folder = pathlib.Path(folder)
+    config = tiny_config(folder, seed, steps)
+    experiment.run(config, folder / "train")
+    results = compare(config, folder)
+    for data_seed in data_seeds:
+        results[f"EMA, videos of seed {data_seed}"] = score_other_seed(config, folder, data_seed)
+    print_table(results)
+    picture = draw(config, folder)
+    console = Console()
+    console.print(f"Pictures: {picture}; overlay videos: {folder / 'ema' / 'overlay'}; TensorBoard: {folder / 'train'}")
+    console.print(f"{time.monotonic() - start:.0f} s since the environment was ready", highlight=False)
+    return results
+
+
+def tiny_config(folder: pathlib.Path, seed: int | None, steps: int | None) -> dict:
+    """configs/tiny.py with the data below `folder`.
+
+    Raises:
+      UserError: not started in a clone.
+    """
+    try:
+        config = importlib.import_module("configs.tiny").get_config()
+    except ModuleNotFoundError as error:
+        raise UserError("no configs/tiny.py here; start the demo in the folder of the clone") from error
+    data = folder / "data"
+    config.synthetic.folder = str(data)
+    for source in config.data.sources.values():
+        source.path = source.path.replace("runs/data/tiny", str(data))
+    config.evaluate.truth = config.evaluate.truth.replace("runs/data/tiny", str(data))
+    if seed is not None:
+        config.train.seed = seed
+    if steps is not None:
+        config.train.steps = steps
+        config.train.evaluate_every = min(steps, config.train.evaluate_every)
+    return config.to_dict()
+
+
+def compare(config: Mapping, folder: pathlib.Path) -> dict[str, dict[str, float]]:
+    """Score the trained model and the two baselines on the validation videos."""
+    import jax
+
+    from vps_jax import models
+    from vps_jax.train.checkpoint import restore_for_inference
+
+    model = models.build(config["model"])
+    untrained = models.init(model, jax.random.key(config["train"]["seed"]))
+    results = {}
+    for name, label, variables in (
+        ("untrained model", "untrained", untrained),
+        ("trained, EMA weights", "ema", restore_for_inference(folder / "train", "ema")[1]),
+        ("trained, raw weights", "raw", restore_for_inference(folder / "train", "raw")[1]),
+    ):
+        predict(model, variables, config, folder / label, overlay=label == "ema")
+        results[name] = score(config, folder / label)
+    color_baseline.predict(
+        pathlib.Path(config["synthetic"]["folder"]) / "raw", config["evaluate"]["truth"], folder / "color",
+        split=config["evaluate"]["split"],
+    )  # fmt: skip
+    return {"nearest class colour": score(config, folder / "color"), **results}
+
+
+def predict(model, variables, config: Mapping, out: pathlib.Path, *, overlay: bool) -> None:
+    """Result folder of the validation videos."""
+    from vps_jax.infer.predict import predict as run_model
+
+    settings = config["evaluate"]
+    run_model([settings["truth"]], model, variables, config["infer"], out, split=settings["split"], overlay=overlay)
+
+
+def score(config: Mapping, predictions: pathlib.Path) -> dict[str, float]:
+    """Numbers in percent of a result folder."""
+    from vps_jax.evaluation.runner import evaluate_folders
+
+    settings = config["evaluate"]
+    result = evaluate_folders(
+        settings["truth"], predictions, split=settings["split"], metrics=settings["metrics"],
+        windows=settings["windows"], json_out=predictions / "metrics.json",
+    )  # fmt: skip
+    return experiment.headline(result)
+
+
+def score_other_seed(config: Mapping, folder: pathlib.Path, data_seed: int) -> dict[str, float]:
+    """The EMA weights on validation videos of another generator seed."""
+    from vps_jax import models
+    from vps_jax.train.checkpoint import restore_for_inference
+
+    data = folder / f"data_seed{data_seed}"
+    experiment.make_synthetic(**{**config["synthetic"], "folder": str(data), "seed": data_seed, "train": 1, "test": 1})
+    truth = config["evaluate"]["truth"].replace(config["synthetic"]["folder"], str(data))
+    moved = {**config, "evaluate": {**config["evaluate"], "truth": truth}}
+    out = folder / f"ema_seed{data_seed}"
+    variables = restore_for_inference(folder / "train", "ema")[1]
+    predict(models.build(config["model"]), variables, moved, out, overlay=False)
+    return score(moved, out)
+
+
+def print_table(results: Mapping[str, Mapping[str, float]]) -> None:
+    """VPQ by window, mean, things and stuff."""
+    windows = sorted({k for row in results.values() for k in row if k[3:].isdigit()}, key=lambda k: int(k[3:]))
+    table = Table(title="unseen videos, VPQ in percent (leaderboard windows 1, 2, 4, 6 frames)")
+    for column in ("", *windows, "mean", "things", "stuff"):
+        table.add_column(column, justify="left" if not column else "right")
+    for name, row in results.items():
+        cells = (*windows, "vpq", "vpq_things", "vpq_stuff")
+        table.add_row(name, *(f"{row[c]:.1f}" if c in row else "-" for c in cells))
+    Console(width=110).print(table)
+
+
+def draw(config: Mapping, folder: pathlib.Path) -> pathlib.Path:
+    """A sheet of images, truth and predictions of the first validation videos."""
+    import cv2
+    import numpy as np
+
+    from vps_jax import taxonomy
+    from vps_jax.infer.video_io import open_videos
+    from vps_jax.infer.writers import read_video
+    from vps_jax.viz.sheets import contact_sheet
+
+    table = taxonomy.class_table(config["infer"]["taxonomy"])
+    rows = []
+    for video in open_videos(config["evaluate"]["truth"], split=config["evaluate"]["split"])[4:6]:
+        frames = list(read_video(folder / "ema", video.video_id, thing_ids=table.thing_ids))
+        rows.append(contact_sheet((f.image for f in video.frames()), frames, table, **experiment.SHEET))
+    width = max(row.shape[1] for row in rows)
+    rows = [np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0)), constant_values=255) for row in rows]
+    path = folder / "demo.png"
+    cv2.imwrite(str(path), np.concatenate(rows)[..., ::-1])
+    return path
