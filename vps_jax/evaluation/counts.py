@@ -99,35 +99,40 @@ def make_segments(rows: Sequence[dict]) -> Segments:
     )
 
 
-def _changes(pixels: np.ndarray) -> np.ndarray:
-    """Flat indices of the pixels that differ from the one before; an index may come up to three times."""
-    flat = pixels.reshape(-1)
-    step = 3 if pixels.ndim == 3 else 1  # of an image bytes are compared, which is faster than joining them first
-    return np.flatnonzero(flat[step:] != flat[:-step]) // step + 1
+def _run_starts(images: Sequence[np.ndarray]) -> np.ndarray:
+    """Flat indices of the pixels at which one of the maps (all `[h, w]` or all `[h, w, 3]`) changes; 0 is one."""
+    step = 3 if images[0].ndim == 3 else 1  # bytes are compared, which is faster than joining them to ids first
+    changed = np.zeros(-(-images[0].size // 8) * 8, bool)
+    part = changed[step : images[0].size]
+    for image in images:
+        flat = image.reshape(-1)
+        part |= flat[step:] != flat[:-step]
+    changed[:1] = True
+    # nearly all is False: look at eight at a time, then into those that have a True
+    words = np.flatnonzero(changed.view(np.uint64) != 0)
+    hits = np.flatnonzero(changed.reshape(-1, 8)[words])
+    at = (8 * words[hits >> 3] + (hits & 7)) // step  # ascending; a pixel comes once per channel that changes
+    return at[np.append(True, at[1:] != at[:-1])]
 
 
 def _values(pixels: np.ndarray, at: np.ndarray) -> np.ndarray:
     """int64 ids of the pixels with flat indices `at` `[n]`."""
-    if pixels.ndim == 2:
-        return pixels.reshape(-1)[at].astype(np.int64)
     flat = pixels.reshape(-1)
+    if pixels.ndim == 2:
+        return flat[at].astype(np.int64)
     blue, green, red = (flat[3 * at + channel].astype(np.int64) for channel in range(3))
     return red + 256 * green + 65536 * blue
 
 
 def runs(*images: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Cut maps of one size into runs along which none of them changes.
+    """Cut maps of one size and layout into runs along which none of them changes.
 
     Returns:
       lengths int64 `[n]` in flat pixel order, and per map its int64 ids `[n]`.
     """
     images = [np.ascontiguousarray(image) for image in images]
     height, width = images[0].shape[:2]
-    mark = np.zeros(height * width, bool)
-    mark[:1] = True
-    for image in images:
-        mark[_changes(image)] = True
-    starts = np.flatnonzero(mark)
+    starts = _run_starts(images)
     return np.diff(starts, append=height * width), [_values(image, starts) for image in images]
 
 
@@ -139,8 +144,9 @@ def count_frame(truth: np.ndarray, prediction: np.ndarray) -> FramePairs:
 
 def count_runs(lengths: np.ndarray, truth_ids: np.ndarray, prediction_ids: np.ndarray) -> FramePairs:
     """`count_frame` on what `runs` gives."""
-    keys, inverse = np.unique(truth_ids << 32 | prediction_ids, return_inverse=True)
-    pixels = np.bincount(inverse, weights=lengths, minlength=len(keys))  # float64 is exact to 2^53
+    pairs = truth_ids << 32 | prediction_ids
+    keys = np.unique(pairs)
+    pixels = np.bincount(np.searchsorted(keys, pairs), weights=lengths, minlength=len(keys))  # float64: exact to 2^53
     return FramePairs(keys >> 32, keys & 0xFFFFFFFF, pixels.astype(np.int64))
 
 
