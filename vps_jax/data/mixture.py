@@ -5,10 +5,13 @@ as closely as whole numbers can, and inside a source each bucket follows its num
 in epochs, each in a new order.
 """
 
+import threading
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+
+GROWING = threading.Lock()  # a schedule is asked by many threads; not its attribute, so that it pickles
 
 
 class Bucket(NamedTuple):
@@ -63,10 +66,11 @@ class Schedule:
     def batch(self, step: int) -> tuple[int, int]:
         """Bucket number of batch `step`, and how many batches that bucket gave before."""
         chunk, within = divmod(step, self.chunk_steps)
-        while len(self.chunks) <= chunk:
-            name = self.names[self.sources.next()[0]]
-            row, before = self.by_videos[name].next()
-            self.chunks.append((self.inside[name][row], before))
+        with GROWING:
+            while len(self.chunks) <= chunk:
+                name = self.names[self.sources.next()[0]]
+                row, before = self.by_videos[name].next()
+                self.chunks.append((self.inside[name][row], before))
         bucket, before = self.chunks[chunk]
         return bucket, before * self.chunk_steps + within
 

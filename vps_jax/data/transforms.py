@@ -113,23 +113,32 @@ def pad(images: np.ndarray, labels: np.ndarray, size: tuple[int, int]) -> tuple[
 
 
 def jitter_color(images: np.ndarray, color: Color, rng: np.random.Generator) -> np.ndarray:
-    """Shift hue and saturation, scale contrast, shift lightness in a random colour space; uint8 `[t, h, w, 3]` RGB."""
+    """Shift hue and saturation, scale contrast, shift lightness in a random colour space; uint8 `[t, h, w, 3]` RGB.
+
+    A shift of nothing is left out, because the way through an 8-bit colour space and back costs a little.
+    """
     t, h, w, _ = images.shape
     flat = np.ascontiguousarray(images).reshape(t * h, w, 3)  # cv2 works on one tall image
+    levels = np.arange(256)
     hue = int(rng.integers(-color.hue, color.hue + 1) / 255 * 180)
     saturation = int(rng.integers(-color.saturation, color.saturation + 1))
-    levels = np.arange(256)
-    hsv = cv2.cvtColor(flat, cv2.COLOR_RGB2HSV)
-    shifts = (levels + hue) % 180, np.clip(levels + saturation, 0, 255), levels
-    flat = cv2.cvtColor(cv2.LUT(hsv, np.stack(shifts, -1).astype(np.uint8)[None]), cv2.COLOR_HSV2RGB)
+    if hue or saturation:
+        tables = (levels + hue) % 180, np.clip(levels + saturation, 0, 255), levels
+        flat = through(flat, cv2.COLOR_RGB2HSV, tables, cv2.COLOR_HSV2RGB)
     factor = rng.uniform(*color.contrast)
     flat = cv2.LUT(flat, np.clip(np.rint(127 + factor * (levels - 127)), 0, 255).astype(np.uint8))
     there, back, channel = LIGHTNESS[rng.integers(len(LIGHTNESS))]
     shift = int(rng.integers(-color.brightness, color.brightness + 1))
-    table = np.stack([levels] * 3, -1)
-    table[:, channel] = np.clip(levels + shift, 0, 255)
-    flat = cv2.cvtColor(cv2.LUT(cv2.cvtColor(flat, there), table.astype(np.uint8)[None]), back)
+    if shift:
+        tables = [np.clip(levels + shift, 0, 255) if i == channel else levels for i in range(3)]
+        flat = through(flat, there, tables, back)
     return flat.reshape(t, h, w, 3)
+
+
+def through(image: np.ndarray, there: int, tables, back: int) -> np.ndarray:
+    """Look up each channel of a colour space: uint8 `[h, w, 3]`, three tables of 256 levels."""
+    table = np.stack(tables, axis=-1).astype(np.uint8)[None]
+    return cv2.cvtColor(cv2.LUT(cv2.cvtColor(image, there), table), back)
 
 
 def augment(

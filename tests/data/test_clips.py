@@ -1,0 +1,57 @@
+import numpy as np
+import pytest
+
+from vps_jax.data import clips
+
+
+@pytest.mark.parametrize(
+    ("frames", "length", "overlap", "expected"),
+    [
+        (20, 12, 6, [(0, 11), (6, 17), (12, 19)]),
+        (12, 12, 6, [(0, 11)]),
+        (13, 12, 6, [(0, 11), (6, 12)]),
+        (5, 12, 6, [(0, 4)]),
+        (1, 12, 6, [(0, 0)]),
+        (5, 2, 0, [(0, 1), (2, 3), (4, 4)]),
+    ],
+)
+def test_inference_windows(frames, length, overlap, expected):
+    windows = clips.clip_windows(frames, length, overlap)
+    assert [(w[0], w[-1]) for w in windows] == expected
+    assert all(w == tuple(range(w[0], w[-1] + 1)) for w in windows)
+
+
+def draw(has_instance, length=3, window=5.0, seed=0):
+    return clips.choose_frames(has_instance, length, window=window, rng=np.random.default_rng(seed))
+
+
+def test_a_reference_frame_shows_an_instance_and_the_rest_are_near():
+    has_instance = [i == 20 for i in range(60)]
+    for seed in range(200):
+        frames = draw(has_instance, seed=seed)
+        assert 20 in frames and len(set(frames)) == 3 and list(frames) == sorted(frames)
+        assert all(5 <= f <= 35 for f in frames)  # round(5 * 3) = 15 to either side
+
+
+def test_every_frame_of_the_neighbourhood_comes_and_at_equal_rates():
+    middle = [i == 2 for i in range(5)]
+    counts = np.bincount([f for s in range(3000) for f in draw(middle, 2, 1.0, s)], minlength=5)
+    assert counts[2] == 3000 and counts.sum() == 6000
+    np.testing.assert_allclose(counts[[0, 1, 3, 4]], 750, atol=100)
+
+
+def test_reach_rounds_half_to_even():
+    # 0.5 * 5 = 2.5 -> 2 frames to either side
+    seen = {f for s in range(300) for f in draw([i == 10 for i in range(21)], 5, 0.5, s)}
+    assert seen == {8, 9, 10, 11, 12}
+
+
+def test_short_videos_repeat_frames():
+    for seed in range(50):
+        frames = draw([True, True], length=4, seed=seed)
+        assert len(frames) == 4 and set(frames) == {0, 1}
+    assert draw([True], length=3) == (0, 0, 0)
+
+
+def test_without_instances_any_frame_is_a_reference():
+    assert {draw([False] * 6, 1, 0.0, s) for s in range(200)} == {(i,) for i in range(6)}

@@ -1,0 +1,98 @@
+import cv2
+import numpy as np
+import pytest
+
+from vps_jax import taxonomy
+from vps_jax.data import records
+from vps_jax.types import UserError
+
+N = 3  # rows of the instance table
+
+
+def test_vipseg_values():
+    table = records.value_table("vipseg")
+    # wall 0 is stuff, door 2 and person 60 are things (spec: data_and_metrics 1.2, 1.3)
+    for value, category, instance in [
+        (0, -1, False), (1, 0, False), (124, 123, False), (125, -1, False), (200, -1, False), (299, -1, False),
+        (300, 2, True), (399, 2, True), (400, -1, False), (6100, 60, True), (6199, 60, True), (6200, 61, True),
+        (12499, 123, True), (12500, -1, False), (65535, -1, False),
+    ]:  # fmt: skip
+        assert (table.classes[value], table.is_instance[value]) == (category, instance), value
+    assert table.is_instance.sum() == 58 * 100
+
+
+def test_vspw_values():
+    table = records.value_table("vspw")
+    assert not table.is_instance.any()
+    assert table.classes[[0, 1, 61, 124, 125, 252, 253, 255]].tolist() == [-1, 0, 60, 123, -1, -1, -1, -1]
+
+
+def test_panoptic_values():
+    table = records.value_table("panoptic")
+    assert table.classes[[0, 255, 256, 257, 511, 512]].tolist() == [-1, -1, 0, 0, 0, 1]
+    assert table.is_instance[[256, 257, 511, 512]].tolist() == [False, True, True, False]
+
+
+def test_ids_by_hand():
+    # wall, two persons (the second larger over the clip), the bad value 200, void, and a value out of range
+    labels = np.array([[[1, 6100, 6101], [200, 0, 40000]], [[1, 6101, 6101], [61, 0, 6101]]], np.uint16)
+    ids, classes = records.make_ids(labels, "vipseg", N)
+    wall, person = 1 + N + 0, 1 + N + 60
+    assert ids.tolist() == [[[wall, 2, 1], [0, 0, 0]], [[wall, 1, 1], [person, 0, 1]]]
+    assert ids.dtype == np.uint16
+    assert classes.tolist() == [60, 60, -1] and classes.dtype == np.int32
+
+
+def test_instances_beyond_the_table_become_pixels_of_their_class():
+    labels = np.array([[[300, 300, 300, 6100, 6100, 6101, 6101, 7300]]], np.uint16)
+    ids, classes = records.make_ids(labels, "vipseg", 2)
+    # equal areas keep the order of their values: 6100 stays, 6101 is beyond the table, so is class 72
+    assert classes.tolist() == [2, 60]
+    assert ids.tolist() == [[[1, 1, 1, 2, 2, 3 + 60, 3 + 60, 3 + 72]]]
+
+
+def test_a_clip_without_labels_is_void():
+    ids, classes = records.make_ids(np.zeros((1, 2, 2), np.uint16), "vipseg", N)
+    assert not ids.any() and (classes == -1).all()
+
+
+def test_frames_come_back_as_they_lie_on_disk(raw_vipseg, prepared_vipseg):
+    for split in ("train", "val", "test"):
+        opened = records.open_records(prepared_vipseg, split)
+        names = (raw_vipseg / f"{split}.txt").read_text().splitlines()
+        assert [v.name for v in opened.videos] == names
+        for video in opened.videos[:2]:
+            image, labels = records.read_frame(opened, video, 2)
+            jpeg = raw_vipseg / "imgs" / video.name / f"{video.stems[2]}.jpg"
+            np.testing.assert_array_equal(image, cv2.imread(str(jpeg))[..., ::-1])
+            mask = raw_vipseg / "panomasks" / video.name / f"{video.stems[2]}.png"
+            expected = cv2.imread(str(mask), cv2.IMREAD_UNCHANGED) if split != "test" else np.zeros(video.size)
+            np.testing.assert_array_equal(labels, expected)
+            assert image.shape[:2] == video.size
+
+
+def test_the_table_says_which_frames_show_an_instance(prepared_vipseg):
+    opened = records.open_records(prepared_vipseg, "train")
+    things = records.value_table("vipseg").is_instance
+    for video in opened.videos:
+        for i, shown in enumerate(video.has_instance):
+            assert things[records.read_frame(opened, video, i)[1]].any() == shown
+
+
+def test_missing_data_and_split_are_named(tmp_path, prepared_vipseg):
+    with pytest.raises(UserError, match=r"holds no prepared data set.*data prepare"):
+        records.open_records(tmp_path, "train")
+    with pytest.raises(UserError, match=r"no split 'dev'; expected one of"):
+        records.open_records(prepared_vipseg, "dev")
+
+
+def test_newest_version_is_taken(tmp_path):
+    for version in ("1.0.0", "1.1.0"):
+        (tmp_path / version).mkdir()
+        (tmp_path / version / "dataset_info.json").write_text("{}")
+    assert records.version_folder(tmp_path).name == "1.1.0"
+    assert records.version_folder(tmp_path / "1.0.0").name == "1.0.0"
+
+
+def test_the_class_list_has_124_entries():
+    assert len(taxonomy.class_table("vipseg").names) == 124

@@ -1,0 +1,145 @@
+import numpy as np
+import pytest
+
+from vps_jax.data import transforms
+
+RNG = np.random.default_rng
+
+
+@pytest.mark.parametrize(
+    ("size", "crop", "short", "longest", "expected"),
+    [
+        ((720, 1280), (0.75, 0.5), 512, 1333, (512, 607)),  # spec: tarvis 1
+        ((720, 1280), None, 576, 1333, (576, 1024)),  # spec: tarvis 1
+        ((1280, 720), (0.75, 0.5), 512, 1333, (1333, 500)),  # 960x360, bound by the long side
+        ((108, 192), (0.75, 0.5), 108, 128, (108, 128)),
+    ],
+)
+def test_sizes_worked_by_hand(size, crop, short, longest, expected):
+    settings = {"crop": crop, "max_side": longest}
+    assert transforms.output_size(size, settings, short) == expected
+
+
+def test_padded_size():
+    assert transforms.padded_size((512, 607), 64) == (512, 640)
+    assert transforms.padded_size((1, 64), 64) == (64, 64)
+
+
+def test_pad_is_grey_and_void():
+    images, labels = np.zeros((1, 2, 3, 3), np.uint8), np.ones((1, 2, 3), np.uint16)
+    images, labels = transforms.pad(images, labels, (4, 5))
+    assert images.shape == (1, 4, 5, 3) and labels.shape == (1, 4, 5)
+    assert (images[0, 2:] == 128).all() and (images[0, :2, 3:] == 128).all() and (images[0, :2, :3] == 0).all()
+    assert labels.sum() == 6 and (labels[0, :2, :3] == 1).all()
+
+
+def test_labels_resize_to_the_nearest_pixel_centre():
+    # four pixels to two: centres 0.5 and 2.5 of the old grid fall on pixels 1 and 3 (ties go right)
+    labels = np.array([[[1, 300, 5, 6500]]], np.uint16)
+    images = np.array([0, 100, 200, 100], np.uint8)[None, None, :, None].repeat(3, -1)
+    small, names = transforms.resize(images, labels, (1, 2))
+    assert names.tolist() == [[[300, 6500]]] and names.dtype == np.uint16
+    assert small[0, 0, :, 0].tolist() == [50, 150]  # bilinear without antialias: mean of the two middle neighbours
+
+
+def slow_twin_of_touching(low, high, size, limit):
+    return [s for s in range(limit - size + 1) if any(s <= cell < s + size for cell in range(low, high + 1))]
+
+
+@pytest.mark.parametrize(("low", "high", "size", "limit"), [(3, 5, 4, 10), (0, 0, 3, 6), (5, 5, 2, 6), (0, 9, 10, 10)])
+def test_crop_positions_touch_the_box(low, high, size, limit):
+    seen = {transforms.touching(low, high, size, limit, RNG(s)) for s in range(300)}
+    assert sorted(seen) == slow_twin_of_touching(low, high, size, limit)
+
+
+def test_crop_holds_a_quarter_of_the_instances():
+    instances = np.zeros((2, 20, 30), bool)
+    instances[0, 2:6, 3:9] = True
+    instances[1, 4:8, 5:11] = True
+    for seed in range(100):
+        top, left = transforms.crop_corner(instances, (15, 15), RNG(seed))
+        assert instances[:, top : top + 15, left : left + 15].sum() >= 12
+
+
+def test_crop_that_cannot_succeed_is_forced():
+    instances = np.zeros((1, 20, 20), bool)
+    instances[0, 0, 0] = instances[0, 0, 19] = instances[0, 19, 0] = instances[0, 19, 19] = True
+    sums = []
+    for seed in range(20):
+        top, left = transforms.crop_corner(instances, (4, 4), RNG(seed), whole=True)
+        sums.append(int(instances[0, top : top + 4, left : left + 4].sum()))
+        assert 0 <= top <= 16 and 0 <= left <= 16
+    assert max(sums) == 1  # the best there is
+
+
+def test_crop_without_instances_is_anywhere():
+    corners = {transforms.crop_corner(np.zeros((1, 3, 3), bool), (2, 2), RNG(s)) for s in range(60)}
+    assert corners == {(0, 0), (0, 1), (1, 0), (1, 1)}
+
+
+def still(**changes):
+    return transforms.Color(**{"hue": 0, "saturation": 0, "contrast": (1.0, 1.0), "brightness": 0, **changes})
+
+
+def test_colour_without_strength_changes_nothing():
+    images = RNG(0).integers(0, 256, (2, 5, 7, 3), dtype=np.uint8)
+    for seed in range(12):
+        np.testing.assert_array_equal(transforms.jitter_color(images, still(), RNG(seed)), images)
+
+
+def test_saturation_of_grey_stays_and_of_colour_moves():
+    grey, red = np.full((1, 1, 1, 3), 90, np.uint8), np.array([200, 100, 100], np.uint8)[None, None, None]
+    low = [int(transforms.jitter_color(red, still(saturation=30), RNG(s))[0, 0, 0, 1]) for s in range(100)]
+    # saturation is 127.5 of 255: 30 more leave 200 * (1 - 157.5 / 255) = 76 green, 30 less leave 124
+    assert min(low) == pytest.approx(76, abs=2) and max(low) == pytest.approx(124, abs=2)
+    more = [transforms.jitter_color(grey, still(hue=10), RNG(s)) for s in range(20)]
+    assert all((m == 90).all() for m in more)
+
+
+def test_contrast_turns_around_127():
+    grey = np.array([27, 127, 227], np.uint8)[None, None, :, None].repeat(3, -1)
+    out = transforms.jitter_color(grey, still(contrast=(0.5, 0.5)), RNG(1)).astype(int)
+    np.testing.assert_allclose(out[0, 0, :, 0], [77, 127, 177], atol=2)
+
+
+def test_brightness_and_hue_move_as_far_as_allowed():
+    grey = np.full((1, 1, 1, 3), 100, np.uint8)
+    levels = [transforms.jitter_color(grey, still(brightness=20), RNG(s)).mean() for s in range(200)]
+    assert min(levels) < 85 and max(levels) > 115 and max(levels) < 130
+    red = np.zeros((1, 1, 1, 3), np.uint8)
+    red[..., 0] = 200
+    greens = [int(transforms.jitter_color(red, still(hue=10), RNG(s))[0, 0, 0, 1]) for s in range(100)]
+    # 10 / 255 * 180 is 7 steps of two degrees: green rises to 14 / 60 of the maximum
+    assert max(greens) == pytest.approx(200 * 14 / 60, abs=6)
+
+
+def test_colour_is_the_same_for_all_frames():
+    frame = RNG(0).integers(0, 256, (1, 5, 7, 3), dtype=np.uint8)
+    out = transforms.jitter_color(np.concatenate([frame, frame]), transforms.Color(), RNG(4))
+    np.testing.assert_array_equal(out[0], out[1])
+
+
+def settings(**changes):
+    base = {"flip": 0.0, "crop": None, "crop_rule": "containing", "color": None, "max_side": 1333}
+    return {**base, **changes}
+
+
+def test_flip_mirrors_images_and_labels_together():
+    images = RNG(0).integers(0, 256, (2, 4, 6, 3), dtype=np.uint8)
+    labels = RNG(1).integers(0, 9, (2, 4, 6)).astype(np.uint16)
+    nothing = np.zeros(65536, bool)
+    out = transforms.augment(images, labels, nothing, settings(flip=1.0), 4, RNG(0))
+    np.testing.assert_array_equal(out[0], images[:, :, ::-1])
+    np.testing.assert_array_equal(out[1], labels[:, :, ::-1])
+
+
+def test_augmented_size_is_the_foretold_one_and_pixels_stay_with_labels():
+    labels = np.zeros((2, 40, 60), np.uint16)
+    labels[:, 10:30, 20:40] = 300
+    images = np.where(labels[..., None] == 300, 200, 50).astype(np.uint8).repeat(3, -1)
+    is_instance = np.arange(65536) >= 300
+    for seed in range(20):
+        source = settings(flip=0.5, crop=(0.75, 0.5))
+        image, label = transforms.augment(images, labels, is_instance, source, 30, RNG(seed))
+        assert image.shape[1:3] == label.shape[1:] == transforms.output_size((40, 60), source, 30) == (30, 30)
+        np.testing.assert_array_equal(label > 0, image[..., 0] > 125)
