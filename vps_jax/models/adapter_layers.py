@@ -1,0 +1,128 @@
+"""Layers with which ViT-Adapter exchanges tokens between the trunk and the pyramid (spec: vit_adapter 4)."""
+
+import itertools
+
+import jax.numpy as jnp
+from flax import linen as nn
+
+from vps_jax.models import layers
+from vps_jax.models.deformable_attention import MultiScaleDeformableAttention
+from vps_jax.models.vit import EPS, linear_init
+from vps_jax.ops.deformable_attention import cell_centres
+
+
+def split_levels(tokens, shapes):
+    """`[b, s, c]`, levels row-major one after the other, to maps `[b, h, w, c]`."""
+    ends = list(itertools.accumulate(h * w for h, w in shapes))
+    starts = [0, *ends[:-1]]
+    return [
+        tokens[:, a:b].reshape(tokens.shape[0], *shape, tokens.shape[-1])
+        for a, b, shape in zip(starts, ends, shapes, strict=True)
+    ]
+
+
+class Injector(nn.Module):
+    """Patch tokens take from the pyramid: x + gamma * attention(norm(x), norm(pyramid)).
+
+    Attributes:
+      num_heads, num_points, value_ratio: of the deformable attention.
+      init_values: initial gamma.
+      shapes: level sizes of the pyramid, strides 8, 16, 32; the second is the patch grid.
+      dtype: compute dtype.
+    """
+
+    num_heads: int
+    num_points: int
+    value_ratio: float
+    init_values: float
+    shapes: tuple[tuple[int, int], ...]
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x, pyramid):
+        """Args: x `[b, h w, c]`; pyramid `[b, s, c]`. Gives `[b, h w, c]`."""
+        norm = lambda name: nn.LayerNorm(epsilon=EPS, dtype=self.dtype, name=name)  # noqa: E731
+        gamma = self.param("gamma", nn.initializers.constant(self.init_values), (x.shape[-1],))
+        attention = MultiScaleDeformableAttention(
+            self.num_heads, len(self.shapes), self.num_points, self.value_ratio, dtype=self.dtype, name="attn"
+        )
+        reference = cell_centres(self.shapes[1:2])
+        taken = attention(norm("query_norm")(x), reference, norm("feat_norm")(pyramid), self.shapes)
+        return x + gamma.astype(x.dtype) * taken
+
+
+class ConvFFN(nn.Module):
+    """Feed-forward layer whose hidden maps go through one depthwise 3x3 convolution, the same for every level."""
+
+    hidden: int
+    shapes: tuple[tuple[int, int], ...]
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x):
+        """`[b, s, c]` to the same."""
+        dense = lambda n, name: nn.Dense(n, dtype=self.dtype, kernel_init=linear_init, name=name)  # noqa: E731
+        depthwise = nn.Conv(
+            self.hidden,
+            (3, 3),
+            padding=((1, 1), (1, 1)),
+            feature_group_count=self.hidden,
+            dtype=self.dtype,
+            kernel_init=nn.initializers.normal((2 / 9) ** 0.5),  # fan out of one channel
+            name="dwconv",
+        )
+        maps = [
+            depthwise(m).reshape(x.shape[0], -1, self.hidden)
+            for m in split_levels(dense(self.hidden, "fc1")(x), self.shapes)
+        ]
+        return dense(x.shape[-1], "fc2")(layers.gelu(jnp.concatenate(maps, axis=1)))
+
+
+class Extractor(nn.Module):
+    """The pyramid takes from the patch tokens, then passes its own feed-forward layer.
+
+    Attributes:
+      num_heads, num_points, value_ratio: of the deformable attention.
+      ffn_ratio: hidden width of the feed-forward layer relative to the tokens'.
+      drop_path_rate: stochastic depth of the feed-forward branch, the full rate in every extractor.
+      shapes: level sizes of the pyramid, strides 8, 16, 32.
+      dtype: compute dtype.
+    """
+
+    num_heads: int
+    num_points: int
+    value_ratio: float
+    ffn_ratio: float
+    drop_path_rate: float
+    shapes: tuple[tuple[int, int], ...]
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, pyramid, x, *, train: bool = False):
+        """Args: pyramid `[b, s, c]`; x `[b, h w, c]`. Gives `[b, s, c]`."""
+        norm = lambda name: nn.LayerNorm(epsilon=EPS, dtype=self.dtype, name=name)  # noqa: E731
+        attention = MultiScaleDeformableAttention(
+            self.num_heads, 1, self.num_points, self.value_ratio, dtype=self.dtype, name="attn"
+        )
+        reference = cell_centres(self.shapes)
+        pyramid = pyramid + attention(norm("query_norm")(pyramid), reference, norm("feat_norm")(x), self.shapes[1:2])
+        ffn = ConvFFN(int(x.shape[-1] * self.ffn_ratio), self.shapes, self.dtype, name="ffn")
+        drop = layers.DropPath()
+        return pyramid + drop(ffn(norm("ffn_norm")(pyramid)), self.drop_path_rate, train=train)
+
+
+class Upsample2x(nn.Module):
+    """Transposed convolution 2x2 with stride 2: every pixel becomes its own 2x2 block."""
+
+    width: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x):
+        """`[b, h, w, c]` to `[b, 2 h, 2 w, width]`; kernel `[c, 2, 2, width]`."""
+        b, h, w, c = x.shape
+        std = (2 / (4 * self.width)) ** 0.5  # the convolutions' rule: fan out
+        kernel = self.param("kernel", nn.initializers.normal(std), (c, 2, 2, self.width))
+        bias = self.param("bias", nn.initializers.zeros_init(), (self.width,))
+        blocks = jnp.einsum("bijc,cuvd->biujvd", x.astype(self.dtype), kernel.astype(self.dtype))
+        return blocks.reshape(b, 2 * h, 2 * w, self.width) + bias.astype(self.dtype)

@@ -1,0 +1,111 @@
+"""Pixel decoder of Mask2Former: deformable encoder over strides 32, 16, 8, then one step to stride 4
+(spec: vit_adapter 5)."""
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+from flax import linen as nn
+
+from vps_jax.models.adapter_layers import split_levels
+from vps_jax.models.deformable_attention import MultiScaleDeformableAttention
+from vps_jax.models.layers import GroupNorm, LayerNorm
+from vps_jax.models.mask_decoder import FeedForward
+from vps_jax.ops.deformable_attention import cell_centres
+from vps_jax.ops.position import sine_2d
+from vps_jax.ops.resize import resize
+
+LEVELS = 3  # strides 32, 16, 8
+caffe2_init = nn.initializers.variance_scaling(1.0, "fan_in", "uniform")
+
+
+class EncoderLayer(nn.Module):
+    """Deformable attention of all levels on all levels, feed-forward; both residual sums are normalised."""
+
+    num_heads: int
+    ffn_dim: int
+    shapes: tuple[tuple[int, int], ...]
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x, position):
+        """Args: x `[b, s, c]`; position `[1, s, c]`, added to queries only. Gives `[b, s, c]`."""
+        attention = MultiScaleDeformableAttention(self.num_heads, len(self.shapes), dtype=self.dtype, name="attn")
+        norm = lambda name: LayerNorm(dtype=self.dtype, name=name)  # noqa: E731
+        x = norm("attn_norm")(x + attention(x + position, cell_centres(self.shapes), x, self.shapes))
+        return norm("ffn_norm")(x + FeedForward(self.ffn_dim, self.dtype, name="ffn")(x))
+
+
+class ConvNorm(nn.Module):
+    """Convolution 1x1 or 3x3 and group norm, children `conv` and `norm`."""
+
+    width: int
+    kernel: int = 1
+    use_bias: bool = False
+    kernel_init: Callable = caffe2_init
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x):
+        """`[b, h, w, c]` to `[b, h, w, width]`."""
+        same = dict(use_bias=self.use_bias, dtype=self.dtype, kernel_init=self.kernel_init, name="conv")
+        if self.kernel == 1:
+            x = nn.Dense(self.width, **same)(x)
+        else:
+            x = nn.Conv(self.width, (self.kernel, self.kernel), padding=self.kernel // 2, **same)(x)
+        return GroupNorm(dtype=self.dtype, name="norm")(x)
+
+
+class PixelDecoder(nn.Module):
+    """Backbone maps to mask features and three memories.
+
+    Attributes:
+      width: channels of the result, a multiple of 32.
+      num_layers, num_heads, ffn_dim: of the encoder.
+      remat: keep only the inputs of encoder layers for the backward pass.
+      dtype: compute dtype.
+    """
+
+    width: int
+    num_layers: int
+    num_heads: int
+    ffn_dim: int
+    remat: bool = True
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, maps):
+        """Decode.
+
+        Args:
+          maps: `[b, h_i, w_i, c_i]` at strides 4, 8, 16, 32.
+
+        Returns:
+          mask features `[b, h4, w4, width]`, and the memories of strides 32, 16, 8 as maps `[b, h_i, w_i, width]`.
+        """
+        memories = self.encode(maps[:0:-1])
+        fine = maps[0]
+        y = ConvNorm(self.width, dtype=self.dtype, name="lateral")(fine)
+        y = y + resize(memories[-1], fine.shape[1:3]).astype(y.dtype)
+        y = nn.relu(ConvNorm(self.width, kernel=3, dtype=self.dtype, name="output")(y))
+        return nn.Dense(self.width, dtype=self.dtype, kernel_init=caffe2_init, name="mask_features")(y), memories
+
+    def encode(self, maps):
+        """Maps of strides 32, 16, 8 through the encoder."""
+        shapes = tuple(m.shape[1:3] for m in maps)
+        level = self.param("level_encoding", nn.initializers.normal(1.0), (LEVELS, self.width))
+        xavier = nn.initializers.xavier_uniform()
+        tokens, positions = [], []
+        for i, m in enumerate(maps):
+            y = ConvNorm(self.width, use_bias=True, kernel_init=xavier, dtype=self.dtype, name=f"input_{i}")(m)
+            tokens.append(y.reshape(y.shape[0], -1, self.width))
+            positions.append(sine_2d(*shapes[i], self.width).reshape(1, -1, self.width) + level[i])
+        x, position = jnp.concatenate(tokens, axis=1), jnp.concatenate(positions, axis=1).astype(self.dtype)
+        body = nn.remat(EncoderLayer, prevent_cse=False) if self.remat else EncoderLayer
+        encoder = nn.scan(
+            lambda layer, x, _: (layer(x, position), None),
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            length=self.num_layers,
+        )
+        x, _ = encoder(body(self.num_heads, self.ffn_dim, shapes, self.dtype, name="encoder"), x, None)
+        return split_levels(x, shapes)

@@ -1,0 +1,206 @@
+"""Transformer blocks of ViT and BEiT on patch tokens, stacked so that a scan runs them (spec: vit_adapter 2, 3).
+
+All blocks of a backbone have the same parameters, so every leaf carries a leading axis over the depth and one compiled,
+rematerialised body serves them all.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from vps_jax.models import layers
+from vps_jax.ops.relative_tables import beit_bias
+from vps_jax.ops.resize import resize
+
+EPS = 1e-6  # LayerNorm of the whole backbone
+linear_init = nn.initializers.truncated_normal(0.02)
+conv_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+
+
+class PatchEmbed(nn.Module):
+    """Image to tokens: a convolution whose stride is its size."""
+
+    width: int
+    patch: int = 16
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, images):
+        """Images `[b, h, w, 3]` to `[b, h/patch, w/patch, c]`."""
+        size = (self.patch, self.patch)
+        return nn.Conv(
+            self.width, size, strides=size, padding="VALID", dtype=self.dtype, kernel_init=conv_init, name="proj"
+        )(images)
+
+
+def position_map(pos_embed, pretrained: tuple[int, int], grid: tuple[int, int]):
+    """Absolute position embeddings of plain ViT for a grid of any size.
+
+    Args:
+      pos_embed: `[1, 1 + n, c]`; the first entry, the class token's, is not used.
+      pretrained: patches `(h, w)` that the embeddings were trained on, n in all.
+      grid: patches `(h, w)` wanted.
+
+    Returns:
+      `[1, h, w, c]`.
+    """
+    return resize(pos_embed[:, 1:].reshape(1, *pretrained, -1), grid, method="bicubic")
+
+
+def attend(q, k, v, bias=None):
+    """Scaled attention of `[b, n, m, d]` each, bias `[m, n, n]`; logits, softmax in float32. Gives `[b, n, m, d]`."""
+    q = q * q.shape[-1] ** -0.5
+    scores = jnp.einsum("bqmd,bkmd->bmqk", q, k, preferred_element_type=jnp.float32)
+    if bias is not None:
+        scores = scores + bias
+    weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
+    return jnp.einsum("bmqk,bkmd->bqmd", weights, v)
+
+
+class ViTAttention(nn.Module):
+    """Self-attention over the whole grid, or inside windows that cut it without overlap.
+
+    The published windows are filled up with zeros after the projection, and nothing masks them: a padded key has
+    logit 0 and takes its share of the softmax (spec: vit_adapter 2).
+
+    Attributes:
+      num_heads: heads m.
+      grid: patches `(h, w)`.
+      window: side of the windows, 0 for none.
+    """
+
+    num_heads: int
+    grid: tuple[int, int]
+    window: int = 0
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x):
+        """`[b, h w, c]` to the same."""
+        qkv = nn.Dense(3 * x.shape[-1], dtype=self.dtype, kernel_init=linear_init, name="qkv")(x)
+        qkv = _split_heads(qkv, self.num_heads)  # [b, n, 3, m, d]
+        out = self.in_windows(qkv) if self.window else attend(*jnp.moveaxis(qkv, 2, 0))
+        out = out.reshape(x.shape)
+        return nn.Dense(x.shape[-1], dtype=self.dtype, kernel_init=linear_init, name="proj")(out)
+
+    def in_windows(self, qkv):
+        b, _, _, m, d = qkv.shape
+        (h, w), s = self.grid, self.window
+        rows, columns = -(-h // s), -(-w // s)
+        qkv = qkv.reshape(b, h, w, 3, m, d)
+        qkv = jnp.pad(qkv, ((0, 0), (0, rows * s - h), (0, columns * s - w)) + ((0, 0),) * 3)
+        qkv = qkv.reshape(b, rows, s, columns, s, 3, m, d).swapaxes(2, 3)
+        qkv = qkv.reshape(b * rows * columns, s * s, 3, m, d)  # [windows, n, 3, m, d]
+        out = attend(*jnp.moveaxis(qkv, 2, 0))
+        out = out.reshape(b, rows, columns, s, s, m, d).swapaxes(2, 3)
+        return out.reshape(b, rows * s, columns * s, m, d)[:, :h, :w]
+
+
+class BEiTAttention(nn.Module):
+    """Self-attention with a learned bias per relative position; no bias on keys; class token first.
+
+    Attributes:
+      num_heads: heads m.
+      grid: patches `(h, w)`, to which the table `[(2h - 1)(2w - 1) + 3, m]` is tied.
+    """
+
+    num_heads: int
+    grid: tuple[int, int]
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x):
+        """`[b, 1 + h w, c]` to the same."""
+        width = x.shape[-1]
+        h, w = self.grid
+        zeros = nn.initializers.zeros_init()
+        q_bias, v_bias = (self.param(name, zeros, (width,)) for name in ("q_bias", "v_bias"))
+        table = self.param("relative_position_bias_table", zeros, ((2 * h - 1) * (2 * w - 1) + 3, self.num_heads))
+        qkv = nn.Dense(3 * width, use_bias=False, dtype=self.dtype, kernel_init=linear_init, name="qkv")(x)
+        qkv = qkv + jnp.concatenate([q_bias, jnp.zeros_like(q_bias), v_bias]).astype(qkv.dtype)
+        q, k, v = jnp.moveaxis(_split_heads(qkv, self.num_heads), 2, 0)
+        out = attend(q, k, v, beit_bias(table, self.grid)).reshape(x.shape)
+        return nn.Dense(width, dtype=self.dtype, kernel_init=linear_init, name="proj")(out)
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block with a learned scale per channel on both branches.
+
+    Attributes:
+      num_heads: attention heads.
+      grid: patches `(h, w)`.
+      beit: relative bias and class token (`BEiTAttention`) or plain (`ViTAttention`).
+      window: side of attention windows, 0 for none; plain ViT only.
+      mlp_ratio: hidden width of the MLP relative to the tokens'.
+      init_values: initial scale of the branches.
+      dtype: compute dtype.
+    """
+
+    num_heads: int
+    grid: tuple[int, int]
+    beit: bool
+    window: int = 0
+    mlp_ratio: float = 4.0
+    init_values: float = 1.0
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x, drop_rate=0.0, *, train: bool = False):
+        """Args: x `[b, n, c]`; drop_rate of the stochastic depth of both branches, may be traced. Gives `[b, n, c]`."""
+        width = x.shape[-1]
+        norm = lambda name: nn.LayerNorm(epsilon=EPS, dtype=self.dtype, name=name)  # noqa: E731
+        dense = lambda n, name: nn.Dense(n, dtype=self.dtype, kernel_init=linear_init, name=name)  # noqa: E731
+        scale = nn.initializers.constant(self.init_values)
+        gamma1, gamma2 = (self.param(name, scale, (width,)).astype(x.dtype) for name in ("gamma1", "gamma2"))
+        if self.beit:
+            attention = BEiTAttention(self.num_heads, self.grid, self.dtype, name="attn")
+        else:
+            attention = ViTAttention(self.num_heads, self.grid, self.window, self.dtype, name="attn")
+        drop = layers.DropPath()
+        x = x + drop(gamma1 * attention(norm("norm1")(x)), drop_rate, train=train)
+        hidden = layers.gelu(dense(int(width * self.mlp_ratio), "fc1")(norm("norm2")(x)))
+        return x + drop(gamma2 * dense(width, "fc2")(hidden), drop_rate, train=train)
+
+
+def stacked_init(module: nn.Module, depth: int, *inputs):
+    """Initialiser of `depth` copies of a module's parameters, stacked along a new first axis.
+
+    Args:
+      module: unbound module.
+      depth: copies.
+      *inputs: arguments of its call, of which only shapes matter.
+    """
+
+    def init(key):
+        keys = jax.random.split(key, depth)
+        return jax.vmap(lambda k: module.init(k, *inputs)["params"])(keys)
+
+    return init
+
+
+def run_blocks(block: Block, params, rates, x, key, *, train: bool, remat: bool):
+    """Scan over blocks of one kind.
+
+    Args:
+      block: unbound block.
+      params: its parameters, stacked `[n, ...]`.
+      rates: stochastic depth of each `[n]`.
+      x: tokens `[b, s, c]`.
+      key: random key of the group, or None when not training.
+      train: stochastic depth is on.
+      remat: keep only the blocks' inputs for the backward pass.
+    """
+
+    def body(x, step):
+        p, rate, i = step
+        rngs = {"drop_path": jax.random.fold_in(key, i)} if train else {}
+        return block.apply({"params": p}, x, rate, train=train, rngs=rngs), None
+
+    if remat:
+        body = jax.checkpoint(body, prevent_cse=False)
+    return jax.lax.scan(body, x, (params, rates, jnp.arange(len(rates))))[0]
+
+
+def _split_heads(qkv, num_heads: int):
+    """`[b, n, 3 c]` to `[b, n, 3, m, c/m]`."""
+    return qkv.reshape(*qkv.shape[:2], 3, num_heads, -1)
