@@ -67,7 +67,7 @@ def open_video_file(path: pathlib.Path) -> Video:
     """A video file; stems are the eight-digit frame numbers from 0.
 
     Raises:
-      UserError: not a video, or damaged so that it cannot be opened.
+      UserError: not a video, or damaged so that it cannot be opened. Decoding raises it where the file breaks off.
     """
     try:
         with av.open(str(path)) as container:
@@ -79,7 +79,7 @@ def open_video_file(path: pathlib.Path) -> Video:
             next(container.decode(stream), None)
     except (av.error.FFmpegError, OSError) as error:
         raise UserError(f"{path}: cannot be read as a video ({_reason(error)}); expected mp4, avi or webm") from error
-    return Video(path.stem, count or _count_frames(path), fps, lambda: _decode_file(path, count))
+    return Video(path.stem, count or _count_frames(path), fps, lambda: _decode_file(path))
 
 
 def _count_frames(path: pathlib.Path) -> int:
@@ -88,19 +88,35 @@ def _count_frames(path: pathlib.Path) -> int:
         return sum(packet.size > 0 for packet in container.demux(video=0))
 
 
-def _decode_file(path: pathlib.Path, expected: int) -> Iterator[Frame]:
-    done = 0
+def _decode_file(path: pathlib.Path) -> Iterator[Frame]:
+    done, end = 0, 0.0
     try:
         with av.open(str(path)) as container:
             stream = container.streams.video[0]
             stream.thread_type = "AUTO"
             for frame in container.decode(stream):
                 yield Frame(f"{done:08d}", frame.to_ndarray(format="rgb24"))
-                done += 1
+                done, end = done + 1, frame.time or 0.0
+            whole = done and not _ends_early(container.format.name, stream, done, end)
     except av.error.FFmpegError as error:
         raise UserError(f"{path}: broken after frame {done} ({_reason(error)}); expected a whole video") from error
-    if done < expected or not done:
-        raise UserError(f"{path}: ends after {done} of {expected} frames; expected a whole video, copy it again")
+    if not whole:
+        raise UserError(f"{path}: ends early, after {done} frames; expected a whole video, copy it again")
+
+
+def _ends_early(container: str, stream, done: int, end: float) -> bool:
+    """Whether a container promised more than was decoded; mp4 and mov say so themselves while decoding.
+
+    Their frame counts prove nothing: a trimmed mp4 keeps frames that are never shown.
+    """
+    if container == "avi":
+        return done < stream.frames
+    hours, _, rest = stream.metadata.get("DURATION", "").partition(":")  # Matroska and WebM: "00:00:05.000000000"
+    minutes, _, seconds = rest.partition(":")
+    if not seconds or not stream.average_rate:
+        return False
+    duration = 3600 * int(hours) + 60 * int(minutes) + float(seconds)
+    return end + 2.5 / float(stream.average_rate) < duration
 
 
 def _reason(error: Exception) -> str:
