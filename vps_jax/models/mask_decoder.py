@@ -142,7 +142,8 @@ class MaskedDecoder(nn.Module):
         level_features = [
             centre_means(jax.lax.stop_gradient(mask_features), factor=2 ** (LEVELS - i)) for i in range(LEVELS)
         ]
-        body = nn.remat(LevelRound, prevent_cse=False) if self.remat else LevelRound
+        # a single round makes no loop that could shield the recomputation
+        body = nn.remat(LevelRound, prevent_cse=rounds == 1) if self.remat else LevelRound
         scanned = nn.scan(
             body,
             variable_axes={"params": 0, "intermediates": 0},

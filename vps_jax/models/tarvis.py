@@ -1,0 +1,176 @@
+"""TarViS: one network for every video segmentation task; only the queries differ (spec: tarvis 1-5).
+
+frames -> backbone (per frame) -> temporal neck (per clip) -> query decoder -> mask embeddings and class logits.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from vps_jax.models import mask_decoder
+from vps_jax.models.layers import LayerNorm
+from vps_jax.models.queries import QueryBank, QuerySet, SemanticGroups
+from vps_jax.ops import position
+from vps_jax.types import QueryOutputs
+
+PIXEL_MEAN = (123.675, 116.28, 103.53)  # RGB, for values 0..255
+PIXEL_STD = (58.395, 57.12, 57.375)
+GROUPS = ("background", "semantic", "instance")
+VOS_GROUPS = ("background_vos", "vos")
+
+
+def normalize(images):
+    """`[..., 3]` RGB 0..255 of any dtype to float32 with the ImageNet mean and deviation."""
+    return (images.astype(jnp.float32) - jnp.asarray(PIXEL_MEAN)) / jnp.asarray(PIXEL_STD)
+
+
+class MaskEmbed(nn.Module):
+    """Three linear layers with relu between, from a query to its mask embedding."""
+
+    width: int
+
+    @nn.compact
+    def __call__(self, x):
+        for i in range(3):
+            x = mask_decoder.torch_dense(self.width, x.shape[-1], jnp.float32, f"layers_{i}")(nn.relu(x) if i else x)
+        return x
+
+
+class Heads(nn.Module):
+    """Norm, mask embedding per query group and class projections, in float32 whatever the compute dtype.
+
+    `free` and the projections of the VOS groups never run; the published files hold them.
+    """
+
+    width: int
+    vos: bool
+
+    def setup(self):
+        groups = GROUPS + (VOS_GROUPS if self.vos else ())
+        self.norm = LayerNorm()
+        self.mask_embed = {g: MaskEmbed(self.width) for g in groups + (("free",) if self.vos else ())}
+        linear = functools.partial(mask_decoder.torch_dense, self.width, self.width, jnp.float32)
+        self.proj = {g: linear(None) for g in groups}
+
+    def __call__(self, x):
+        """Runs every layer once, so that initialisation makes all parameters."""
+        y = self.norm(x)
+        return [head(y) for head in (*self.mask_embed.values(), *self.proj.values())]
+
+    def mask_embeds(self, x, groups):
+        """Queries `[..., q, c]` to mask embeddings, group name -> `[..., q_group, c]`."""
+        return {name: self.mask_embed[name](part) for name, part in split(self.norm(x), groups).items()}
+
+    def class_logits(self, x, groups):
+        """Products of instance queries with background (their maximum, first) and semantic queries.
+
+        Args:
+          x: `[..., q, c]`.
+
+        Returns:
+          `[..., instances, 1 + k]`, or None where the set has no instance queries.
+        """
+        parts = split(self.norm(x), groups)
+        if not {"instance", "semantic"} <= set(parts):
+            return None
+        instance, background, semantic = (self.proj[g](parts[g]) for g in ("instance", "background", "semantic"))
+        product = functools.partial(jnp.einsum, "...ic,...kc->...ik", instance)
+        return jnp.concatenate([product(background).max(axis=-1, keepdims=True), product(semantic)], axis=-1)
+
+
+def split(x, groups: tuple[tuple[str, int], ...]) -> dict[str, jax.Array]:
+    """Cut `[..., q, c]` into its groups."""
+    parts, start = {}, 0
+    for name, size in groups:
+        parts[name] = x[..., start : start + size, :]
+        start += size
+    return parts
+
+
+class TarViS(nn.Module):
+    """The network. `backbone` and `neck` are modules; see `models.build` for the sizes.
+
+    `backbone(frames [n, h, w, 3], train=...)` gives four maps of strides 4..32; `neck` makes of them, as
+    `[b, t, h_i, w_i, c_i]`, the levels of strides 32, 16, 8 and the mask features, with `hidden_dim` channels.
+    """
+
+    backbone: nn.Module
+    neck: nn.Module
+    semantic_groups: SemanticGroups
+    instance_queries: int
+    hidden_dim: int
+    num_heads: int
+    decoder_layers: int
+    decoder_ffn_dim: int
+    vos: bool
+    remat: bool = False
+    dtype: jnp.dtype = jnp.float32
+
+    def setup(self):
+        self.queries = QueryBank(self.semantic_groups, self.instance_queries, self.hidden_dim, self.vos)
+        self.level_embed = self.param("level_embed", nn.initializers.normal(1.0), (3, self.hidden_dim))
+        self.decoder = mask_decoder.MaskedDecoder(
+            self.decoder_layers, self.num_heads, self.decoder_ffn_dim, self.remat, self.dtype
+        )
+        self.heads = Heads(self.hidden_dim, self.vos)
+
+    def __call__(self, images, *, task: str, group: str | None = None, train: bool = False, attend=None):
+        """Predict from every set of queries: the initial ones and those after each decoder layer.
+
+        Args:
+          images: uint8 or float `[b, t, h, w, 3]`, RGB 0..255, sides multiples of 64.
+          task: `panoptic`, `instance` or `semantic`.
+          group: semantic group; the first one when left out.
+          train: turns drop path on (needs the rng `drop_path`).
+          attend: attention masks to use in place of one's own; see `MaskedDecoder`.
+
+        Returns:
+          `types.QueryOutputs` with `d = 1 + decoder_layers`.
+        """
+        features = self.backbone_features(images, train=train)
+        return self._predict(self.neck(features), self._query_set(task, group, images.shape[0]), attend)
+
+    def backbone_features(self, images, *, train: bool = False):
+        """Per-frame maps `[b, t, h_i, w_i, c_i]` at strides 4, 8, 16, 32."""
+        b, t = images.shape[:2]
+        frames = normalize(images).reshape(b * t, *images.shape[2:])
+        return tuple(x.reshape(b, t, *x.shape[1:]) for x in self.backbone(frames, train=train))
+
+    def decode_features(self, features, *, task: str, group: str | None = None):
+        """The last prediction set only (`d = 1`) from the maps of `backbone_features`."""
+        query_set = self._query_set(task, group, features[0].shape[0])
+        return self._predict(self.neck(features), query_set, None, last=True)
+
+    def _query_set(self, task: str, group: str | None, batch: int) -> QuerySet:
+        return self.queries.task_set(task, group or self.semantic_groups[0][0], batch)
+
+    def _predict(self, maps, query_set: QuerySet, attend, *, last: bool = False) -> QueryOutputs:
+        """`maps` are the neck's: levels of strides 32, 16, 8 and the mask features, `[b, t, h, w, c]`."""
+        levels, mask_features = maps
+        if self.is_initializing():
+            self.heads(query_set.content)
+        heads, variables = self.heads.unbind()  # pure, for use inside the decoder's scan
+
+        def mask_embeds(x):
+            parts = heads.apply(variables, x, query_set.groups, method="mask_embeds")
+            return jnp.concatenate(list(parts.values()), axis=1)
+
+        memories, positions = zip(*(self._memory(i, level) for i, level in enumerate(levels)), strict=True)
+        x = self.decoder(
+            query_set.content, query_set.embed, memories, positions, mask_features, mask_embeds, attend
+        )  # [d, b, q, c]
+        x = x[-1:] if last else x
+        return QueryOutputs(
+            mask_features=mask_features,
+            mask_embeds=self.heads.mask_embeds(x, query_set.groups),
+            class_logits=self.heads.class_logits(x, query_set.groups),
+            queries=x,
+        )
+
+    def _memory(self, i: int, level):
+        """Tokens with level embedding and their positions: `[b, t h w, c]` and `[1, t h w, c]`."""
+        b, *grid, c = level.shape
+        tokens = level.reshape(b, -1, c) + self.level_embed[i]
+        return tokens.astype(self.dtype), position.sine_3d(*grid, c).reshape(1, -1, c).astype(self.dtype)
