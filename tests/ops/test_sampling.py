@@ -73,7 +73,24 @@ def test_most_uncertain_keeps_three_quarters_and_the_fresh():
 
 def test_candidates_have_the_published_counts():
     for kept, drawn, fresh in ((12544, 37632, 3136), (50176, 150528, 12544), (25088, 75264, 6272)):
-        first, second = jax.eval_shape(lambda k, n=kept: sampling.candidates(k, (2,), n), jax.random.key(0))
-        assert first.shape == (2, drawn, 2) and second.shape == (2, fresh, 2)
-    first, _ = sampling.candidates(jax.random.key(0), (), 64)
-    assert first.min() >= 0 and first.max() < 1 and first.std() > 0.25
+        base, shift = jnp.zeros((1, sampling.num_candidates(kept), 2)), jnp.zeros((1, 3, 2))
+        first, second = jax.eval_shape(lambda b, s, n=kept: sampling.candidates(b, s, n), base, shift)
+        assert first.shape == (1, 3, drawn, 2) and second.shape == (1, 3, fresh, 2)
+
+
+def test_candidates_are_the_base_shifted_around_the_torus():
+    base = jnp.array([[[0.0, 0.5], [0.25, 0.75], [0.5, 0.0], [0.75, 0.25]]])  # p = 1: 3 candidates, 1 fresh
+    first, second = sampling.candidates(base, jnp.array([[[0.5, 0.0], [0.25, 0.5]]]), 1)
+    np.testing.assert_allclose(second[0], [[[0.5, 0.5]], [[0.25, 0.0]]])
+    np.testing.assert_allclose(first[0, 1], [[0.5, 0.25], [0.75, 0.5], [0.0, 0.75]])
+
+
+def test_draw_is_uniform_and_by_sample_number():
+    key = jax.random.key(3)
+    two = sampling.draw(key, 2, 3, 400, ((5, 2), (2,)))
+    assert two.base.shape == (2, 1300, 2)
+    assert [s.shape for s in two.shifts] == [(3, 2, 5, 2, 2), (3, 2, 2, 2)]
+    assert not jnp.any(two.base[0] == two.base[1]) and jnp.unique(two.shifts[0]).size == two.shifts[0].size
+    assert abs(float(two.base.mean()) - 0.5) < 0.02 and abs(float(two.base.std()) - 12**-0.5) < 0.02
+    first, _ = sampling.candidates(two.base, two.shifts[0][0], 400)
+    assert first.min() >= 0 and first.max() < 1 and abs(float(first.mean()) - 0.5) < 0.02

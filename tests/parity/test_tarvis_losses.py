@@ -16,7 +16,7 @@ import pytest
 from vps_jax.losses import matching, semantic, set_loss
 from vps_jax.losses.masks import Objects
 from vps_jax.ops import sampling
-from vps_jax.tasks import instance, panoptic
+from vps_jax.tasks import instance, panoptic, queries
 from vps_jax.types import IGNORE, QueryOutputs
 
 pytestmark = pytest.mark.parity
@@ -166,8 +166,7 @@ def test_instance(inputs, load):
 
     def run(features, class_logits):
         outputs = QueryOutputs(features, embeds, class_logits, None)
-        keys = instance.queries.keys_of(jax.random.key(0), outputs, 2)
-        terms = instance.queries.instance_terms(outputs, objects, keys, s, points=points)
+        terms = queries.instance_terms(outputs, objects, s, queries.given_points(points))
         return sum(jnp.sum(term) for term in terms.values()), terms
 
     step = jax.jit(jax.value_and_grad(run, argnums=(0, 1), has_aux=True))

@@ -47,10 +47,17 @@ def dice(logits, labels):
     return 1 - (2 * overlap + 1) / (area + 1)
 
 
-def uncertain_points(logits, keys, num_points: int):
-    """Points of every map (spec: tarvis 6.1): logits `[b, r, t, h, w]`, keys `[b]` -> `[b, r, t, p, 2]`."""
-    shape = logits.shape[1:3]
-    drawn, fresh = jax.vmap(lambda key: sampling.candidates(key, shape, num_points))(keys)
+def uncertain_points(logits, base, shift, num_points: int):
+    """Points of every map (spec: tarvis 6.1).
+
+    Args:
+      logits: `[b, r, t, h, w]`.
+      base, shift: `[b, m, 2]` and `[b, r, t, 2]`, see `sampling.Draw`.
+
+    Returns:
+      `[b, r, t, p, 2]`.
+    """
+    drawn, fresh = sampling.candidates(base, shift, num_points)
     values = sampling.bilinear(logits[..., None], drawn)[..., 0]
     return sampling.most_uncertain(sampling.binary_uncertainty(values), drawn, fresh)
 
@@ -69,20 +76,21 @@ class _Chunks(NamedTuple):
     Attributes:
       count: chunks with an object; the others are never looked at.
       matched, rows: `[chunks, b, r]`, whether a query is matched, and the object's row.
-      points: `[chunks, b, r, t, p, 2]` or None.
+      points: `[chunks, b, r, t, p, 2]`, or None to choose from the next two.
+      base, shifts: `[b, m, 2]` and `[chunks, b, r, t, 2]`, see `sampling.Draw`; or None.
       objects: of the batch.
-      key_data: `[b, ...]`, see `jax.random.key_data`.
     """
 
     count: jax.Array
     matched: jax.Array
     rows: jax.Array
     points: jax.Array | None
+    base: jax.Array | None
+    shifts: jax.Array | None
     objects: Objects
-    key_data: jax.Array
 
 
-def matched_sums(features, embeds, columns, objects: Objects, keys, num_points: int, points=None):
+def matched_sums(features, embeds, columns, objects: Objects, num_points: int, *, base=None, shifts=None, points=None):
     """Cross entropy and dice of the matched masks of one prediction set.
 
     Every (object, frame) is a map with points of its own; a frame without the object counts, its labels are zero
@@ -92,8 +100,8 @@ def matched_sums(features, embeds, columns, objects: Objects, keys, num_points: 
       features: `[b, t, h4, w4, c]`.
       embeds: `[b, q, c]`.
       columns: int32 `[b, n]`, query of each object, -1 for none.
-      keys: `[b]`, one per sample.
       num_points: points per map.
+      base, shifts: `[b, m, 2]` and `[b, n, t, 2]`, random numbers to choose the points from, see `sampling.Draw`.
       points: `[b, n, t, p, 2]` to use instead of choosing.
 
     Returns:
@@ -116,33 +124,34 @@ def matched_sums(features, embeds, columns, objects: Objects, keys, num_points: 
         matched=spread(columns >= 0),
         rows=spread(jnp.broadcast_to(jnp.arange(n, dtype=jnp.int32), (b, n))),
         points=None if points is None else spread(points),
+        base=base,
+        shifts=None if shifts is None else spread(shifts),
         objects=objects,
-        key_data=jax.random.key_data(keys),
     )
-    total = _sum_chunks(num_points, jax.random.key_impl(keys), features, spread(chosen), fixed)
+    total = _sum_chunks(num_points, features, spread(chosen), fixed)
     return total[0], total[1]
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _sum_chunks(num_points, key_impl, features, embeds, fixed: _Chunks):
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _sum_chunks(num_points, features, embeds, fixed: _Chunks):
     """`[2, b]`, embeds `[chunks, b, r, c]`. The gradient is written out because the loop's length is not static."""
 
     def add(i, total):
-        return total + _chunk_sums(num_points, key_impl, features, embeds[i], fixed, i)
+        return total + _chunk_sums(num_points, features, embeds[i], fixed, i)
 
     return jax.lax.fori_loop(0, fixed.count, add, jnp.zeros((2, features.shape[0]), jnp.float32))
 
 
-def _sum_chunks_forward(num_points, key_impl, features, embeds, fixed):
-    return _sum_chunks(num_points, key_impl, features, embeds, fixed), (features, embeds, fixed)
+def _sum_chunks_forward(num_points, features, embeds, fixed):
+    return _sum_chunks(num_points, features, embeds, fixed), (features, embeds, fixed)
 
 
-def _sum_chunks_backward(num_points, key_impl, saved, slope):
+def _sum_chunks_backward(num_points, saved, slope):
     features, embeds, fixed = saved
 
     def add(i, grads):
         of_features, of_embeds = grads
-        one_chunk = functools.partial(_chunk_sums, num_points, key_impl)
+        one_chunk = functools.partial(_chunk_sums, num_points)
         _, pull = jax.vjp(lambda f, e: one_chunk(f, e, fixed, i), features, embeds[i])
         more_features, more_embeds = pull(slope)
         return of_features + more_features, of_embeds.at[i].set(more_embeds)
@@ -154,13 +163,11 @@ def _sum_chunks_backward(num_points, key_impl, saved, slope):
 _sum_chunks.defvjp(_sum_chunks_forward, _sum_chunks_backward)
 
 
-def _chunk_sums(num_points, key_impl, features, embeds, fixed: _Chunks, i):
+def _chunk_sums(num_points, features, embeds, fixed: _Chunks, i):
     """`[2, b]`: cross entropy and dice of chunk `i`, embeds `[b, r, c]`."""
     logits = jnp.moveaxis(mask_ops.mask_logits(features, embeds), -1, 1)  # [b, r, t, h4, w4]
     if fixed.points is None:
-        keys = jax.random.wrap_key_data(fixed.key_data, impl=key_impl)
-        keys = jax.vmap(lambda key: jax.random.fold_in(key, i))(keys)
-        points = uncertain_points(jax.lax.stop_gradient(logits), keys, num_points)
+        points = uncertain_points(jax.lax.stop_gradient(logits), fixed.base, fixed.shifts[i], num_points)
     else:
         points = fixed.points[i]
     values = sampling.bilinear(logits[..., None], points)[..., 0]  # [b, r, t, p]

@@ -22,11 +22,6 @@ class Costs(NamedTuple):
         return class_weight * self.classes + mask_weight * self.mask + dice_weight * self.dice
 
 
-def matching_points(keys, num_points: int):
-    """Uniform points of each sample, shared by sets, frames, queries and objects: keys `[b]` -> `[1, b, p, 2]`."""
-    return jax.vmap(lambda key: jax.random.uniform(key, (num_points, 2)))(keys)[None]
-
-
 def matching_costs(features, embeds, class_logits, objects: Objects, points) -> Costs:
     """Cost of every (object, query) pair of every prediction set.
 

@@ -46,9 +46,18 @@ def semantic_logits(features, embeds, background=None):
     return jnp.concatenate([best, logits], axis=-1)
 
 
-def uncertain_points(logits, ignored, keys, num_points: int):
-    """Points of one frame: logits `[b, h, w, k]`, ignored bool `[b, h, w]`, keys `[b]` -> `[b, p, 2]`."""
-    drawn, fresh = jax.vmap(lambda key: sampling.candidates(key, (), num_points))(keys)
+def uncertain_points(logits, ignored, base, shift, num_points: int):
+    """Points of one frame (spec: tarvis 6.3).
+
+    Args:
+      logits: `[b, h, w, k]`.
+      ignored: bool `[b, h, w]`.
+      base, shift: `[b, m, 2]` and `[b, 2]`, see `sampling.Draw`.
+
+    Returns:
+      `[b, p, 2]`.
+    """
+    drawn, fresh = sampling.candidates(base, shift, num_points)
     uncertainty = sampling.class_uncertainty(sampling.bilinear(logits, drawn))
     # as published, a candidate that touches an ignored cell at all is out
     touched = sampling.bilinear(ignored[..., None].astype(jnp.float32), drawn)[..., 0] != 0
@@ -81,7 +90,17 @@ def seen_classes(logits, labels):
 
 
 def set_sums(
-    features, embeds, background, labels, keys, *, num_points: int, ignore_null_classes: bool, group: int, points=None
+    features,
+    embeds,
+    background,
+    labels,
+    *,
+    num_points: int,
+    ignore_null_classes: bool,
+    group: int,
+    base=None,
+    shifts=None,
+    points=None,
 ) -> SemanticSums:
     """Sums of one prediction set.
 
@@ -90,21 +109,20 @@ def set_sums(
       embeds: `[b, k, c]`.
       background: `[b, g, c]` or None, see `semantic_logits`.
       labels: int32 `[b, t, h, w]` with `IGNORE`.
-      keys: `[b]`.
       num_points: per frame.
       ignore_null_classes: cut the logit of a class that no point of the group's clips has as label or best guess.
       group: clips whose points count together for that, divides `b`.
+      base, shifts: `[b, m, 2]` and `[b, t, 2]`, random numbers to choose the points from, see `sampling.Draw`.
       points: `[b, t, p, 2]` to use instead of choosing.
     """
     frames = jnp.arange(features.shape[1])
-    given = None if points is None else jnp.moveaxis(points, 1, 0)
+    given = jnp.swapaxes(shifts if points is None else points, 0, 1)  # [t, b, ...]
     ignored = mask_ops.quarter(labels == IGNORE)
 
     def at_points(features, embeds, background, frame, given):
         logits = semantic_logits(features[:, frame], embeds, background)  # [b, h4, w4, k]
-        if given is None:
-            frame_keys = jax.vmap(lambda key: jax.random.fold_in(key, frame))(keys)
-            given = uncertain_points(jax.lax.stop_gradient(logits), ignored[:, frame], frame_keys, num_points)
+        if points is None:
+            given = uncertain_points(jax.lax.stop_gradient(logits), ignored[:, frame], base, given, num_points)
         return sampling.bilinear(logits, given), sampling.nearest(labels[:, frame], given)
 
     @jax.checkpoint

@@ -67,52 +67,72 @@ def class_terms(class_logits, columns, objects: Objects, *, null: int, null_weig
     return group_mean(jnp.sum(weight * ce, axis=-1), jnp.sum(weight, axis=-1), group)
 
 
-def mask_terms(features, embeds, columns, objects: Objects, keys, *, num_points: int, group: int | None, points=None):
+def mask_terms(
+    features,
+    embeds,
+    columns,
+    objects: Objects,
+    *,
+    num_points: int,
+    group: int | None,
+    base=None,
+    shifts=None,
+    points=None,
+):
     """Cross entropy and dice of the matched masks, `[d]` each.
 
     Args:
       features: `[b, t, h4, w4, c]`.
       embeds: `[d, b, q, c]`.
       columns: `[d, b, n]`.
-      keys: `[b]`.
+      base, shifts: `[b, m, 2]` and `[d, b, n, t, 2]`, see `sampling.Draw`.
       points: `[d, b, n, t, p, 2]` to use instead of choosing.
     """
 
-    def one_set(number, embeds, columns, points):
-        set_keys = jax.vmap(lambda key: jax.random.fold_in(key, number))(keys)
-        return masks.matched_sums(features, embeds, columns, objects, set_keys, num_points, points)
+    def one_set(embeds, columns, shifts, points):
+        return masks.matched_sums(
+            features, embeds, columns, objects, num_points, base=base, shifts=shifts, points=points
+        )
 
-    xs = (jnp.arange(embeds.shape[0]), embeds, columns, points)
+    xs = (embeds, columns, shifts, points)
     _, (ce, dice) = jax.lax.scan(lambda _, x: (None, one_set(*x)), None, xs)  # [d, b]
     return per_object(ce, objects.valid, group), per_object(dice, objects.valid, group)
 
 
 def semantic_terms(
-    features, branch: Semantic, keys, *, num_points: int, ignore_null_classes: bool, group: int | None, points=None
+    features,
+    branch: Semantic,
+    *,
+    num_points: int,
+    ignore_null_classes: bool,
+    group: int | None,
+    base=None,
+    shifts=None,
+    points=None,
 ):
     """Mean cross entropy over labelled points and mean norm of the logits over all points, `[d]` each.
 
     Args:
       features: `[b, t, h4, w4, c]`.
-      keys: `[b]`.
+      base, shifts: `[b, m, 2]` and `[d, b, t, 2]`, see `sampling.Draw`.
       points: `[d, b, t, p, 2]` to use instead of choosing.
     """
     batch = features.shape[0]
 
-    def one_set(number, embeds, background, points):
-        set_keys = jax.vmap(lambda key: jax.random.fold_in(key, number))(keys)
+    def one_set(embeds, background, shifts, points):
         return semantic.set_sums(
             features,
             embeds,
             background,
             branch.labels,
-            set_keys,
             num_points=num_points,
             ignore_null_classes=ignore_null_classes,
             group=group or batch,
+            base=base,
+            shifts=shifts,
             points=points,
         )
 
-    xs = (jnp.arange(branch.embeds.shape[0]), branch.embeds, branch.background, points)
+    xs = (branch.embeds, branch.background, shifts, points)
     _, sums = jax.lax.scan(lambda _, x: (None, one_set(*x)), None, xs)  # [d, b]
     return group_mean(sums.ce, sums.labelled, group), group_mean(sums.norm, sums.points, group)

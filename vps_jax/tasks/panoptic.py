@@ -48,9 +48,9 @@ def loss(outputs: QueryOutputs, targets: Targets, key, settings, mesh=None, poin
 def set_terms(outputs, objects: Objects, labels, key, settings, mesh=None, points=None):
     """The weighted terms of every prediction set, `[d]` each; `labels` is the semantic map."""
     s = complete(settings, DEFAULTS, "panoptic")
-    keys = queries.keys_of(key, outputs, 3)
-    terms = queries.instance_terms(outputs, objects, keys[:2], s, mesh=mesh, points=points)
-    return terms | queries.semantic_terms(outputs, labels, keys[2], s, background=False, points=points)
+    drawn = queries.given_points(points) if points else queries.random_points(key, outputs, s, objects.valid.shape[1])
+    terms = queries.instance_terms(outputs, objects, s, drawn, mesh=mesh)
+    return terms | queries.semantic_terms(outputs, labels, s, drawn, background=False)
 
 
 def decode(outputs: QueryOutputs, settings) -> ClipPrediction:

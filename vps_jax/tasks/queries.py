@@ -1,54 +1,44 @@
-"""Loss and decoding that the panoptic and the instance task share: TarViS' instance queries with classes."""
+"""Loss and decoding that TarViS' panoptic, instance and semantic tasks share."""
 
 import jax.numpy as jnp
 
 from vps_jax.losses import matching, set_loss
 from vps_jax.losses.masks import Objects
 from vps_jax.losses.semantic import semantic_logits
+from vps_jax.ops import sampling
 from vps_jax.ops.masks import mask_logits
-from vps_jax.tasks.targets import sample_keys
 from vps_jax.types import ClipPrediction, QueryOutputs
 
 REGULARIZATION = 1e-3
 
 
-def instance_terms(outputs: QueryOutputs, objects: Objects, keys, s, *, mesh=None, points=None):
+def instance_terms(outputs: QueryOutputs, objects: Objects, s, points, *, mesh=None):
     """Weighted terms `class`, `mask` and `dice` of every prediction set, `[d]` each (spec: tarvis 6.2).
 
     Args:
       outputs: class logits have the background first.
-      keys: `[2, b]`.
       s: complete settings.
-      points: `matcher` `[d, b, p, 2]` and `instance` `[d, b, n, t, p, 2]`, or None.
+      points: see `random_points`.
     """
     features = outputs.mask_features.astype(jnp.float32)
     embeds = outputs.mask_embeds["instance"].astype(jnp.float32)
+    logits, group = outputs.class_logits, s["group"]
     weights = (s["class_weight"], s["mask_weight"], s["dice_weight"])
-    shared = points["matcher"] if points else matching.matching_points(keys[0], s["match_points"])
-    columns = matching.match(features, embeds, outputs.class_logits, objects, shared, weights=weights, mesh=mesh)
-    classes = set_loss.class_terms(
-        outputs.class_logits, columns, objects, null=0, null_weight=s["background_weight"], group=s["group"]
-    )
+    columns = matching.match(features, embeds, logits, objects, points["matcher"], weights=weights, mesh=mesh)
+    classes = set_loss.class_terms(logits, columns, objects, null=0, null_weight=s["background_weight"], group=group)
     mask, dice = set_loss.mask_terms(
-        features,
-        embeds,
-        columns,
-        objects,
-        keys[1],
-        num_points=s["mask_points"],
-        group=s["group"],
-        points=points["instance"] if points else None,
+        features, embeds, columns, objects, num_points=s["mask_points"], group=group, **points["instance"]
     )
     return {"class": weights[0] * classes, "mask": weights[1] * mask, "dice": weights[2] * dice}
 
 
-def semantic_terms(outputs: QueryOutputs, labels, keys, s, *, background: bool, points=None):
+def semantic_terms(outputs: QueryOutputs, labels, s, points, *, background: bool):
     """Weighted terms `semantic` and, if on, `regularization` of every set, `[d]` each (spec: tarvis 6.3, 6.4).
 
     Args:
       labels: int32 `[b, t, h, w]` with `IGNORE`; class 0 is the background when `background`.
-      keys: `[b]`.
-      points: `semantic` `[d, b, t, p, 2]`, or None.
+      s: complete settings.
+      points: see `random_points`.
     """
     branch = set_loss.Semantic(
         outputs.mask_embeds["semantic"].astype(jnp.float32),
@@ -58,11 +48,10 @@ def semantic_terms(outputs: QueryOutputs, labels, keys, s, *, background: bool, 
     ce, norm = set_loss.semantic_terms(
         outputs.mask_features.astype(jnp.float32),
         branch,
-        keys,
         num_points=s["semantic_points"],
         ignore_null_classes=s["ignore_null_classes"],
         group=s["group"],
-        points=points["semantic"] if points else None,
+        **points["semantic"],
     )
     terms = {"semantic": s["semantic_weight"] * ce}
     if s["regularization"]:
@@ -70,15 +59,36 @@ def semantic_terms(outputs: QueryOutputs, labels, keys, s, *, background: bool, 
     return terms
 
 
+def random_points(key, outputs: QueryOutputs, s, rows: int = 0):
+    """What the terms choose their points from, for `rows` objects; 0 for a task without objects.
+
+    Returns:
+      `matcher`: `[1, b, p, 2]`, one set of points per sample that predictions, targets, frames and sets share.
+      `instance`, `semantic`: `base` and `shifts` of `sampling.Draw`.
+    """
+    batch, frames = outputs.mask_features.shape[:2]
+    sets = outputs.mask_embeds["semantic"].shape[0]
+    match_points = s["match_points"] if rows else 0
+    most = max(s["semantic_points"], s["mask_points"] if rows else 0)
+    # the matcher's points are the first of the base, which is longer than a map's share of it
+    most = max(most, -(-match_points // sampling.OVERSAMPLE))
+    base, shifts = sampling.draw(key, batch, sets, most, ((rows, frames), (frames,)))
+    return {
+        "matcher": base[None, :, :match_points],
+        "instance": {"base": base, "shifts": shifts[0]},
+        "semantic": {"base": base, "shifts": shifts[1]},
+    }
+
+
+def given_points(points):
+    """`random_points` for points that are known: a mapping of `matcher`, `instance` and `semantic` to arrays."""
+    return {name: {"points": a} if name != "matcher" else a for name, a in points.items()}
+
+
 def total(terms):
     """Sum over sets: `(scalar, dict of scalars)`, the dict adds up to the scalar."""
     sums = {name: jnp.sum(term) for name, term in terms.items()}
     return sum(sums.values()), sums
-
-
-def keys_of(key, outputs: QueryOutputs, parts: int):
-    """Keys `[parts, b]` for a loss."""
-    return sample_keys(key, outputs.mask_features.shape[0], parts)
 
 
 def decode_queries(outputs: QueryOutputs, *, background: bool) -> ClipPrediction:

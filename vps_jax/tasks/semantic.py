@@ -28,8 +28,8 @@ def loss(outputs: QueryOutputs, targets: Targets, key, settings, mesh=None, poin
 def set_terms(outputs, labels, key, settings, points=None):
     """The weighted terms of every prediction set, `[d]` each."""
     s = complete(settings, DEFAULTS, "semantic")
-    keys = queries.keys_of(key, outputs, 1)
-    return queries.semantic_terms(outputs, labels, keys[0], s, background=False, points=points)
+    drawn = queries.given_points(points) if points else queries.random_points(key, outputs, s)
+    return queries.semantic_terms(outputs, labels, s, drawn, background=False)
 
 
 def decode(outputs: QueryOutputs, settings) -> ClipPrediction:

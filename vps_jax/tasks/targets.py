@@ -1,6 +1,5 @@
 """Padded targets from the id map of a clip, on the device."""
 
-import jax
 import jax.numpy as jnp
 
 from vps_jax.ops.masks import ids_present, look_up
@@ -44,9 +43,3 @@ def id_map_targets(
     instance_ids = look_up(clip.ids, kept, 0)
     present = ids_present(instance_ids, rows)
     return Targets(instance_ids, jnp.where(present, of_rows, -1), look_up(clip.ids, table, void))
-
-
-def sample_keys(key, batch: int, parts: int):
-    """Independent keys `[parts, batch]` by sample number, so that no draw depends on how samples lie on devices."""
-    keys = jax.vmap(lambda k: jax.random.split(k, parts))(jax.random.split(key, batch))
-    return jnp.swapaxes(keys, 0, 1)
