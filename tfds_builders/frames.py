@@ -2,7 +2,7 @@
 
 A record of a frame is read at random without decoding any other. The video table and a report of what was found are in
 the metadata: `videos_<split>` is a list of `{id, stems, height, width, first, instances}` where `first` is the record
-number of the first frame and `instances` has a letter `1` for every frame that shows an instance, and
+number of the first frame and `instances` has a digit per frame, the number of instances it shows (9: nine or more), and
 `report_<split>` counts what the report of `vps-jax data prepare` prints.
 """
 
@@ -13,7 +13,7 @@ import os
 import pathlib
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -27,12 +27,21 @@ class BadFrame(ValueError):
 
 
 class Video(NamedTuple):
-    """Files of one video: `labels` has one path per image, or None (no annotation for this split)."""
+    """Files of one video (or single image).
+
+    Attributes:
+      name: video id.
+      images: JPEG files in order.
+      labels: one mask file per image, or None (no annotation for this split).
+      unlabelled: images left out because they have no mask.
+      segments: what `FrameBuilder.read_label` needs beside the mask file.
+    """
 
     name: str
     images: tuple[pathlib.Path, ...]
     labels: tuple[pathlib.Path, ...] | None
-    unlabelled: int = 0  # images left out because they have no mask
+    unlabelled: int = 0
+    segments: Any = None
 
 
 class Frame(NamedTuple):
@@ -71,6 +80,21 @@ class FrameBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         """bool `[65536]`: label values that the official description allows, void included."""
         raise NotImplementedError
 
+    def read_label(self, video: Video, path: pathlib.Path) -> np.ndarray:
+        """Label values `[h, w]` of one frame, from a single-channel PNG unless a builder knows better.
+
+        Raises:
+          BadFrame: the file is unreadable or of another kind.
+        """
+        mask = read_png(path)
+        if mask.ndim != 2:
+            raise BadFrame(f"{path}: {mask.shape[-1]} channels; expected a single-channel 8 or 16 bit PNG mask")
+        return mask
+
+    def extra_metadata(self, root: pathlib.Path) -> dict:
+        """Plain json that goes into the metadata."""
+        return {}
+
     def _info(self) -> tfds.core.DatasetInfo:
         features = tfds.features.FeaturesDict(
             {
@@ -86,7 +110,9 @@ class FrameBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         return tfds.core.DatasetInfo(builder=self, disable_shuffling=True, features=features, metadata=metadata)
 
     def _split_generators(self, dl_manager):
-        splits = self.find_videos(pathlib.Path(dl_manager.manual_dir))
+        root = pathlib.Path(dl_manager.manual_dir)
+        splits = self.find_videos(root)
+        self.info.metadata.update(self.extra_metadata(root))
         return {split: self._generate_examples(split, videos) for split, videos in splits.items() if videos}
 
     def _generate_examples(self, split: str, videos: list[Video]):
@@ -126,7 +152,9 @@ class FrameBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _read(self, video: Video, i: int) -> Frame | BadFrame:
         try:
-            return read_frame(video.images[i], video.labels[i] if video.labels else None)
+            if video.labels is None:
+                return read_frame(video.images[i])
+            return read_frame(video.images[i], self.read_label(video, video.labels[i]), video.labels[i])
         except BadFrame as error:
             if self.skip_bad:
                 return error
@@ -153,7 +181,7 @@ class VideoTable:
             self.sizes[f"{frame.width}x{frame.height}"] += 1
         row = self.rows[-1]
         row["stems"].append(stem)
-        row["instances"] += str(int((frame.counts[self.instances] > 0).any()))
+        row["instances"] += str(min(9, np.count_nonzero(frame.counts[self.instances])))
         self.counts += frame.counts
         for value in np.flatnonzero(frame.counts * ~self.known):
             self.unknown.setdefault(int(value), f"{video.name}/{stem}")
@@ -166,7 +194,7 @@ class VideoTable:
         return {
             "videos": len(self.rows),
             "frames": self.frames,
-            "videos_with_instances": sum("1" in row["instances"] for row in self.rows),
+            "videos_with_instances": sum(row["instances"].strip("0") != "" for row in self.rows),
             "sizes": dict(self.sizes.most_common()),
             "images_without_mask": sum(v.unlabelled for v in videos),
             "videos_without_frames": sorted({v.name for v in videos} - {row["id"] for row in self.rows}),
@@ -179,26 +207,35 @@ class VideoTable:
         }
 
 
-def read_frame(image: pathlib.Path, label: pathlib.Path | None) -> Frame:
-    """Read one frame's files.
+def read_frame(image: pathlib.Path, mask: np.ndarray | None = None, mask_file: pathlib.Path | None = None) -> Frame:
+    """Read one image and join it with its label values `[h, w]`, if it has any.
 
     Raises:
-      BadFrame: the JPEG is truncated or no JPEG, the mask is unreadable or of another size.
+      BadFrame: the JPEG is truncated or no JPEG, or the mask has another size.
     """
     data = image.read_bytes()
     height, width = jpeg_size(data, image)
-    if label is None:
+    if mask is None:
         return Frame(data, b"", height, width, np.zeros(65536, np.int64))
-    raw = np.frombuffer(label.read_bytes(), np.uint8)
-    mask = cv2.imdecode(raw, cv2.IMREAD_UNCHANGED) if raw.size else None
-    if mask is None or mask.ndim != 2:
-        raise BadFrame(f"{label}: expected a single-channel 8 or 16 bit PNG mask")
     if mask.shape != (height, width):
         size = f"{mask.shape[1]}x{mask.shape[0]}"
-        raise BadFrame(f"{label}: mask is {size}, expected the image's size {width}x{height}")
+        raise BadFrame(f"{mask_file}: mask is {size}, expected the image's size {width}x{height}")
     mask = mask.astype("<u2")
     counts = np.bincount(mask.ravel(), minlength=65536)
     return Frame(data, zlib.compress(mask.tobytes(), 1), height, width, counts)
+
+
+def read_png(path: pathlib.Path) -> np.ndarray:
+    """A PNG as it is stored: `[h, w]` uint8 or uint16, or `[h, w, c]` in OpenCV's channel order.
+
+    Raises:
+      BadFrame: it cannot be decoded.
+    """
+    raw = np.frombuffer(path.read_bytes(), np.uint8)
+    mask = cv2.imdecode(raw, cv2.IMREAD_UNCHANGED) if raw.size else None
+    if mask is None:
+        raise BadFrame(f"{path}: unreadable PNG ({raw.size} bytes); fetch the file again")
+    return mask
 
 
 def jpeg_size(data: bytes, path: pathlib.Path) -> tuple[int, int]:

@@ -81,7 +81,7 @@ def test_table_and_report(root, tmp_path):
     assert metadata["videos_train"] == [
         {"id": VIDEO, "stems": ["00000392", "00000395"], "height": 6, "width": 10, "first": 0, "instances": "10"}
     ]
-    assert metadata["videos_val"][0]["instances"] == "1"
+    assert metadata["videos_val"][0]["instances"] == "2"
     report = metadata["report_train"]
     assert (report["videos"], report["frames"], report["videos_with_instances"]) == (1, 2, 1)
     assert report["sizes"] == {"10x6": 1} and report["images_without_mask"] == 1
@@ -111,8 +111,8 @@ def test_truncated_jpeg_stops_or_is_left_out(root, tmp_path):
     ("damage", "message"),
     [
         (lambda image, mask: image.write_bytes(b""), "expected a JPEG"),
-        (lambda image, mask: image.write_bytes(mask.read_bytes()), "expected a JPEG"),
-        (lambda image, mask: mask.write_bytes(b""), "single-channel"),
+        (lambda image, mask: image.write_bytes(mask.read_bytes()), "expected a JPEG image"),
+        (lambda image, mask: mask.write_bytes(b""), "unreadable PNG"),
         (lambda image, mask: cv2.imwrite(str(mask), np.zeros((6, 10, 3), np.uint8)), "single-channel"),
         (lambda image, mask: cv2.imwrite(str(mask), np.zeros((6, 9), np.uint16)), "mask is 9x6, expected"),
     ],
@@ -120,8 +120,10 @@ def test_truncated_jpeg_stops_or_is_left_out(root, tmp_path):
 def test_broken_frames_are_named(root, damage, message):
     image, mask = root / "imgs" / VIDEO / "00000392.jpg", root / "panomasks" / VIDEO / "00000392.png"
     damage(image, mask)
+    builder = Builder(data_dir=str(root / "out"), file_format="array_record")
+    video = builder.find_videos(root)["train"][0]
     with pytest.raises(frames.BadFrame, match=message):
-        frames.read_frame(image, mask)
+        frames.read_frame(image, builder.read_label(video, mask), mask)
 
 
 @pytest.mark.parametrize("quality", [5, 95])

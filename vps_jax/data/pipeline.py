@@ -182,7 +182,7 @@ def make_buckets(data: Mapping, opened: Mapping[str, records.Records]) -> list[m
         source = data["sources"][name]
         rows: dict[tuple, list[int]] = {}
         for i, video in enumerate(source_records.videos):
-            if source["needs_instances"] and not any(video.has_instance):
+            if source["needs_instances"] and not any(video.instances):
                 continue
             for short_side in source["short_side"]:
                 shape = padded_shape(video.size, source, short_side, data["pad_multiple"])
@@ -238,7 +238,7 @@ class Samples:
         cv2.setNumThreads(1)  # the threads are ours; cv2's own only get in the way
         source, opened = self.data["sources"][bucket.source], self.opened[bucket.source]
         is_instance = records.value_table(opened.label_code).is_instance
-        anchors = video.has_instance if source["needs_instances"] else (False,) * len(video.stems)
+        anchors = video.instances if source["needs_instances"] else (False,) * len(video.stems)
         for _ in range(CLIP_TRIES):
             frames = clips.choose_frames(anchors, self.data["clip_frames"], window=source["frame_window"], rng=rng)
             read = {f: records.read_frame(opened, video, f) for f in set(frames)}

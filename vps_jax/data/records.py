@@ -20,14 +20,14 @@ class Video(NamedTuple):
       stems: file name without suffix of every frame.
       size: `(height, width)` of the stored frames.
       first: record number of the first frame.
-      has_instance: one bool per frame.
+      instances: how many instances each frame shows, 9 for nine or more.
     """
 
     name: str
     stems: tuple[str, ...]
     size: tuple[int, int]
     first: int
-    has_instance: tuple[bool, ...]
+    instances: tuple[int, ...]
 
 
 class Records(NamedTuple):
@@ -65,7 +65,7 @@ def open_records(path: str | pathlib.Path, split: str) -> Records:
             tuple(row["stems"]),
             (row["height"], row["width"]),
             row["first"],
-            tuple(letter == "1" for letter in row["instances"]),
+            tuple(map(int, row["instances"])),
         )
         for row in metadata[f"videos_{split}"]
     )
