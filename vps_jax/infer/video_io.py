@@ -76,6 +76,10 @@ def open_video_file(path: pathlib.Path) -> Video:
             stream = container.streams.video[0]
             fps = float(stream.average_rate or stream.guessed_rate or DEFAULT_FPS)
             count = stream.frames
+            if any(entry.pos + entry.size > path.stat().st_size for entry in stream.index_entries):
+                raise UserError(
+                    f"{path}: is cut off, its index points behind its end; expected a whole video, copy it again"
+                )
             next(container.decode(stream), None)
     except (av.error.FFmpegError, OSError) as error:
         raise UserError(f"{path}: cannot be read as a video ({_reason(error)}); expected mp4, avi or webm") from error
@@ -95,7 +99,10 @@ def _decode_file(path: pathlib.Path) -> Iterator[Frame]:
             stream = container.streams.video[0]
             stream.thread_type = "AUTO"
             for frame in container.decode(stream):
-                yield Frame(f"{done:08d}", frame.to_ndarray(format="rgb24"))
+                upright = np.rot90(
+                    frame.to_ndarray(format="rgb24"), round(frame.rotation / 90)
+                )  # phones lie on their side
+                yield Frame(f"{done:08d}", np.ascontiguousarray(upright))
                 done, end = done + 1, frame.time or 0.0
             whole = done and not _ends_early(container.format.name, stream, done, end)
     except av.error.FFmpegError as error:
@@ -105,9 +112,10 @@ def _decode_file(path: pathlib.Path) -> Iterator[Frame]:
 
 
 def _ends_early(container: str, stream, done: int, end: float) -> bool:
-    """Whether a container promised more than was decoded; mp4 and mov say so themselves while decoding.
+    """Whether a container promised more than was decoded.
 
-    Their frame counts prove nothing: a trimmed mp4 keeps frames that are never shown.
+    For mp4 and mov the index was checked at the start, and their frame counts prove nothing: a trimmed video keeps
+    frames that are never shown.
     """
     if container == "avi":
         return done < stream.frames

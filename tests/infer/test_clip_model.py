@@ -1,0 +1,107 @@
+"""The jitted model: sizes, padding, features of common frames computed once, programs counted."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vps_jax.infer import clip_model as module
+from vps_jax.infer.clip_model import ClipModel
+from vps_jax.types import QueryOutputs
+
+
+@pytest.mark.parametrize(
+    ("original", "resized", "padded"),
+    [
+        ((720, 1280), (576, 1024), (576, 1024)),
+        ((480, 854), (576, 1025), (576, 1088)),
+        ((1280, 720), (1024, 576), (1024, 576)),
+        ((300, 1200), (333, 1333), (384, 1344)),  # the long side limits
+    ],
+)
+def test_sizes(original, resized, padded):
+    assert module.geometry(original, short_side=576, max_side=1333) == (padded, resized, original)
+
+
+def test_frames_are_padded_right_and_bottom_with_grey():
+    image = np.zeros((10, 20, 3), np.uint8)
+    image[:, 10:] = 200
+    out = module.preprocess(image, module.geometry((10, 20), short_side=40, max_side=100))
+    assert out.shape == (64, 128, 3) and out.dtype == np.uint8
+    assert (out[40:] == 128).all() and (out[:, 80:] == 128).all()
+    assert (out[:40, :30] == 0).all() and (out[:40, 50:80] == 200).all()
+
+
+class MeanModel:
+    """Stands for a network: features are block means; instance scores depend on all frames through the clip's mean."""
+
+    def apply(self, variables, x, *, method, **kwargs):
+        return getattr(self, method)(variables["params"], x, **kwargs)
+
+    def backbone_features(self, params, images):
+        b, t, h, w, c = images.shape
+        x = images.astype(jnp.float32).reshape(b, t, h // 4, 4, w // 4, 4, c).mean((3, 5))
+        return (x * params["gain"], x[:, :, ::2, ::2])
+
+    def decode_features(self, params, features, *, task, group):
+        fine, coarse = features
+        mean = fine.mean((1, 2, 3))  # [b, c]
+        embeds = {
+            "instance": jnp.stack([mean, 2 * mean], axis=1)[None],  # [1, b, 2, c]
+            "semantic": jnp.eye(3)[None, None] * (2.0 if group == "B" else 1.0),
+        }
+        classes = None if task == "semantic" else coarse.mean() * jnp.ones((1, 1, 2, 4))
+        return QueryOutputs(fine, embeds, classes, None)
+
+
+def clips(count, seed=0):
+    rng = np.random.default_rng(seed)
+    return [rng.integers(0, 255, (64, 128, 3), np.uint8) for _ in range(count)]
+
+
+def expected(images, gain=1.0):
+    x = np.stack(images).astype(np.float64).reshape(-1, 16, 4, 32, 4, 3).mean((2, 4)) * gain  # [t, 16, 32, 3]
+    mean = x.mean((0, 1, 2))
+    return np.stack([x @ mean, 2 * x @ mean]), np.moveaxis(x, -1, 0)
+
+
+def test_scores_are_products_of_features_and_embeddings():
+    images = clips(5)
+    model = ClipModel(MeanModel(), {"params": {"gain": jnp.float32(0.01)}}, chunk=3)
+    found = model(0, images)
+    masks, semantic = expected(images, 0.01)
+    np.testing.assert_allclose(found.instance_masks, masks, rtol=2e-5)
+    np.testing.assert_allclose(found.semantic, semantic, rtol=2e-5)
+    assert found.instance_classes.shape == (2, 4)
+
+
+def test_common_frames_go_through_the_backbone_once():
+    video = clips(10)
+    model = ClipModel(MeanModel(), {"params": {"gain": jnp.float32(1)}}, chunk=2)
+    runs = []
+    backbone = model._backbone
+    model._backbone = lambda variables, images: runs.append(images) or backbone(variables, images)
+    for first, last in ((0, 4), (2, 6), (4, 8), (6, 9)):
+        found = model(first, video[first:last])
+        masks, semantic = expected(video[first:last])
+        np.testing.assert_allclose(found.instance_masks, masks, rtol=2e-5)
+        np.testing.assert_allclose(found.semantic, semantic, rtol=2e-5)
+    assert [x.shape[1] for x in runs] == [2] * 5  # 2 + 1 + 1 + 1 chunks for nine frames
+    assert np.array_equal(runs[-1][0, 0], runs[-1][0, 1])  # the last chunk is filled up with a copy
+    # one program per shape for the backbone, one more per clip length for the decoder
+    assert model.programs == {"backbone 2x64x128": 1, "decoder 4x64x128": 1, "decoder 3x64x128": 1}
+
+
+def test_another_video_starts_without_old_features():
+    model = ClipModel(MeanModel(), {"params": {"gain": jnp.float32(1)}}, chunk=4)
+    model(0, clips(4, seed=1))
+    model.reset()
+    other = clips(4, seed=2)
+    np.testing.assert_allclose(model(0, other).semantic, expected(other)[1], rtol=2e-5)
+
+
+def test_task_and_group_reach_the_model():
+    model = ClipModel(MeanModel(), {"params": {"gain": jnp.float32(1)}}, task="semantic", group="B", chunk=1)
+    images = clips(1)
+    found = model(0, images)
+    assert found.instance_masks is None and found.instance_classes is None
+    np.testing.assert_allclose(found.semantic, 2 * expected(images)[1], rtol=2e-5)
