@@ -209,7 +209,7 @@ def check_writable(folder) -> None:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise UserError(f"cannot write to {folder} ({error.strerror}); choose another folder with --workdir") from None
+        raise UserError(f"cannot write to {folder} ({error.strerror}); choose another folder") from None
 
 
 def check_disk_space(workdir, abstract: TrainState, keep: int) -> None:
@@ -219,5 +219,5 @@ def check_disk_space(workdir, abstract: TrainState, keep: int) -> None:
     if free < needed:
         raise UserError(
             f"{workdir} has {free / 1e9:.1f} GB free, {keep + 2} checkpoints need {needed / 1e9:.1f} GB; "
-            "free some or choose another --workdir"
+            "free some or choose another folder"
         )

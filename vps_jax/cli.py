@@ -1,0 +1,229 @@
+"""Commands on files: `python -m vps_jax COMMAND`, installed as `vps-jax`. Each module is imported by its command.
+
+Exit codes: 0 the work was done, 1 `data check` found problems, 2 something was given that cannot work; one line on
+stderr then names the value, what was expected and the next step.
+"""
+
+import importlib.util
+import pathlib
+import sys
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+from absl import logging
+
+from vps_jax.types import UserError
+
+BAD_INPUT = 2
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="vps-jax", rich_markup_mode=None, add_completion=False, pretty_exceptions_enable=False,
+    help="Video panoptic segmentation in JAX. Experiments are trained with main.py.",
+)  # fmt: skip
+data = typer.Typer(rich_markup_mode=None, help="Make, convert, prepare and check data sets.")
+app.add_typer(data, name="data")
+
+Folder = pathlib.Path
+Text = typer.Option
+Out = Annotated[Folder, Text("--out", help="Folder to write.")]
+Source = Annotated[Folder, Text("--source", help="Folder in the official layout.")]
+
+
+class Weights(StrEnum):
+    """Which weights of a checkpoint."""
+
+    ema = "ema"
+    raw = "raw"
+
+
+@app.command()
+def predict(
+    inputs: Annotated[list[Folder], typer.Argument(help="Video files, folders of frames, or VIPSeg roots.")],
+    checkpoint: Annotated[Folder, Text("--checkpoint", help="Workdir, or one step in its checkpoints/.")],
+    output: Annotated[Folder, Text("--output", help="Folder for pan_pred/, pred.json and overlay/.")],
+    split: Annotated[str | None, Text("--split", help="Split of a VIPSeg root.")] = None,
+    weights: Annotated[Weights, Text("--weights", help="The average, or the raw weights.")] = Weights.ema,
+    short_side: Annotated[int | None, Text("--short-side", help="Pixels; default as the checkpoint says.")] = None,
+    overlay: Annotated[bool, Text("--overlay/--no-overlay", help="Write overlay videos too.")] = True,
+):
+    """Segment videos: panoptic PNGs, pred.json and overlay videos.
+
+    Example: vps-jax predict clip.mp4 --checkpoint runs/tiny --output results
+    """
+    from vps_jax import experiment
+
+    report = experiment.predict_with_checkpoint(
+        inputs, checkpoint, output, split=split, weights=weights.value, short_side=short_side, overlay=overlay
+    )
+    print(f"{report.videos} videos, {report.frames} frames, {len(report.programs)} compiled programs -> {output}")
+
+
+@app.command()
+def evaluate(
+    truth: Annotated[Folder, Text("--truth", help="VIPSeg root (converted) or VSPW root.")],
+    predictions: Annotated[Folder, Text("--predictions", help="Result folder in the official layout.")],
+    split: Annotated[str, Text("--split", help="Split of the truth.")] = "val",
+    metrics: Annotated[str | None, Text("--metrics", help="Of vpq,stq,pq,miou,vc; default all.")] = None,
+    windows: Annotated[
+        str, Text("--windows", help="leaderboard, official-script, or lengths as 1,2,4.")
+    ] = "leaderboard",
+    json_out: Annotated[Folder | None, Text("--json", help="File for all numbers.")] = None,
+    per_video: Annotated[Folder | None, Text("--per-video", help="File for one csv row per video.")] = None,
+    processes: Annotated[int, Text("--processes", help="Videos are scored in so many processes.")] = 1,
+    quirks_off: Annotated[str | None, Text("--quirks-off", help="Habits of the official scripts to leave.")] = None,
+):
+    """Score a result folder against a truth folder.
+
+    Example: vps-jax evaluate --truth VIPSEG_720P --predictions results --json scores.json
+    """
+    from vps_jax.evaluation import runner
+
+    result = runner.evaluate_folders(
+        truth, predictions, split=split, metrics=split_names(metrics), windows=windows, processes=processes,
+        quirks_off=split_names(quirks_off) or (), per_video=per_video, json_out=json_out, progress=sys.stderr.isatty(),
+    )  # fmt: skip
+    runner.print_report(result)
+
+
+@app.command()
+def convert(
+    source: Annotated[Folder, typer.Argument(help="Published weights: .pth, .pkl, .safetensors or .npz.")],
+    config: Annotated[Folder, Text("--config", help="Experiment file with the architecture of the weights.")],
+    output: Annotated[Folder, Text("--output", help="New folder; it then serves as --checkpoint.")],
+):
+    """Turn published PyTorch weights into a checkpoint.
+
+    Example: vps-jax convert tarvis_swin_large.pth --config configs/stage2.py --output runs/published
+    """
+    from vps_jax import experiment
+
+    count = experiment.convert_weights(source, load_config(config), output)
+    print(f"{count} parameters -> {output}")
+
+
+@data.command()
+def synthesize(
+    out: Out,
+    seed: Annotated[int, Text("--seed", help="Another seed gives other videos.")] = 0,
+    train: Annotated[int, Text("--train", help="Training videos.")] = 132,
+    val: Annotated[int, Text("--val", help="Validation videos.")] = 24,
+    test: Annotated[int, Text("--test", help="Test videos, without masks.")] = 6,
+):
+    """Draw a data set in VIPSeg's raw layout.
+
+    Example: vps-jax data synthesize --seed 0 --out runs/data/raw
+    """
+    from vps_jax.data import synthetic
+
+    counts = synthetic.synthesize(out, seed=seed, train=train, val=val, test=test)
+    print(f"{counts['videos']} videos, {counts['frames']} frames -> {out}")
+
+
+@data.command("convert")
+def convert_data(
+    name: Annotated[str, typer.Argument(help="Data set: vipseg.")],
+    source: Source,
+    out: Out,
+    height: Annotated[str, Text("--height", help="Frame height in pixels, or native.")] = "720",
+):
+    """The official conversion: resized frames, RGB panoptic PNGs, truth json.
+
+    Example: vps-jax data convert vipseg --source VIPSeg --out VIPSEG_720P
+    """
+    from vps_jax.data import vipseg_convert
+
+    if name != "vipseg":
+        raise UserError(f"data set {name!r} has no conversion; expected vipseg")
+    if height != "native" and not height.isdigit():
+        raise UserError(f"--height {height!r}; expected a number of pixels or native")
+    counts = vipseg_convert.convert(source, out, height=None if height == "native" else int(height))
+    print(f"{counts['videos']} videos, {counts['frames']} frames -> {out}")
+
+
+@data.command()
+def prepare(
+    name: Annotated[str, typer.Argument(help="Data set: vipseg, ...")],
+    source: Source,
+    out: Out,
+    skip_bad: Annotated[bool, Text("--skip-bad", help="Leave unreadable frames out and report them.")] = False,
+):
+    """Write the records that training reads; a finished set is only reported.
+
+    Example: vps-jax data prepare vipseg --source VIPSEG_720P --out data/prepared
+    """
+    from vps_jax.data import prepare as preparation
+
+    report = preparation.prepare(name, source, out, skip_bad=skip_bad)
+    print("\n".join(preparation.describe_report(report)))
+
+
+@data.command()
+def check(name: Annotated[str, typer.Argument(help="Data set: vipseg or vspw.")], source: Source):
+    """Decode every image and mask, and name everything that is wrong.
+
+    Example: vps-jax data check vipseg --source VIPSeg
+    """
+    from vps_jax.data import check as checking
+
+    report = checking.check(name, source)
+    print("\n".join(report.problems))
+    print(f"{report.videos} videos, {report.frames} frames, {len(report.problems)} problems")
+    if report.problems:
+        raise typer.Exit(1)
+
+
+@app.command()
+def demo(
+    workdir: Annotated[str, Text("--workdir", help="Folder for everything the demo makes.")] = "runs/demo",
+):
+    """Everything once at a small size: draw data, train, predict, evaluate, pictures.
+
+    Example: vps-jax demo
+    """
+    from vps_jax import demo as demonstration
+
+    demonstration.run(Folder(workdir))
+
+
+def split_names(text: str | None) -> list[str] | None:
+    """`a,b` -> `['a', 'b']`."""
+    return None if text is None else [name for name in text.split(",") if name]
+
+
+def load_config(path: Folder) -> dict:
+    """`get_config()` of an experiment file as plain dicts; what its folder holds may be imported, as by main.py."""
+    path = path.resolve()
+    if not path.is_file():
+        raise UserError(f"{path} is not there; expected an experiment file such as configs/stage2.py")
+    sys.path.insert(0, str(path.parents[1]))
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config().to_dict()
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point; turns errors of the user into one line and exit code 2."""
+    logging.set_verbosity(logging.ERROR)  # remarks of the libraries; our own errors are exceptions
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        code = app(arguments or ["--help"], standalone_mode=False)
+    except UserError as error:
+        code = complain(str(error))
+    except typer.exceptions.TyperException as error:
+        code = complain(f"{' '.join(error.format_message().split()).rstrip('.')}; try --help")
+    except (typer.Abort, KeyboardInterrupt):
+        code = INTERRUPTED
+    sys.exit(code or 0)
+
+
+def complain(line: str) -> int:
+    """One line on stderr."""
+    print(f"error: {line}", file=sys.stderr)
+    return BAD_INPUT
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,198 @@
+"""An experiment from data to numbers: binds training, inference and evaluation for main.py and the demo."""
+
+import functools
+import os
+import pathlib
+from collections.abc import Mapping
+
+import cv2
+import numpy as np
+
+from vps_jax.types import UserError
+
+MODES = ("train", "evaluate")
+SHEET = {"columns": 4, "rows": 2, "cell_width": 240}  # overlay sheets in samples/ and TensorBoard
+
+
+def run(config: Mapping, workdir, mode: str = "train") -> list[dict]:
+    """Train, or evaluate the newest checkpoint of a workdir.
+
+    Args:
+      config: resolved config as plain dicts, see configs/common.py.
+      workdir: folder of the run, see docs/training.md.
+      mode: `train` or `evaluate`.
+
+    Returns:
+      Rows of metrics.json, one per evaluation.
+
+    Raises:
+      UserError: something given does not fit.
+    """
+    if mode not in MODES:
+        raise UserError(f"mode {mode!r}; choose one of {', '.join(MODES)}")
+    set_up_jax()
+    from vps_jax.train import loop
+
+    if config.get("synthetic"):
+        make_synthetic(**config["synthetic"])
+    check_truth(config["evaluate"])
+    callback = functools.partial(evaluate, config, workdir)
+    if mode == "evaluate":
+        return loop.evaluate_newest(config, workdir, evaluate=callback)
+    return loop.train(config, workdir, evaluate=callback)
+
+
+def set_up_jax() -> None:
+    """Join other processes and keep compiled programs between runs; call before the first computation."""
+    if not pathlib.Path("/dev/nvidia0").exists():
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # XLA:CPU doubts its own cached programs, at great length
+    import jax
+
+    from vps_jax.train.sharding import initialize_distributed
+
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache")) / "vps_jax" / "xla"
+        jax.config.update("jax_compilation_cache_dir", str(cache))
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+    initialize_distributed()
+
+
+def make_synthetic(*, folder: str, seed: int, train: int, val: int, test: int) -> None:
+    """Draw, convert and prepare the synthetic data set in `folder`, whatever part of it is missing.
+
+    Gives `raw/` (VIPSeg's layout as downloaded), `converted/` (with truth json, for evaluation) and `prepared/vipseg`.
+    """
+    from vps_jax.data import prepare, synthetic, vipseg_convert
+
+    root = pathlib.Path(folder)
+    if not (root / "raw").is_dir():
+        synthetic.synthesize(root / "raw", seed=seed, train=train, val=val, test=test)
+    vipseg_convert.convert(root / "raw", root / "converted", height=None)
+    prepare.prepare("vipseg", root / "raw", root / "prepared")
+
+
+def check_truth(settings: Mapping) -> None:
+    """Raise UserError now rather than at the first evaluation if the truth is not there."""
+    listing = pathlib.Path(settings["truth"]) / f"panoptic_gt_VIPSeg_{settings['split']}.json"
+    if not listing.is_file():
+        raise UserError(
+            f"evaluate.truth: {listing} is not there; expected a VIPSeg folder made by "
+            "`vps-jax data convert vipseg`, set --config.evaluate.truth"
+        )
+
+
+def evaluate(config: Mapping, workdir, variables, step: int, label: str) -> tuple[dict[str, float], dict]:
+    """Predict the evaluation split with these weights and score it.
+
+    The result folder `predictions/<label>` is replaced by every evaluation; overlay sheets go to
+    `samples/step<step>_<label>_<video>.jpg`.
+
+    Args:
+      config: resolved config.
+      workdir: folder of the run.
+      variables: `{'params': ...}` of the model.
+      step, label: name the files; `label` is `raw` or `ema`.
+
+    Returns:
+      (numbers in percent, overlay images `[1, h, w, 3]` by video).
+    """
+    from vps_jax import models
+    from vps_jax.evaluation.runner import evaluate_folders
+    from vps_jax.infer.predict import predict
+
+    settings = config["evaluate"]
+    out = pathlib.Path(workdir) / "predictions" / label
+    predict(
+        [settings["truth"]], models.build(config["model"]), variables, config["infer"], out, split=settings["split"],
+        overlay=False, progress=False,
+    )  # fmt: skip
+    result = evaluate_folders(
+        settings["truth"], out, split=settings["split"], metrics=settings["metrics"], windows=settings["windows"]
+    )
+    images = write_samples(config, out, pathlib.Path(workdir) / "samples", f"step{step}_{label}")
+    return headline(result), images
+
+
+def predict_with_checkpoint(
+    sources, checkpoint, out, *, split: str | None, weights: str = "ema", short_side: int | None = None, overlay: bool
+):
+    """Segment videos with the weights and settings of a checkpoint; see `infer.predict.predict`.
+
+    Args:
+      sources: video files, folders of frames, VIPSeg roots.
+      checkpoint: see `train.checkpoint.find_step`.
+      out: result folder.
+      split: split of a VIPSeg root.
+      weights: `ema` or `raw`.
+      short_side: pixels, instead of the checkpoint's `infer.short_side_px`; the bound of the long side grows with it.
+      overlay: write overlay videos too.
+
+    Raises:
+      UserError: no checkpoint, nothing to read, or `out` cannot be written.
+    """
+    set_up_jax()
+    from vps_jax import models
+    from vps_jax.infer.predict import predict
+    from vps_jax.train.checkpoint import restore_for_inference
+
+    config, variables = restore_for_inference(checkpoint, weights)
+    settings = dict(config["infer"])
+    if short_side is not None:
+        if short_side < 1:
+            raise UserError(f"--short-side {short_side}; expected a number of pixels above 0")
+        settings["max_side_px"] = round(settings["max_side_px"] * short_side / settings["short_side_px"])
+        settings["short_side_px"] = short_side
+    return predict(
+        list(sources), models.build(config["model"]), variables, settings, out, split=split, overlay=overlay
+    )  # fmt: skip
+
+
+def convert_weights(source, config: Mapping, out) -> int:
+    """Turn a published file into a checkpoint with this config; the number of its parameters.
+
+    Raises:
+      UserError: the file cannot be read safely, does not fit `config['model']`, or `out` exists.
+    """
+    set_up_jax()
+    from vps_jax.convert import to_params
+    from vps_jax.convert.reader import read_checkpoint
+    from vps_jax.train.checkpoint import save_converted
+    from vps_jax.train.state import count_parameters
+
+    variables = to_params(read_checkpoint(source), config["model"])
+    save_converted(out, config, variables)
+    return count_parameters(variables)
+
+
+def headline(result: Mapping) -> dict[str, float]:
+    """The numbers of a result that a run follows: VPQ (mean, things, stuff, every window), STQ, mIoU."""
+    numbers: dict[str, float | None] = {}
+    if "vpq" in result:
+        mean = result["vpq"]["vpq"]
+        numbers |= {"vpq": mean["all"], "vpq_things": mean["things"], "vpq_stuff": mean["stuff"]}
+        numbers |= {f"vpq{k}": row["all"]["pq"] for k, row in result["vpq"]["windows"].items()}
+    if "stq" in result:
+        numbers["stq"] = result["stq"]["stq"]
+    if "miou" in result:
+        numbers["miou"] = result["miou"]["miou"]
+    return {name: float(value) for name, value in numbers.items() if value is not None}
+
+
+def write_samples(config: Mapping, predictions, folder: pathlib.Path, name: str) -> dict[str, np.ndarray]:
+    """Overlay sheets of the first videos, as files and as images for TensorBoard."""
+    from vps_jax import taxonomy
+    from vps_jax.infer.video_io import open_videos
+    from vps_jax.infer.writers import read_video
+    from vps_jax.viz.sheets import contact_sheet
+
+    settings = config["evaluate"]
+    table = taxonomy.class_table(config["infer"]["taxonomy"])
+    sheets = {}
+    for video in open_videos(settings["truth"], split=settings["split"])[: settings["samples"]]:
+        frames = list(read_video(predictions, video.video_id, thing_ids=table.thing_ids))
+        sheet = contact_sheet((frame.image for frame in video.frames()), frames, table, **SHEET)
+        folder.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(folder / f"{name}_{video.video_id}.jpg"), sheet[..., ::-1])
+        sheets[video.video_id] = sheet[None]
+    return sheets

@@ -1,0 +1,297 @@
+"""The training loop: checks, resume, steps, evaluation, checkpoints.
+
+Everything that can be wrong in a config, the data, the devices or the disk is found before anything compiles. Batch k
+and the randomness of step k depend on k alone, so a run that was killed and started again ends in the same bits.
+"""
+
+import contextlib
+import functools
+import json
+import pathlib
+import signal
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from vps_jax import models, tasks
+from vps_jax.data import pipeline
+from vps_jax.train.checkpoint import Checkpoints, check_disk_space, check_writable
+from vps_jax.train.optimizer import make_optimizer, make_schedule
+from vps_jax.train.report import CompileCounter, Report, write_json
+from vps_jax.train.sharding import check_batch, make_mesh, put_batch, replicated, state_sharding
+from vps_jax.train.state import TrainState, count_parameters, create_state
+from vps_jax.train.step import make_step
+from vps_jax.types import UserError
+
+SLOW_SCATTER = ("0.10.2", "0.11.0")  # float32 scatter-add up to 450 x slower on GPUs (spec: performance 0)
+INIT_SIZE = (64, 64)  # parameters do not depend on it
+Evaluate = Callable[[Any, int, str], tuple[dict[str, float], dict[str, np.ndarray]]]
+
+
+class Setup(NamedTuple):
+    """What stays the same through a run."""
+
+    config: Mapping
+    workdir: pathlib.Path
+    model: Any
+    mesh: jax.sharding.Mesh
+    tx: Any
+    abstract: TrainState
+    shardings: TrainState
+
+
+def train(config: Mapping, workdir, *, evaluate: Evaluate | None = None) -> list[dict]:
+    """Train until `config.train.steps`, resuming from the newest checkpoint in `workdir`.
+
+    Args:
+      config: resolved config; plain dicts and ConfigDicts both work.
+      workdir: folder for config.json, events, checkpoints and metrics.json; made if missing.
+      evaluate: `(variables, step, label) -> (numbers, images)`, called on process 0 with label `raw` and `ema`. The
+        number `config.train.best_metric` of the average picks the best checkpoint.
+
+    Returns:
+      Rows of metrics.json, one per evaluation.
+
+    Raises:
+      UserError: config, data, devices or disk do not fit, or the loss is not finite.
+    """
+    settings = config["train"]
+    setup = prepare(config, workdir)
+    checkpoints = Checkpoints(setup.workdir, keep=settings["keep_checkpoints"], metric=settings["best_metric"])
+    schedule = make_schedule(config["optim"])
+    with CompileCounter() as compiled, contextlib.closing(checkpoints), stop_signal() as stopping:
+        state = start_state(setup, checkpoints)
+        report = Report(setup.workdir, total=settings["steps"], done=int(state.step), schedule=schedule)
+        with contextlib.closing(report):
+            introduce(setup, state, report)
+            run_steps(setup, state, checkpoints=checkpoints, report=report, evaluate=evaluate, stopping=stopping)
+            report.progress.say(f"{compiled.count} XLA compilations in all")
+    return report.history
+
+
+def evaluate_newest(config: Mapping, workdir, *, evaluate: Evaluate) -> list[dict]:
+    """Evaluate the newest checkpoint in `workdir`, raw and averaged, and add it to metrics.json.
+
+    Raises:
+      UserError: no checkpoint, or not of this config's architecture.
+    """
+    setup = prepare(config, workdir)
+    settings = config["train"]
+    checkpoints = Checkpoints(setup.workdir, keep=settings["keep_checkpoints"], metric=settings["best_metric"])
+    with contextlib.closing(checkpoints):
+        if checkpoints.latest_step() is None:
+            raise UserError(f"{workdir} holds no checkpoint to evaluate; train there first, or give another --workdir")
+        state = start_state(setup, checkpoints)
+    done = int(state.step)
+    report = Report(setup.workdir, total=settings["steps"], done=done, schedule=make_schedule(config["optim"]))
+    with contextlib.closing(report):
+        run_evaluation(setup, state, evaluate, report)
+    return report.history
+
+
+def prepare(config: Mapping, workdir) -> Setup:
+    """Check everything and describe the run, without compiling."""
+    settings = config["train"]
+    check_writable(workdir)
+    warn_of_slow_jax()
+    mesh = make_mesh(settings["fsdp"])
+    check_batch(settings["batch_size"], settings["accumulate"], mesh)
+    if settings["on_nonfinite"] not in ("stop", "skip"):
+        raise UserError(f"train.on_nonfinite={settings['on_nonfinite']!r}; choose 'stop' or 'skip'")
+    programs = pipeline.describe(config)  # opens the data
+    missing = sorted({task for task, _, _ in programs} - set(config["tasks"]))
+    if missing:
+        raise UserError(f"data.sources use the tasks {missing}, which config.tasks does not have; add their settings")
+    model = models.build(config["model"])
+    variables = jax.eval_shape(functools.partial(initial_variables, model, config))
+    tx = make_optimizer(config["optim"], variables["params"])
+    abstract = jax.eval_shape(functools.partial(create_state, tx=tx), variables)
+    check_disk_space(workdir, abstract, settings["keep_checkpoints"])
+    return Setup(config, pathlib.Path(workdir), model, mesh, tx, abstract, state_sharding(mesh, abstract))
+
+
+def initial_variables(model, config: Mapping):
+    """Random variables of the model, from the seed."""
+    return models.init(model, jax.random.key(config["train"]["seed"]), INIT_SIZE)
+
+
+def warn_of_slow_jax() -> None:
+    """Say so when this jax has the GPU regression that the requirements avoid."""
+    if jax.__version__ in SLOW_SCATTER and jax.default_backend() == "gpu":
+        print(f"warning: jax {jax.__version__} is up to 450 x slower in scatter-add on GPUs; install requirements.txt")
+
+
+def start_state(setup: Setup, checkpoints: Checkpoints) -> TrainState:
+    """The newest checkpoint's state, or a fresh one."""
+    if checkpoints.latest_step() is not None:
+        return checkpoints.restore(setup.abstract, setup.shardings)
+    init = functools.partial(initial_variables, setup.model, setup.config)
+    return jax.jit(lambda: create_state(init(), setup.tx), out_shardings=setup.shardings)()
+
+
+def introduce(setup: Setup, state: TrainState, report: Report) -> None:
+    """Write config.json and say what will run."""
+    config = plain(setup.config)
+    if jax.process_index() == 0:
+        write_json(setup.workdir / "config.json", config)
+    report.config(json.dumps(config, indent=1))
+    say = report.progress.say
+    say(
+        f"{config['name']}: {count_parameters(state.variables) / 1e6:.2f} M parameters, {setup.mesh.size} "
+        f"{jax.default_backend()} device(s), batch {config['train']['batch_size']}, workdir {setup.workdir}"
+    )
+    if int(state.step):
+        say(f"resumed after step {int(state.step)}")
+
+
+def run_steps(setup: Setup, state: TrainState, *, checkpoints, report, evaluate, stopping) -> TrainState:
+    """Steps until the end or until a signal asks to stop."""
+    settings = setup.config["train"]
+    first, total = int(state.step), settings["steps"]
+    programs = StepPrograms(setup)
+    watch = Watch(setup, report)
+    batches = pipeline.train_batches(
+        setup.config, first_step=first, host=jax.process_index(), num_hosts=jax.process_count()
+    )
+    for step in range(first, total):
+        batch = next(batches)
+        state, scalars = programs(state, batch)
+        watch.add(step, batch, scalars)
+        report.progress.step(step + 1)
+        done, last = step + 1, step + 1 == total
+        if last or done % settings["log_every"] == 0 or stopping.is_set():
+            watch.drain()
+            report.log(done)
+        due = last or done % settings["checkpoint_every"] == 0 or stopping.is_set()
+        metrics = None
+        if evaluate and not stopping.is_set() and (last or done % settings["evaluate_every"] == 0):
+            watch.drain()
+            metrics = run_evaluation(setup, state, evaluate, report)
+        if due:
+            watch.drain()
+            checkpoints.save(state, meta=meta_of(setup), metrics=metrics)
+        if due or metrics:
+            report.restart_clock()
+        if stopping.is_set():
+            report.progress.say(f"stopped by a signal after step {done}; the same command resumes")
+            raise SystemExit(143)
+    report.progress.say(f"{len(programs.seen)} step program(s): {', '.join(sorted(programs.seen))}")
+    return state
+
+
+class StepPrograms:
+    """The jitted step of every (task, data set), made when first needed; `seen` names the compiled programs."""
+
+    def __init__(self, setup: Setup):
+        self._setup = setup
+        self._steps: dict[tuple[str, str], Callable] = {}
+        self.seen: set[str] = set()
+
+    def __call__(self, state: TrainState, batch):
+        key = (batch.task, batch.dataset)
+        if key not in self._steps:
+            self._steps[key] = self._make(*key)
+        self.seen.add(f"{batch.task} {batch.dataset} {'x'.join(map(str, batch.clip.images.shape[1:4]))}")
+        return self._steps[key](state, put_batch(self._setup.mesh, batch.clip))
+
+    def _make(self, task: str, dataset: str) -> Callable:
+        config, setup = self._setup.config, self._setup
+        return make_step(
+            setup.model,
+            tasks.TASKS[task],
+            settings=config["tasks"][task],
+            task_name=task,
+            group=pipeline.settings(config)["sources"][dataset]["group"],
+            tx=setup.tx,
+            mesh=setup.mesh,
+            shardings=setup.shardings,
+            seed=config["train"]["seed"],
+            ema_decay=config["train"]["ema_decay"],
+            accumulate=config["train"]["accumulate"],
+            skip_nonfinite=config["train"]["on_nonfinite"] == "skip",
+        )
+
+
+class Watch:
+    """Reads the scalars of steps one step late, so that the device never waits, and stops on non-finite ones."""
+
+    def __init__(self, setup: Setup, report: Report):
+        self._setup, self._report = setup, report
+        self._pending: list = []
+
+    def add(self, step: int, batch, scalars) -> None:
+        self._pending.append((step, batch.task, batch.dataset, batch.records, scalars))
+        while len(self._pending) > 1:
+            self._read(*self._pending.pop(0))
+
+    def drain(self) -> None:
+        """Read all steps that were started."""
+        while self._pending:
+            self._read(*self._pending.pop(0))
+
+    def _read(self, step: int, task: str, dataset: str, records, scalars) -> None:
+        values = {name: float(value) for name, value in scalars.items()}
+        self._report.add(task, values)
+        broken = sorted(name for name, value in values.items() if not np.isfinite(value))
+        if not broken:
+            return
+        file = self._setup.workdir / f"nonfinite_step{step}.json"
+        terms = {name: value if np.isfinite(value) else str(value) for name, value in values.items()}
+        write_json(file, {"step": step, "task": task, "dataset": dataset, "records": list(records), "terms": terms})
+        line = f"step {step}: {', '.join(broken)} not finite on {len(records)} clips of {dataset}, listed in {file}"
+        if self._setup.config["train"]["on_nonfinite"] == "stop":
+            raise UserError(f"{line}; look at them, lower optim.lr, or set train.on_nonfinite=skip, and start again")
+        self._report.progress.say(f"{line}; step skipped")
+
+
+def run_evaluation(setup: Setup, state: TrainState, evaluate: Evaluate, report: Report) -> dict | None:
+    """Evaluate raw and averaged weights on process 0; the metrics of the average."""
+    step, metrics = int(state.step), None
+    for label, variables in (("raw", state.variables), ("ema", state.ema)):
+        local = local_copy(setup.mesh, variables)
+        if jax.process_index() == 0:
+            metrics, images = evaluate(local, step, label)
+            report.evaluation(step, label, metrics, images)
+    return metrics
+
+
+def local_copy(mesh, tree):
+    """A tree gathered onto this process's first device."""
+    gathered = jax.jit(lambda t: t, out_shardings=replicated(mesh))(tree)
+    return jax.tree.map(lambda a: a.addressable_data(0), gathered)
+
+
+def meta_of(setup: Setup) -> dict:
+    """What a checkpoint says about its origin."""
+    return {
+        "config": plain(setup.config),
+        "data": pipeline.fingerprint(setup.config),
+        "jax": jax.__version__,
+        "devices": setup.mesh.size,
+    }
+
+
+def plain(value):
+    """Mappings and sequences as dicts and lists, for json."""
+    if isinstance(value, Mapping) or hasattr(value, "items"):
+        return {key: plain(inner) for key, inner in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [plain(inner) for inner in value]
+    return value
+
+
+@contextlib.contextmanager
+def stop_signal():
+    """An event that SIGTERM sets: schedulers send it before they take the machine away."""
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: event.set())
+    try:
+        yield event
+    finally:
+        signal.signal(signal.SIGTERM, before)

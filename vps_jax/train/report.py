@@ -1,0 +1,108 @@
+"""What a run says: scalars to TensorBoard, the progress line, `metrics.json`, and how often XLA compiled."""
+
+import collections
+import json
+import os
+import pathlib
+import time
+
+import jax
+import numpy as np
+
+from vps_jax.train.summaries import ProgressLine, make_writer
+
+COMPILED = "/jax/core/compile/backend_compile_duration"
+
+
+class CompileCounter:
+    """Counts compilations while it is open, by jax's own monitoring events."""
+
+    def __init__(self):
+        self.count = 0
+
+    def __enter__(self):
+        jax.monitoring.register_event_duration_secs_listener(self._listen)
+        return self
+
+    def __exit__(self, *_):
+        jax.monitoring.unregister_event_duration_listener(self._listen)
+
+    def _listen(self, event: str, duration: float, **_) -> None:
+        self.count += event == COMPILED
+
+
+class Report:
+    """Collects the scalars of steps and writes their means.
+
+    Args:
+      workdir: gets the event files and `metrics.json`.
+      total, done: steps of the run, and done before this start.
+      schedule: optimizer step -> learning rate.
+    """
+
+    def __init__(self, workdir, *, total: int, done: int, schedule):
+        self._main = jax.process_index() == 0
+        self._file = pathlib.Path(workdir) / "metrics.json"
+        self._writer = make_writer(workdir, just_logging=not self._main)
+        self.progress = ProgressLine(total, done, show=self._main)
+        self._schedule = schedule
+        self._window = collections.defaultdict(list)
+        self._last = (done, time.monotonic())
+        self.history = [row for row in read_history(self._file) if row["step"] <= done]
+
+    def config(self, text: str) -> None:
+        self._writer.write_texts(0, {"config": f"```\n{text}\n```"})
+
+    def add(self, task: str, scalars: dict[str, float]) -> None:
+        """Remember the scalars of one step."""
+        for name, value in scalars.items():
+            self._window[f"train_{task}/{name}"].append(value)
+        self._window["loss"].append(scalars["loss"])
+
+    def log(self, done: int) -> None:
+        """Write the means since the last call, the learning rate and the speed."""
+        last_done, last_time = self._last
+        now = time.monotonic()
+        speed = (done - last_done) / max(now - last_time, 1e-9)
+        self._last = (done, now)
+        means = {name: float(np.mean(values)) for name, values in self._window.items()}
+        self._window.clear()
+        loss = means.pop("loss", float("nan"))
+        means["train/steps_per_second"] = speed
+        means["train/learning_rate"] = float(self._schedule(done - 1))
+        self._writer.write_scalars(done, means)
+        self.progress.report(done, loss, speed)
+
+    def evaluation(self, step: int, label: str, metrics: dict[str, float], images: dict[str, np.ndarray]) -> None:
+        """Write the numbers and pictures of one evaluation; `label` is `raw` or `ema`."""
+        row = {"step": step, "weights": label, **metrics}
+        same = {"step": step, "weights": label}.items()
+        self.history = [old for old in self.history if not same <= old.items()] + [row]
+        if self._main:
+            write_json(self._file, self.history)
+        self._writer.write_scalars(step, {f"eval_{label}/{name}": value for name, value in metrics.items()})
+        if images:
+            self._writer.write_images(step, {f"{label}/{name}": image for name, image in images.items()})
+        self.progress.say(f"step {step}, {label} weights: " + ", ".join(f"{k} {v:.2f}" for k, v in metrics.items()))
+
+    def restart_clock(self) -> None:
+        """Leave the time since the last `log` out of the speed (evaluation, checkpoint)."""
+        self._last = (self._last[0], time.monotonic())
+
+    def close(self) -> None:
+        self.progress.close()
+        self._writer.flush()
+        self._writer.close()
+
+
+def read_history(file: pathlib.Path) -> list[dict]:
+    """Rows of `metrics.json`, none if it is not there."""
+    return json.loads(file.read_text()) if file.exists() else []
+
+
+def write_json(file, value) -> None:
+    """Write a json file whole or not at all."""
+    file = pathlib.Path(file)
+    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(value, indent=1) + "\n")
+    os.replace(temporary, file)
