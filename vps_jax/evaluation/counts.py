@@ -164,6 +164,17 @@ def _tubes(tables: list[Segments], seen: list[np.ndarray], pixels: list[np.ndarr
     return Tubes(ids, categories, crowd, order, areas, counted)
 
 
+def tables(tubes: Tubes) -> list[Segments]:
+    """The segment tables that a video's tubes were made of, frame by frame."""
+    result = []
+    for t, categories in enumerate(tubes.categories):
+        listed = np.flatnonzero(categories >= 0)
+        listed = listed[np.argsort(tubes.order[t, listed])]
+        columns = (values[t, listed] for values in (tubes.categories, tubes.crowd, tubes.areas))
+        result.append(Segments(tubes.ids[listed], *columns))
+    return result
+
+
 def join_frames(
     pairs: list[FramePairs], truth_tables: list[Segments], prediction_tables: list[Segments]
 ) -> VideoCounts:

@@ -25,6 +25,8 @@ class Quirks(NamedTuple):
       drop_last_window: (VC) the last window of a video is not scored; off: it is.
       void_constant: (VC) truth void that stays void is consistent; off: void pixels are left out.
       ignore_truth: (VC) the prediction must be constant where the truth is, right or wrong; off: it must be right too.
+      crowd_union: (AP) the union with a crowd is that of both tracks, as with any truth; off: the prediction alone, as
+        in COCO.
     """
 
     json_area: bool = True
@@ -38,6 +40,7 @@ class Quirks(NamedTuple):
     drop_last_window: bool = True
     void_constant: bool = True
     ignore_truth: bool = True
+    crowd_union: bool = True
 
 
 OFFICIAL = Quirks()

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from vps_jax.evaluation import counts as counting
+from vps_jax.evaluation.anatomy import ErrorAnatomy
 from vps_jax.evaluation.miou import MeanIoU, confusion_of_counts
 from vps_jax.evaluation.quirks import OFFICIAL, Quirks
 from vps_jax.evaluation.stq import SegmentationTrackingQuality
@@ -18,7 +19,8 @@ from vps_jax.evaluation.vpq import VideoPQ, window_lengths
 from vps_jax.taxonomy import ClassTable
 from vps_jax.types import UserError
 
-METRICS = ("vpq", "stq", "pq", "miou", "vc")
+DEFAULT = ("vpq", "stq", "pq", "miou", "vc")
+METRICS = (*DEFAULT, "anatomy")
 
 
 class Settings(NamedTuple):
@@ -37,14 +39,16 @@ class Settings(NamedTuple):
     quirks: Quirks = OFFICIAL
 
 
-def choose_metrics(metrics: str | Sequence[str] | None, known: Sequence[str]) -> tuple[str, ...]:
-    """Names of a text `vpq,stq` or a sequence; None is all that are known.
+def choose_metrics(
+    metrics: str | Sequence[str] | None, known: Sequence[str], default: Sequence[str]
+) -> tuple[str, ...]:
+    """Names of a text `vpq,stq` or a sequence; None is the default, `all` is what is known.
 
     Raises:
       UserError: a name that is not known for this kind of truth.
     """
-    if metrics is None:
-        return tuple(known)
+    if metrics is None or metrics == "all":
+        return tuple(default if metrics is None else known)
     names = [name.strip() for name in metrics.split(",")] if isinstance(metrics, str) else list(metrics)
     unknown = [name for name in names if name not in known]
     if unknown or not names:
@@ -62,6 +66,7 @@ def make_states(settings: Settings) -> dict:
         "pq": lambda: VideoPQ(classes, windows=(1,), quirks=quirks),
         "miou": lambda: MeanIoU(classes),
         "vc": VideoConsistency,
+        "anatomy": lambda: ErrorAnatomy(classes, windows=settings.windows, quirks=quirks),
     }
     return {name: make[name]() for name in settings.metrics}
 

@@ -122,7 +122,7 @@ def _videos(content, source: pathlib.Path) -> dict[str, list[tuple[str, list[dic
             if video in videos:
                 raise UserError(f"{source}: video {video} stands in it twice; keep one of the two")
             videos[video] = [
-                (pathlib.PurePosixPath(frame["file_name"]).stem, frame["segments_info"])
+                (pathlib.PurePosixPath(frame.get("file_name") or frame["image_id"]).stem, frame["segments_info"])
                 for frame in entry["annotations"]
             ]
     except (KeyError, TypeError) as error:
@@ -184,13 +184,17 @@ def load_frames(truth: list[FrameRecord], prediction: list[FrameRecord]) -> Iter
     """Decode one video frame by frame.
 
     Raises:
-      UserError: a PNG is not an 8-bit RGB image, or the two sizes differ (nothing is resized, as officially).
+      UserError: a PNG is not an 8-bit RGB image, or two sizes differ (nothing is resized, as officially).
     """
+    size = None
     for one, other in zip(truth, prediction, strict=True):
         pixels, predicted = images.read_png(one.png, kind="RGB"), images.read_png(other.png, kind="RGB")
         (h, w), (ph, pw) = pixels.shape[:2], predicted.shape[:2]
         if (h, w) != (ph, pw):
             raise UserError(f"{other.png}: size is {pw}x{ph}, but frame {one.stem} of the truth is {w}x{h}")
+        if size not in (None, (h, w)):
+            raise UserError(f"{one.png}: size is {w}x{h}, but the frames before are {size[1]}x{size[0]}")
+        size = h, w
         yield SegmentFrame(pixels, make_segments(one.rows)), SegmentFrame(predicted, make_segments(other.rows))
 
 

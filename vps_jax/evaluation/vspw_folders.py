@@ -59,9 +59,13 @@ def load_frames(pairs: list[MaskPair]) -> Iterator[tuple[np.ndarray, np.ndarray]
     Raises:
       UserError: not an 8-bit grey PNG, or two sizes.
     """
+    size = None
     for pair in pairs:
         truth, prediction = (images.read_png(path, kind="grey") for path in pair)
+        (h, w), (ph, pw) = truth.shape, prediction.shape
         if truth.shape != prediction.shape:
-            (h, w), (ph, pw) = truth.shape, prediction.shape
             raise UserError(f"{pair.prediction}: size is {pw}x{ph}, but the truth {pair.truth} is {w}x{h}")
+        if size not in (None, truth.shape):
+            raise UserError(f"{pair.truth}: size is {w}x{h}, but the frames before are {size[1]}x{size[0]}")
+        size = truth.shape
         yield truth, prediction

@@ -43,7 +43,24 @@ def _class_table(per_class: dict, key: str, label: str, count: int) -> Table:
         if row is None:
             table.add_row("...", "", "")
         else:
-            table.add_row(row["name"], "thing" if row["isthing"] else "stuff", _number(row[key]))
+            kind = {True: "thing", False: "stuff"}.get(row.get("isthing"), "")
+            table.add_row(row["name"], kind, _number(row[key]))
+    return table
+
+
+def _anatomy_table(anatomy: dict) -> Table:
+    """What each kind of error costs, dearest first."""
+    table = _table("Error anatomy: points of VPQ won by mending one kind", "error", "all", "things", "stuff")
+    for cause, cost in sorted(anatomy["costs"].items(), key=lambda item: -(item[1]["all"] or 0.0)):
+        table.add_row(cause.replace("_", " "), *(_number(cost[part]) for part in ("all", "things", "stuff")))
+    return table
+
+
+def _ap_table(ap: dict) -> Table:
+    table = _table("Average precision and recall", "score", "percent")
+    for name, value in ap.items():
+        if name != "per_class":
+            table.add_row(name.upper().replace("_", " "), _number(value))
     return table
 
 
@@ -92,6 +109,11 @@ def print_report(result: dict, *, console: Console | None = None, classes: int =
         console.print(_class_table(result["vpq"]["per_class"], "vpq", "VPQ", classes))
     elif "miou" in result:
         console.print(_class_table(result["miou"]["per_class"], "iou", "IoU", classes))
+    if "anatomy" in result:
+        console.print(_anatomy_table(result["anatomy"]))
+    if "ap" in result:
+        console.print(_ap_table(result["ap"]))
+        console.print(_class_table(result["ap"]["per_class"], "ap", "AP", classes))
     other = _other_scores(result)
     if other:
         console.print(other)
