@@ -1,5 +1,7 @@
 """The jitted model: sizes, padding, features of common frames computed once, programs counted."""
 
+import copy
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -45,11 +47,11 @@ class MeanModel:
     def decode_features(self, params, features, *, task, group):
         fine, coarse = features
         mean = fine.mean((1, 2, 3))  # [b, c]
-        embeds = {
-            "instance": jnp.stack([mean, 2 * mean], axis=1)[None],  # [1, b, 2, c]
-            "semantic": jnp.eye(3)[None, None] * (2.0 if group == "B" else 1.0),
-        }
-        classes = None if task == "semantic" else coarse.mean() * jnp.ones((1, 1, 2, 4))
+        semantic = jnp.eye(3)[None, None] * (2.0 if group == "B" else 1.0)
+        if task == "semantic":
+            return QueryOutputs(fine, {"semantic": semantic}, None, None)
+        embeds = {"instance": jnp.stack([mean, 2 * mean], axis=1)[None], "semantic": semantic}  # [1, b, 2, c]
+        classes = coarse.mean() * jnp.ones((1, 1, 2, 4))
         return QueryOutputs(fine, embeds, classes, None)
 
 
@@ -74,12 +76,13 @@ def test_scores_are_products_of_features_and_embeddings():
     assert found.instance_classes.shape == (2, 4)
 
 
-def test_common_frames_go_through_the_backbone_once():
+def test_common_frames_go_through_the_backbone_once(monkeypatch):
     video = clips(10)
     model = ClipModel(MeanModel(), {"params": {"gain": jnp.float32(1)}}, chunk=2)
     runs = []
-    backbone = model._backbone
-    model._backbone = lambda variables, images: runs.append(images) or backbone(variables, images)
+    monkeypatch.setattr(model, "_run", copy.copy(model._run))
+    backbone = model._run.backbone
+    model._run.backbone = lambda variables, images: runs.append(images) or backbone(variables, images)
     for first, last in ((0, 4), (2, 6), (4, 8), (6, 9)):
         found = model(first, video[first:last])
         masks, semantic = expected(video[first:last])
@@ -97,6 +100,15 @@ def test_another_video_starts_without_old_features():
     model.reset()
     other = clips(4, seed=2)
     np.testing.assert_allclose(model(0, other).semantic, expected(other)[1], rtol=2e-5)
+
+
+def test_new_weights_of_an_equal_model_need_no_new_program():
+    """As in evaluations during training."""
+    images, network = clips(4), MeanModel()
+    for gain in (1.0, 0.5, 2.0):
+        model = ClipModel(network, {"params": {"gain": jnp.float32(gain)}}, chunk=4)
+        np.testing.assert_allclose(model(0, images).semantic, expected(images, gain)[1], rtol=2e-5)
+    assert model.programs == {"backbone 4x64x128": 1, "decoder 4x64x128": 1}
 
 
 def test_task_and_group_reach_the_model():

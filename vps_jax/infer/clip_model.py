@@ -6,6 +6,7 @@ the decoder are one program per shape and clip length, because the time code dep
 """
 
 import collections
+import functools
 from collections.abc import Mapping, Sequence
 
 import cv2
@@ -14,7 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from vps_jax.infer.fusion import Geometry
-from vps_jax.types import ClipPrediction, QueryOutputs
+from vps_jax.tasks.queries import decode_queries
+from vps_jax.types import ClipPrediction
 
 PAD_MULTIPLE = 64  # a constant of the temporal neck (spec: tarvis 1)
 PAD_VALUE = 128
@@ -41,38 +43,58 @@ def preprocess(image: np.ndarray, sizes: Geometry) -> np.ndarray:
     return out
 
 
-class ClipModel:
-    """Raw scores of clips of one video after another.
+class Programs:
+    """The compiled functions of a model for one query set. `counts` says how often each was compiled, by shape."""
 
-    `programs` counts the compiled programs by their name and shape.
-    """
-
-    def __init__(self, model, variables: Mapping, *, task: str = "panoptic", group: str | None = None, chunk: int = 6):
-        """Args:
-        model: flax module with the methods `backbone_features` and `decode_features`.
-        variables: its parameters.
-        task, group: query set; see the model.
-        chunk: frames per run of the backbone.
-        """
-        self._variables = jax.device_put(variables)
-        self._chunk = chunk
-        self.programs: collections.Counter[str] = collections.Counter()
-        self._features: dict[int, tuple] = {}  # frame index -> maps [1, 1, h_i, w_i, c_i]
+    def __init__(self, model, task: str, group: str | None, chunk: int):
+        self.counts: collections.Counter[str] = collections.Counter()
 
         def backbone(variables, images):
-            self.programs[f"backbone {images.shape[1]}x{images.shape[2]}x{images.shape[3]}"] += 1  # when traced
+            self._count("backbone", images.shape[1:4])  # runs when traced, not when called
             return model.apply(variables, images, method="backbone_features")
 
         def decode(variables, frames):
             features = tuple(jnp.concatenate(maps, axis=1) for maps in zip(*frames, strict=True))
-            height, width = (4 * side for side in features[0].shape[2:4])
-            self.programs[f"decoder {len(frames)}x{height}x{width}"] += 1
+            self._count("decoder", (len(frames), *(4 * side for side in features[0].shape[2:4])))
             outputs = model.apply(variables, features, task=task, group=group, method="decode_features")
-            return last_prediction(outputs)
+            # mask logits are cut at 0 and compared with one another: no TF32 on the way there
+            with jax.default_matmul_precision("highest"):
+                scores = decode_queries(outputs, background=task == "instance")
+            return jax.tree.map(lambda x: x[0], scores)  # the only clip of the batch
 
-        self._backbone = jax.jit(backbone)
-        self._decode = jax.jit(decode)
-        self._split = jax.jit(lambda maps: [tuple(x[:, t : t + 1] for x in maps) for t in range(chunk)])
+        self.backbone = jax.jit(backbone)
+        self.decode = jax.jit(decode)
+        self.split = jax.jit(lambda maps: [tuple(x[:, t : t + 1] for x in maps) for t in range(chunk)])
+
+    def _count(self, what: str, shape: Sequence[int]) -> None:
+        self.counts[f"{what} {'x'.join(map(str, shape))}"] += 1
+
+
+# evaluations during training ask for the same model again and again: compile once
+_programs = functools.lru_cache(maxsize=8)(Programs)
+
+
+class ClipModel:
+    """Raw scores of the clips of one video after another."""
+
+    def __init__(self, model, variables: Mapping, *, task: str = "panoptic", group: str | None = None, chunk: int = 6):
+        """Compiled programs are shared by all instances with an equal model, task, group and chunk.
+
+        Args:
+          model: flax module with the methods `backbone_features` and `decode_features`.
+          variables: its parameters.
+          task, group: query set; see the model.
+          chunk: frames per run of the backbone.
+        """
+        self._variables = jax.device_put(variables)
+        self._chunk = chunk
+        self._run = _programs(model, task, group, chunk)
+        self._features: dict[int, tuple] = {}  # frame index -> maps [1, 1, h_i, w_i, c_i]
+
+    @property
+    def programs(self) -> dict[str, int]:
+        """How often each program was compiled in this process, by its name and shape (frames x height x width)."""
+        return dict(self._run.counts)
 
     def reset(self) -> None:
         """Forget the features of the video before."""
@@ -93,25 +115,11 @@ class ClipModel:
         missing = [i for i in indices if i not in self._features]
         for start in range(0, len(missing), self._chunk):
             self._extract(missing[start : start + self._chunk], images, first)
-        return self._decode(self._variables, tuple(self._features[i] for i in indices))
+        return self._run.decode(self._variables, tuple(self._features[i] for i in indices))
 
     def _extract(self, indices: list[int], images: Sequence[np.ndarray], first: int) -> None:
         """Backbone features of up to `chunk` frames."""
         filled = indices + indices[-1:] * (self._chunk - len(indices))
         stacked = np.stack([images[i - first] for i in filled])[None]  # [1, t, h, w, 3]
-        frames = self._split(self._backbone(self._variables, stacked))
+        frames = self._run.split(self._run.backbone(self._variables, stacked))
         self._features.update(zip(indices, frames, strict=False))
-
-
-def last_prediction(outputs: QueryOutputs) -> ClipPrediction:
-    """Mask logits of the last prediction set of the one clip in `outputs`: products of features and embeddings."""
-    features = outputs.mask_features[0].astype(jnp.float32)  # [t, h4, w4, c]
-
-    def logits(name):
-        embeds = outputs.mask_embeds[name][-1, 0].astype(jnp.float32)  # [q, c]
-        return jnp.einsum("thwc,qc->qthw", features, embeds, precision=jax.lax.Precision.HIGHEST)
-
-    if outputs.class_logits is None:
-        return ClipPrediction(None, None, logits("semantic"))
-    classes = outputs.class_logits[-1, 0].astype(jnp.float32)  # [q, 1 + k]
-    return ClipPrediction(logits("instance"), classes, logits("semantic"))
