@@ -51,8 +51,20 @@ def take_pixels(maps, index):
     return take(maps, index)
 
 
+def add_pixels(maps, index, values):
+    """The transpose of `take_pixels`: maps `[..., h * w, c]`, index `[..., p]`, values `[..., p, c]` -> new maps."""
+
+    def add(flat, i, v):
+        return flat.at[i].add(v, mode="promise_in_bounds")
+
+    for _ in range(index.ndim - 1):
+        add = jax.vmap(add)
+    return add(maps, index, values)
+
+
+@jax.custom_vjp
 def bilinear(maps, points):
-    """Bilinear values, zero outside.
+    """Bilinear values, zero outside. Points get no gradient.
 
     Args:
       maps: `[..., h, w, c]`.
@@ -66,6 +78,28 @@ def bilinear(maps, points):
     flat = maps.reshape(*maps.shape[:-3], height * width, channels)
     # one corner at a time: the four gathered copies never exist together
     return sum(take_pixels(flat, i) * w[..., None].astype(maps.dtype) for i, w in zip(index, weight, strict=True))
+
+
+def _bilinear_forward(maps, points):
+    return bilinear(maps, points), (points, maps[..., :0])  # no channel: the shape and type alone
+
+
+def _bilinear_backward(saved, slope):
+    """Add each point's slope to its corners, one corner at a time so that no four copies exist."""
+    points, like = saved
+    height, width = like.shape[-3:-1]
+    index, weight = corners(points, height, width)
+
+    def add_corner(total, corner):
+        i, w = corner
+        return add_pixels(total, i, slope * w[..., None].astype(slope.dtype)), None
+
+    zero = jnp.zeros((*like.shape[:-3], height * width, slope.shape[-1]), slope.dtype)
+    total, _ = jax.lax.scan(add_corner, zero, (index, weight))
+    return total.reshape(*like.shape[:-1], slope.shape[-1]), None
+
+
+bilinear.defvjp(_bilinear_forward, _bilinear_backward)
 
 
 def corner_ids(ids, points):
