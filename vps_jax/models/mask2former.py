@@ -7,13 +7,14 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from vps_jax.models.layers import LayerNorm
-from vps_jax.models.mask_decoder import MaskedDecoder, torch_dense
+from vps_jax.models.mask_decoder import LEVELS, MaskedDecoder, torch_dense
 from vps_jax.models.pixel_decoder import PixelDecoder
 from vps_jax.models.tarvis import PIXEL_MEAN, PIXEL_STD, MaskEmbed
 from vps_jax.models.vit_adapter import ViTAdapter
 from vps_jax.ops.position import sine_2d
 from vps_jax.types import QueryOutputs, UserError
 
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 TASK = "mask_classification"
 GROUP = "object"
 
@@ -238,9 +239,8 @@ def from_config(config_model: Mapping) -> Mask2Former:
       UserError: an unknown size or key, or numbers that do not fit together.
     """
     n = numbers(config_model)
-    dtype = jnp.dtype(n["dtype"])
-    if len(n["semantic_groups"]) != 1:
-        raise UserError(f"semantic_groups={n['semantic_groups']!r}: Mask2Former has one label set; give one pair")
+    check_numbers(n)
+    dtype = DTYPES[n["dtype"]]
     backbone = ViTAdapter(
         beit=n["beit"],
         image_size=tuple(n["image_size"]),
@@ -264,6 +264,24 @@ def from_config(config_model: Mapping) -> Mask2Former:
     groups = tuple((str(name), int(classes)) for name, classes in n["semantic_groups"])
     pixels = {key: tuple(n[key]) for key in ("pixel_mean", "pixel_std")}
     return Mask2Former(backbone, pixel_decoder, groups, **head, **pixels, dtype=dtype)
+
+
+def check_numbers(n: Mapping) -> None:
+    """Refuse numbers that do not fit together."""
+    depth = sum(n["groups"])
+    complaints = {
+        len(n["semantic_groups"]) != 1: f"semantic_groups={n['semantic_groups']!r}: one label set, give one pair",
+        bool(
+            n["beit"] and n["windows"]
+        ): f"windows={n['windows']!r}: BEiT has no windows, set beit=False or windows=()",
+        len(n["windows"]) not in (0, depth): f"{len(n['windows'])} windows for {depth} blocks; give one per block",
+        len(n["groups"]) != 4: f"groups={n['groups']!r}: give the blocks of four interactions, one per map",
+        n["decoder_layers"] % LEVELS != 0: f"decoder_layers={n['decoder_layers']}: give a multiple of {LEVELS}",
+        n["hidden_dim"] % 32 != 0: f"hidden_dim={n['hidden_dim']}: give a multiple of 32, the groups of its norms",
+        n["dtype"] not in DTYPES: f"dtype={n['dtype']!r}: choose one of {', '.join(DTYPES)}",
+    }
+    if True in complaints:
+        raise UserError(f"config.model of Mask2Former: {complaints[True]}")
 
 
 def numbers(config_model: Mapping) -> dict:

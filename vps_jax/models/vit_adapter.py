@@ -180,7 +180,7 @@ class ViTAdapter(nn.Module):
         rates = jnp.linspace(0.0, self.drop_path_rate, sum(self.groups))
         key = self.make_rng("drop_path") if train else None
         record = self.is_mutable_collection("intermediates")
-        tokens, recorded = _over_interactions(interactions, tokens, params, rates, key, record)
+        tokens, recorded = over_interactions(interactions, tokens, params, rates, key, record)
         self.sow("intermediates", "interactions", recorded)
 
         def extra(pyramid, step):
@@ -231,7 +231,7 @@ class ViTAdapter(nn.Module):
         return [BatchNorm(dtype=self.dtype, name=f"norm{i + 1}")(m, train=train) for i, m in enumerate(maps)]
 
 
-def _over_interactions(interactions: list[Interaction], tokens: Tokens, params, rates, key, record: bool):
+def over_interactions(interactions: list[Interaction], tokens: Tokens, params, rates, key, record: bool):
     """Scan when all interactions are alike, as in every published model; else one after another.
 
     Returns:

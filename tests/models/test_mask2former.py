@@ -1,0 +1,105 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vps_jax.models import mask2former
+from vps_jax.types import QueryOutputs, UserError
+
+CONFIG = {"name": "mask2former", "size": "beit_tiny_96", "groups": (1, 1, 1, 1), "semantic_groups": (("VSPW", 7),)}
+IMAGES = jnp.zeros((2, 1, 96, 96, 3), jnp.uint8)
+
+
+def shapes_of(config, images=IMAGES, **kwargs):
+    model = mask2former.from_config(config)
+    return jax.eval_shape(lambda: model.init_with_output(jax.random.key(0), images, **kwargs))
+
+
+def test_outputs_have_the_shapes_of_the_contract():
+    outputs, variables = shapes_of(CONFIG)
+    assert outputs.mask_features.shape == (2, 1, 24, 24, 96)
+    assert {name: a.shape for name, a in outputs.mask_embeds.items()} == {"object": (4, 2, 40, 96)}
+    assert outputs.class_logits.shape == (4, 2, 40, 8)
+    assert outputs.queries.shape == (4, 2, 40, 96)
+    assert set(variables) == {"params", "batch_stats"}
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(variables))
+
+
+def test_bf16_computes_in_bf16_and_scores_in_float32():
+    outputs, variables = shapes_of(CONFIG | {"dtype": "bfloat16"})
+    assert outputs.mask_features.dtype == jnp.bfloat16
+    assert outputs.class_logits.dtype == outputs.mask_embeds["object"].dtype == jnp.float32
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(variables))
+
+
+def test_inference_takes_features_and_gives_the_last_set():
+    model = mask2former.from_config(CONFIG)
+    variables = jax.eval_shape(lambda: model.init(jax.random.key(0), IMAGES))
+    run = lambda method: lambda v, *args: model.apply(v, *args, method=method)  # noqa: E731
+    features = jax.eval_shape(run("backbone_features"), variables, IMAGES)
+    assert [f.shape for f in features] == [(2, 1, 96 // s, 96 // s, 96) for s in (4, 8, 16, 32)]
+    outputs = jax.eval_shape(run("decode_features"), variables, features)
+    assert outputs.class_logits.shape == (1, 2, 40, 8)
+    scores = jax.eval_shape(run("semantic_scores"), variables, IMAGES[:, 0])
+    assert scores.shape == (2, 24, 24, 7) and scores.dtype == jnp.float32
+
+
+def test_scores_sum_class_times_mask_over_queries_without_no_object():
+    log = np.log
+    outputs = QueryOutputs(
+        mask_features=jnp.array([[[[[1.0, 0.0], [0.0, 1.0]]]]]),  # one frame of 1 x 2 pixels, 2 channels
+        mask_embeds={"object": jnp.array([[[[log(3.0), 0.0], [0.0, -log(3.0)]]]], jnp.float32)},
+        class_logits=jnp.array([[[[log(1.0), log(2.0), log(5.0)], [log(3.0), log(4.0), log(1.0)]]]], jnp.float32),
+        queries=jnp.zeros((1, 1, 2, 2)),
+    )
+    # mask probabilities: query 0 (3/4, 1/2), query 1 (1/2, 1/4); classes: (1/8, 2/8), (3/8, 4/8)
+    expected = [[3 / 32 + 3 / 16, 3 / 16 + 1 / 4], [1 / 16 + 3 / 32, 1 / 8 + 1 / 8]]
+    np.testing.assert_allclose(mask2former.semantic_scores(outputs)[0, 0, 0], expected, rtol=1e-6)
+
+
+def test_pixels_are_normalised_with_the_row_s_own_numbers():
+    model = mask2former.from_config(
+        CONFIG | {"size": "vit_small_224", "pixel_mean": (100, 110, 120), "pixel_std": [2] * 3}
+    )
+    pixel = model.normalize(jnp.array([104, 110, 100], jnp.uint8))
+    np.testing.assert_array_equal(pixel, [2.0, 0.0, -10.0])
+    augreg = mask2former.from_config({"size": "vit_large_384"})
+    assert augreg.pixel_mean == augreg.pixel_std == (127.5, 127.5, 127.5)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"size": "beit_huge"}, "model.size='beit_huge'; choose one of beit_large_640"),
+        ({"widht": 3}, r"model keys \['widht'\]"),
+        ({"semantic_groups": (("A", 1), ("B", 2))}, "one label set"),
+        ({"windows": (0,) * 4}, "BEiT has no windows"),
+        ({"beit": False, "windows": (7,)}, "1 windows for 4 blocks"),
+        ({"groups": (2, 2)}, "four interactions"),
+        ({"decoder_layers": 4}, "multiple of 3"),
+        ({"hidden_dim": 48}, "multiple of 32"),
+        ({"dtype": "float8"}, "float32, bfloat16"),
+    ],
+)
+def test_numbers_that_do_not_fit_are_refused(change, message):
+    with pytest.raises(UserError, match=message):
+        mask2former.from_config(CONFIG | change)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (dict(task="panoptic"), "task 'panoptic'"),
+        (dict(group="ADE20K"), "label set 'ADE20K' is not in the model; expected 'VSPW'"),
+    ],
+)
+def test_other_tasks_and_label_sets_are_refused(call, message):
+    model = mask2former.from_config(CONFIG)
+    variables = jax.eval_shape(lambda: model.init(jax.random.key(0), IMAGES))
+    with pytest.raises(UserError, match=message):
+        jax.eval_shape(lambda v: model.apply(v, IMAGES, **call), variables)
+
+
+def test_clips_of_several_frames_are_refused():
+    with pytest.raises(UserError, match="clip of 2 frames"):
+        shapes_of(CONFIG, jnp.zeros((1, 2, 96, 96, 3), jnp.uint8))
