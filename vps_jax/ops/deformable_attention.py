@@ -1,8 +1,13 @@
 """Multi-scale deformable attention: bilinear samples of several maps, weighted and summed (spec: tarvis 3.3).
 
 Plain autodiff through the gathers keeps 27 times the bytes of the inputs. Here the backward pass is written out and
-keeps the three inputs alone; both passes walk over groups of heads, so that the working memory is that of one group
-(spec: performance 2).
+keeps the three inputs alone (spec: performance 2). Both passes walk over groups of heads, and inside over the sampled
+points, four corners at a time: the gathered rows of one step stay in the cache, and nothing the size of all samples x
+channels exists. The loop boundaries also keep the compiler from recomputing positions for every channel.
+
+With x = width * u - 1/2 and corner weights w = gx * gy (gx, gy linear in x, y; zero outside of the map), v the pixel,
+a the sample's weight and g the gradient of the output:
+  dv += a w g,   da = sum w <v, g>,   du_x = width * a * sum (+-1) gy <v, g>,   du_y likewise.
 """
 
 import functools
@@ -13,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 Shapes = tuple[tuple[int, int], ...]
+CACHE_BYTES = 2**24
 
 
 def cell_centres(shapes: Shapes) -> np.ndarray:
@@ -32,7 +38,8 @@ def deformable_attention(value, locations, weights, *, shapes: Shapes, chunk: in
       locations: `[b, q, m, l, p, 2]`, xy; 0..1 spans a map from edge to edge, so a pixel is at `u * width - 0.5`.
       weights: `[b, q, m, l, p]`, usually a softmax over the last two axes.
       shapes: `(height, width)` of each level.
-      chunk: heads that are processed at once; None for one. More is faster on a device with room, memory grows with it.
+      chunk: heads that are processed at once, a divisor of m; working memory grows with it. None for all of them on a
+        GPU, and elsewhere for as many as keep one step's rows in a cache.
 
     Returns:
       `[b, q, m, c]` in the dtype of `value`. Positions, weights and sums are float32 whatever the inputs' dtypes.
@@ -40,21 +47,29 @@ def deformable_attention(value, locations, weights, *, shapes: Shapes, chunk: in
     Raises:
       ValueError: the level shapes do not add up to `s`, or `chunk` does not divide the heads.
     """
-    heads = value.shape[2]
     shapes = tuple((int(h), int(w)) for h, w in shapes)
-    chunk = chunk or 1
+    chunk = chunk or _default_chunk(value.shape, weights.shape)
     if sum(h * w for h, w in shapes) != value.shape[1]:
         raise ValueError(f"level shapes {shapes} do not add up to {value.shape[1]} tokens")
-    if heads % chunk:
-        raise ValueError(f"chunk {chunk} does not divide {heads} heads")
+    if value.shape[2] % chunk:
+        raise ValueError(f"chunk {chunk} does not divide {value.shape[2]} heads")
     return _attend(value, locations, weights, shapes, chunk)
+
+
+def _default_chunk(value_shape, weights_shape) -> int:
+    heads = value_shape[2]
+    if jax.default_backend() != "cpu":
+        return heads
+    step = 4 * 4 * weights_shape[0] * weights_shape[1] * value_shape[3]  # bytes of the rows at four corners, one head
+    return max(d for d in range(1, heads + 1) if heads % d == 0 and (d == 1 or d * step <= CACHE_BYTES))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
 def _attend(value, locations, weights, shapes, chunk):
-    out = _map_heads(
-        lambda v, x, a: _forward_head(v, x, a, shapes), (value, locations, weights), chunk
-    )  # [m, b, q, c]
+    def head(v, u, a):
+        return _forward(v, _corners(u, shapes), _by_sample(a))
+
+    out = _map_heads(head, _heads_first(value, locations, weights), chunk)  # [m, b, q, c]
     return jnp.moveaxis(out, 0, 2).astype(value.dtype)
 
 
@@ -63,33 +78,44 @@ def _attend_fwd(value, locations, weights, shapes, chunk):
 
 
 def _attend_bwd(shapes, chunk, kept, gradient):
-    grads = _map_heads(
-        lambda v, x, a, g: _backward_head(v, x, a, g, shapes), (*kept, gradient), chunk
-    )
-    return tuple(jnp.moveaxis(g, 0, 2).astype(k.dtype) for g, k in zip(grads, kept, strict=True))
+    def head(v, u, a, g):
+        return _backward(v, u, a, g.astype(jnp.float32), shapes)
+
+    arrays = (*_heads_first(*kept), jnp.moveaxis(gradient, 2, 0))
+    d_value, d_locations, d_weights = _map_heads(head, arrays, chunk)
+    grads = (jnp.moveaxis(d_value, 0, 2), d_locations.transpose(4, 5, 0, 2, 3, 1), d_weights.transpose(3, 4, 0, 1, 2))
+    return tuple(g.astype(k.dtype) for g, k in zip(grads, kept, strict=True))
 
 
 _attend.defvjp(_attend_fwd, _attend_bwd)
 
 
+def _heads_first(value, locations, weights):
+    """`[m, b, s, c]`, `[m, 2, l, p, b, q]`, `[m, l, p, b, q]`: queries last, where arithmetic on positions is fast."""
+    return (
+        jnp.moveaxis(value, 2, 0),
+        locations.astype(jnp.float32).transpose(2, 5, 3, 4, 0, 1),
+        weights.astype(jnp.float32).transpose(2, 3, 4, 0, 1),
+    )
+
+
 def _map_heads(function, arrays, chunk: int):
-    """Apply `function` to arrays `[b, n, m, ...]` head by head, `chunk` heads at once; results `[m, ...]`.
+    """Apply `function` to arrays `[m, ...]` head by head, `chunk` heads at once.
 
     Only heads are looped over: the batch axis may be sharded over devices, and a loop over it would gather it.
     """
-    per_head = tuple(jnp.moveaxis(a, 2, 0) for a in arrays)  # [m, b, n, ...]
-    if chunk == per_head[0].shape[0]:
-        return jax.vmap(function)(*per_head)
-    return jax.lax.map(lambda args: function(*args), per_head, batch_size=chunk if chunk > 1 else None)
+    if chunk == arrays[0].shape[0]:
+        return jax.vmap(function)(*arrays)
+    return jax.lax.map(lambda args: function(*args), arrays, batch_size=chunk if chunk > 1 else None)
 
 
 class _Corners(NamedTuple):
-    """The four pixels around every sample; last two axes are (lower or upper row, left or right column).
+    """The four pixels around every sample; each array is `[l p, b, q, 4]`.
 
     Attributes:
-      index: int32 `[b, k, 2, 2]` into the flattened maps, clipped to its own map; `k` = (q, l, p) flattened.
-      weight: `[b, k, 2, 2]` bilinear weight, zero outside of the map.
-      slope_x, slope_y: `[b, k, 2, 2]` derivative of `weight` by the sample's location (in 0..1 units).
+      index: int32 position in the flattened maps, clipped to its own map.
+      weight: bilinear weight, zero outside of the map.
+      slope_x, slope_y: derivative of `weight` by the sample's location (in 0..1 units).
     """
 
     index: jax.Array
@@ -99,65 +125,69 @@ class _Corners(NamedTuple):
 
 
 def _corners(locations, shapes: Shapes) -> _Corners:
-    """Locations `[b, q, l, p, 2]` to their corners."""
-    height, width = (np.asarray(n, np.int32)[:, None, None] for n in zip(*shapes, strict=True))  # [l, 1, 1]
+    """Corners of one head's locations `[2, l, p, b, q]`."""
+    height, width = (np.asarray(side, np.int32)[:, None, None, None] for side in zip(*shapes, strict=True))
     start = np.cumsum([0] + [h * w for h, w in shapes[:-1]], dtype=np.int32)[:, None, None, None]
-    locations = locations.astype(jnp.float32)
-    column, weight_x, slope_x = _axis(locations[..., 0:1], width)  # [b, q, l, p, 2]
-    row, weight_y, slope_y = _axis(locations[..., 1:2], height)
-    outer = lambda y, x: y[..., :, None] * x[..., None, :]  # noqa: E731
-    index = start + row[..., :, None] * width[..., None] + column[..., None, :]
-    flat = lambda a: a.reshape(a.shape[0], -1, 2, 2)  # noqa: E731
-    return _Corners(
-        flat(index), flat(outer(weight_y, weight_x)), flat(outer(weight_y, slope_x)), flat(outer(slope_y, weight_x))
+    column, weight_x, slope_x = _axis(locations[0], width)  # [2, l, p, b, q], the first axis is left, right
+    row, weight_y, slope_y = _axis(locations[1], height)
+    corners = _Corners(
+        start + row[:, None] * width + column,  # [2, 2, l, p, b, q]
+        weight_y[:, None] * weight_x,
+        weight_y[:, None] * slope_x,
+        slope_y[:, None] * weight_x,
     )
+    return jax.tree.map(lambda a: jnp.moveaxis(a.reshape(4, -1, *a.shape[-2:]), 0, -1), corners)
 
 
 def _axis(location, size: np.ndarray):
-    """The two neighbours along one axis: clipped index, weight and its slope; `[..., 1]` to `[..., 2]` each."""
+    """The two neighbours along one axis, lower first: clipped index, weight and its slope."""
     at = location * size - 0.5
     low = jnp.floor(at)
-    upper = np.arange(2, dtype=np.float32)
-    index = low + upper
+    index = jnp.stack([low, low + 1])
     inside = ((index >= 0) & (index < size)).astype(jnp.float32)
-    weight = jnp.where(upper == 0, 1.0 - (at - low), at - low) * inside
-    slope = (2.0 * upper - 1.0) * size * inside
+    weight = jnp.stack([1.0 - (at - low), at - low]) * inside
+    slope = np.float32([-1.0, 1.0])[:, None, None, None, None] * size * inside
     return jnp.clip(index, 0, size - 1).astype(jnp.int32), weight, slope
 
 
-def _gather(value, index):
-    """Rows of `value [b, s, c]` at `index [b, n]`, float32 `[b, n, c]`."""
+def _by_sample(weights):
+    """`[l, p, b, q]` to `[l p, b, q, 1]`."""
+    return weights.reshape(-1, *weights.shape[2:], 1)
+
+
+def _rows(value, index):
+    """Rows of `value [b, s, c]` at `index [b, ...]`, float32 `[b, ..., c]`."""
     return jax.vmap(lambda v, i: v.at[i].get(mode="promise_in_bounds"))(value, index).astype(jnp.float32)
 
 
-def _forward_head(value, locations, weights, shapes: Shapes):
-    """One head: value `[b, s, c]`, locations `[b, q, l, p, 2]`, weights `[b, q, l, p]` to `[b, q, c]`."""
-    batch, queries = weights.shape[:2]
+def _forward(value, corners: _Corners, weights):
+    """One head: `[b, q, c]` from value `[b, s, c]` and weights `[l p, b, q, 1]`."""
+
+    def add(total, step):
+        index, weight = step  # [b, q, 4]
+        for i in range(4):
+            total += _rows(value, index[..., i]) * weight[..., i, None]
+        return total, None
+
+    zero = jnp.zeros((*weights.shape[1:3], value.shape[-1]), jnp.float32)
+    return jax.lax.scan(add, zero, (corners.index, corners.weight * weights))[0]
+
+
+def _backward(value, locations, weights, gradient, shapes: Shapes):
+    """One head's gradients, float32 in the layouts of the arguments, given that of its output `[b, q, c]`."""
     corners = _corners(locations, shapes)
-    weight = corners.weight.reshape(batch, queries, -1, 4) * _flat(weights)[..., None]
-    rows = _gather(value, corners.index.reshape(batch, -1)).reshape(batch, queries, -1, value.shape[-1])
-    return jnp.sum(rows * weight.reshape(batch, queries, -1, 1), axis=2)
 
+    def project(_, index):  # <pixel, gradient> at the corners of one sampled point
+        return None, jnp.sum(_rows(value, index) * gradient[:, :, None], axis=-1)
 
-def _backward_head(value, locations, weights, gradient, shapes: Shapes):
-    """Gradients of one head, float32, given that of its output `[b, q, c]`."""
-    batch, queries = weights.shape[:2]
-    corners = _corners(locations, shapes)
-    gradient = gradient.astype(jnp.float32)
-    rows = _gather(value, corners.index.reshape(batch, -1)).reshape(batch, queries, -1, value.shape[-1])
-    dots = jnp.sum(rows * gradient[:, :, None], axis=-1).reshape(corners.index.shape)  # [b, k, 2, 2]
-    total = lambda factor: jnp.sum(factor * dots, axis=(-2, -1)).reshape(weights.shape)  # noqa: E731
-    d_weights = total(corners.weight)
-    d_locations = jnp.stack([total(corners.slope_x), total(corners.slope_y)], axis=-1) * weights[..., None]
+    def scatter(d_value, step):
+        index, weight = step
+        update = weight[..., None] * gradient[:, :, None]  # [b, q, 4, c]
+        return jax.vmap(lambda d, i, u: d.at[i].add(u, mode="promise_in_bounds"))(d_value, index, update), None
 
-    factor = corners.weight.reshape(batch, queries, -1, 4) * _flat(weights)[..., None]
-    update = factor.reshape(batch, queries, -1, 1) * gradient[:, :, None]  # [b, q, l p 4, c]
-    update = update.reshape(batch, -1, value.shape[-1])
-    add = lambda i, u: jnp.zeros(value.shape[1:], jnp.float32).at[i].add(u, mode="promise_in_bounds")  # noqa: E731
-    d_value = jax.vmap(add)(corners.index.reshape(batch, -1), update)
-    return d_value, d_locations, d_weights
-
-
-def _flat(weights):
-    """`[b, q, l, p]` to float32 `[b, q, l p]`."""
-    return weights.astype(jnp.float32).reshape(*weights.shape[:2], -1)
+    _, dots = jax.lax.scan(project, None, corners.index)  # [l p, b, q, 4]
+    scaled = corners.weight * _by_sample(weights)
+    d_value, _ = jax.lax.scan(scatter, jnp.zeros(value.shape, jnp.float32), (corners.index, scaled))
+    d_weights = jnp.sum(dots * corners.weight, axis=-1).reshape(weights.shape)
+    slopes = jnp.stack([jnp.sum(dots * s, axis=-1) for s in (corners.slope_x, corners.slope_y)])
+    return d_value, slopes.reshape(locations.shape) * weights, d_weights
