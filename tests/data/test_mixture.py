@@ -6,9 +6,9 @@ import pytest
 from vps_jax.data import mixture
 
 BUCKETS = (
-    mixture.Bucket("a", (64, 64), 64, (0, 1, 2)),
-    mixture.Bucket("a", (64, 128), 64, (3,)),
-    mixture.Bucket("b", (64, 64), 64, (0, 1)),
+    mixture.Bucket("a", (64, 64), 64, 0, (0, 1, 2), 3.0),
+    mixture.Bucket("a", (64, 128), 64, 0, (3,), 1.0),
+    mixture.Bucket("b", (64, 64), 64, 0, (0, 1), 2.0),
 )
 WEIGHTS = {"a": 2.0, "b": 1.0, "c": 0.0}
 
@@ -63,7 +63,7 @@ def test_many_threads_may_ask_at_once():
 
 
 def test_three_equal_sources_take_turns():
-    buckets = [mixture.Bucket(n, (64, 64), 64, (0,)) for n in "xyz"]
+    buckets = [mixture.Bucket(n, (64, 64), 64, 0, (0,), 1.0) for n in "xyz"]
     schedule = mixture.Schedule(buckets, dict.fromkeys("xyz", 1 / 3), chunk_steps=1)
     names = [buckets[schedule.batch(k)[0]].source for k in range(3000)]
     assert all(sorted(names[k : k + 3]) == ["x", "y", "z"] for k in range(0, 3000, 3))
@@ -71,7 +71,7 @@ def test_three_equal_sources_take_turns():
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_every_epoch_has_every_video_once_in_a_new_order(seed):
-    bucket = mixture.Bucket("a", (64, 64), 64, tuple(range(10, 30)))
+    bucket = mixture.Bucket("a", (64, 64), 64, 0, tuple(range(10, 30)), 1.0)
     epochs = [[mixture.video_of(bucket, 0, 20 * e + i, seed=seed) for i in range(20)] for e in range(3)]
     assert all(sorted(e) == list(range(10, 30)) for e in epochs)
     assert len({tuple(e) for e in epochs}) == 3

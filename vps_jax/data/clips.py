@@ -34,6 +34,35 @@ def choose_frames(
     return tuple(sorted([reference, *map(int, chosen), *map(int, repeated)]))
 
 
+def choose_following_frames(
+    can_start: Sequence[bool], length: int, *, window: float, rng: np.random.Generator
+) -> tuple[int, ...]:
+    """Frames of one VOS clip: the reference first, the others after it (spec: tarvis 7.6).
+
+    The reference is drawn among the frames that may be one, those with enough frames behind them first; the others come
+    without replacement from the next round(window * length) - 1 frames. A video with too few repeats some.
+
+    Args:
+      can_start: one bool per frame, at least one True.
+      length: frames of the clip, T.
+      window: reach in clip lengths; the product is rounded half to even.
+      rng: where the randomness comes from.
+
+    Returns:
+      `length` frame numbers in ascending order; the first is the reference.
+    """
+    frames = np.arange(len(can_start))
+    starts = frames[np.asarray(can_start, bool)]
+    roomy = starts[starts + length <= len(frames)]
+    reference = int(rng.choice(roomy if len(roomy) else starts))
+    reach = max(round(window * length), length)
+    others = frames[reference + 1 : reference + reach]
+    chosen = rng.permutation(others)[: length - 1]
+    missing = length - 1 - len(chosen)
+    repeated = rng.choice(frames[reference : reference + reach], missing) if missing else others[:0]
+    return tuple(sorted([reference, *map(int, chosen), *map(int, repeated)]))
+
+
 def clip_windows(num_frames: int, length: int, overlap: int) -> list[tuple[int, ...]]:
     """Overlapping windows that cover a video at inference.
 

@@ -59,6 +59,16 @@ def write_image(path: pathlib.Path, image: np.ndarray, *, quality: int = 95) -> 
         temporary.write_bytes(data.tobytes())
 
 
+def write_palette_png(path: pathlib.Path, indices: np.ndarray) -> None:
+    """Write uint8 `[h, w]` as a PNG with a palette, atomically; index i has the colour (i, 7 i, 31 i) modulo 256."""
+    from PIL import Image
+
+    picture = Image.fromarray(indices)
+    picture.putpalette([factor * i % 256 for i in range(256) for factor in (1, 7, 31)])
+    with atomic_path(path) as temporary:
+        picture.save(temporary)
+
+
 @contextlib.contextmanager
 def fresh_folder(out: pathlib.Path) -> Iterator[pathlib.Path]:
     """A temporary folder beside `out` that becomes `out` when the block ends well.

@@ -1,8 +1,8 @@
 """Which source, shape and videos batch k takes, as a pure function of (seed, k) (spec: tarvis 7.5).
 
 Batches come in chunks of `chunk_steps` steps of one source and one bucket, as published. The chunks follow the weights
-as closely as whole numbers can, and inside a source each bucket follows its number of videos. Videos of a bucket come
-in epochs, each in a new order.
+as closely as whole numbers can, and inside a source each bucket follows its number of videos (for VOS every number of
+objects has the same share first). Videos of a bucket come in epochs, each in a new order.
 """
 
 import threading
@@ -21,13 +21,17 @@ class Bucket(NamedTuple):
       source: name of the source.
       shape: padded `(height, width)`.
       short_side: target of the resize.
+      objects: number of objects in every clip of a VOS source, else 0.
       videos: indices into the source's video table.
+      weight: share within the source.
     """
 
     source: str
     shape: tuple[int, int]
     short_side: int
+    objects: int
     videos: tuple[int, ...]
+    weight: float
 
 
 class Quota:
@@ -60,7 +64,7 @@ class Schedule:
         self.names = [name for name in weights if weights[name] > 0]
         self.sources = Quota([weights[name] for name in self.names])
         self.inside = {name: [i for i, b in enumerate(buckets) if b.source == name] for name in self.names}
-        self.by_videos = {name: Quota([len(buckets[i].videos) for i in rows]) for name, rows in self.inside.items()}
+        self.by_videos = {name: Quota([buckets[i].weight for i in rows]) for name, rows in self.inside.items()}
         self.chunks: list[tuple[int, int]] = []
 
     def batch(self, step: int) -> tuple[int, int]:

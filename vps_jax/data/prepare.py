@@ -13,7 +13,7 @@ from typing import Any
 from vps_jax.data import files
 from vps_jax.types import UserError
 
-BUILDERS = ("vipseg",)
+BUILDERS = ("vipseg", "vspw", "coco_panoptic", "davis")
 
 
 def prepare(

@@ -138,7 +138,9 @@ def value_table(label_code: str) -> ValueTable:
     return ValueTable(classes, is_instance)
 
 
-def make_ids(labels: np.ndarray, label_code: str, max_instances: int) -> tuple[np.ndarray, np.ndarray]:
+def make_ids(
+    labels: np.ndarray, label_code: str, max_instances: int, *, only: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Label values of a clip -> the id map and instance table of `types.Clip`.
 
     Instances are sorted by descending area over the clip (ties by value); those beyond `max_instances` become pixels of
@@ -148,6 +150,7 @@ def make_ids(labels: np.ndarray, label_code: str, max_instances: int) -> tuple[n
       labels: uint16 `[t, h, w]`.
       label_code: coding, see `value_table`.
       max_instances: rows of the instance table, n.
+      only: bool `[65536]`, the values that may be instances; others become pixels of their class. None: all.
 
     Returns:
       ids uint16 `[t, h, w]`, instance_classes int32 `[n]` with -1 for empty rows.
@@ -155,7 +158,7 @@ def make_ids(labels: np.ndarray, label_code: str, max_instances: int) -> tuple[n
     table = value_table(label_code)
     area = np.bincount(labels.ravel(), minlength=65536)
     lookup = np.where(table.classes >= 0, 1 + max_instances + table.classes, 0).astype(np.uint16)
-    values = np.flatnonzero(table.is_instance & (area > 0))
+    values = np.flatnonzero((table.is_instance if only is None else only) & (area > 0))
     values = values[np.argsort(-area[values], kind="stable")][:max_instances]
     lookup[values] = 1 + np.arange(len(values), dtype=np.uint16)
     instance_classes = np.full(max_instances, -1, np.int32)

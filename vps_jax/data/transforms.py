@@ -105,11 +105,15 @@ def resize(images: np.ndarray, labels: np.ndarray, size: tuple[int, int]) -> tup
     return images, labels
 
 
-def pad(images: np.ndarray, labels: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Extend right and bottom to `size`, images with grey, labels with void."""
-    below, right = size[0] - images.shape[1], size[1] - images.shape[2]
-    edges = ((0, 0), (0, below), (0, right))
-    return np.pad(images, (*edges, (0, 0)), constant_values=PAD_VALUE), np.pad(labels, edges)
+def pad(
+    images: np.ndarray, labels: np.ndarray, size: tuple[int, int], *, value=PAD_VALUE
+) -> tuple[np.ndarray, np.ndarray]:
+    """Extend right and bottom to `size`, images with `value` (a level or an RGB triple), labels with void."""
+    t, h, w, _ = images.shape
+    padded = np.empty((t, *size, 3), np.uint8)
+    padded[:] = value
+    padded[:, :h, :w] = images
+    return padded, np.pad(labels, ((0, 0), (0, size[0] - h), (0, size[1] - w)))
 
 
 def jitter_color(images: np.ndarray, color: Color, rng: np.random.Generator) -> np.ndarray:
@@ -178,3 +182,33 @@ def augment(
 def output_size(size: tuple[int, int], settings: Mapping, short_side: int) -> tuple[int, int]:
     """Size of what `augment` returns for frames of `size`, before padding."""
     return resize_size(crop_size(size, settings["crop"]), short_side, settings["max_side"])
+
+
+def augment_vos(
+    images: np.ndarray,
+    labels: np.ndarray,
+    instances: np.ndarray,
+    settings: Mapping,
+    short_side: int,
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Colour, resize, flip, crop: the recipe of VOS clips. The crop looks at the first frame alone, the reference.
+
+    Arguments and results as `augment`'s; `instances` are the values of the objects to follow.
+    """
+    if settings["color"] is not None:
+        images = jitter_color(images, Color(**settings["color"]), rng)
+    images, labels = resize(images, labels, resize_size(images.shape[1:3], short_side, settings["max_side"]))
+    if rng.random() < settings["flip"]:
+        images, labels = images[:, :, ::-1], labels[:, :, ::-1]
+    if settings["crop"] is not None:
+        size = crop_size(images.shape[1:3], settings["crop"])
+        top, left = crop_corner(instances[labels[:1]], size, rng, whole=settings["crop_rule"] == "preserving")
+        window = np.s_[:, top : top + size[0], left : left + size[1]]
+        images, labels = images[window], labels[window]
+    return np.ascontiguousarray(images), np.ascontiguousarray(labels)
+
+
+def output_size_vos(size: tuple[int, int], settings: Mapping, short_side: int) -> tuple[int, int]:
+    """Size of what `augment_vos` returns for frames of `size`, before padding."""
+    return crop_size(resize_size(size, short_side, settings["max_side"]), settings["crop"])
