@@ -83,7 +83,7 @@ def test_every_copy_starts_differently():
     kernel = stacked_init(dense, 2, jnp.zeros((1, 8)))(jax.random.key(0))["kernel"]
     assert kernel.shape == (2, 8, 24)
     assert np.abs(kernel[0] - kernel[1]).max() > 1e-3
-    assert 0.01 < kernel.std() < 0.03  # trunc normal 0.02
+    assert 0.01 < kernel.std() < 0.03
 
 
 def test_stochastic_depth_drops_whole_branches_of_a_sample():

@@ -13,7 +13,7 @@ from vps_jax.ops.relative_tables import beit_bias
 from vps_jax.ops.resize import resize
 
 EPS = 1e-6  # LayerNorm of the whole backbone
-linear_init = nn.initializers.truncated_normal(0.02)
+linear_init = nn.initializers.normal(0.02)  # published: cut off at 2, a hundred deviations
 conv_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
