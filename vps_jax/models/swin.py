@@ -142,6 +142,14 @@ class BlockPair(nn.Module):
         return x, None
 
 
+def scan_pairs(*, pairs: int, remat: bool, **block) -> nn.Module:
+    """A stage's blocks as one scanned `BlockPair(**block)`: call it with a map and the rates `[pairs, 2]` or None."""
+    # one pair makes no loop that could shield the recomputation from common-subexpression elimination
+    body = nn.remat(BlockPair, prevent_cse=pairs == 1) if remat else BlockPair
+    split = {"params": True, "drop_path": True}
+    return nn.scan(body, variable_axes={"params": 0}, split_rngs=split, length=pairs)(**block)
+
+
 class PatchMerging(nn.Module):
     """Halve a map: the four neighbours side by side, normalised, to twice the channels."""
 
@@ -186,19 +194,8 @@ class Swin(nn.Module):
             if i:
                 x = PatchMerging(self.dtype, name=f"downsample_{i - 1}")(x)
             drop = rates[i].reshape(-1, 2) if train and self.drop_path_rate else None
-            x, _ = self.stage(i, train)(x, drop)
+            pairs = {"pairs": self.size.depths[i] // 2, "remat": self.remat}
+            blocks = {"num_heads": self.size.heads[i], "window": self.size.window, "train": train, "dtype": self.dtype}
+            x, _ = scan_pairs(**pairs, **blocks, name=f"stages_{i}")(x, drop)
             maps.append(layers.LayerNorm(dtype=self.dtype, name=f"norm_{i}")(x))
         return tuple(maps)
-
-    def stage(self, i: int, train: bool):
-        """The scan over the block pairs of stage `i`."""
-        pairs = self.size.depths[i] // 2
-        # one pair makes no loop that could shield the recomputation from common-subexpression elimination
-        body = nn.remat(BlockPair, prevent_cse=pairs == 1) if self.remat else BlockPair
-        scanned = nn.scan(
-            body,
-            variable_axes={"params": 0},
-            split_rngs={"params": True, "drop_path": True},
-            length=pairs,
-        )
-        return scanned(self.size.heads[i], self.size.window, train, self.dtype, name=f"stages_{i}")

@@ -36,13 +36,9 @@ def axis_positions(length: int, *, normalize: bool) -> np.ndarray:
 def sine_2d(height: int, width: int, channels: int, *, normalize: bool = True):
     """Code of a grid: y in the first half of the channels, x in the second. float32 `[height, width, channels]`."""
     half = channels // 2
-    y, x = (
-        jnp.asarray(encode(axis_positions(n, normalize=normalize), half), jnp.float32) for n in (height, width)
-    )
+    y, x = (jnp.asarray(encode(axis_positions(n, normalize=normalize), half), jnp.float32) for n in (height, width))
     shape = (height, width, half)
-    return jnp.concatenate(
-        [jnp.broadcast_to(y[:, None], shape), jnp.broadcast_to(x[None], shape)], axis=-1
-    )
+    return jnp.concatenate([jnp.broadcast_to(y[:, None], shape), jnp.broadcast_to(x[None], shape)], axis=-1)
 
 
 def sine_3d(frames: int, height: int, width: int, channels: int):

@@ -46,6 +46,7 @@ def shift_regions(height: int, width: int, window: int, shift: int) -> np.ndarra
     Tokens of one window that carry different numbers were not neighbours before the roll. Regions are the products of
     three slices per axis: up to the last window, up to the last `shift` pixels, and the rest.
     """
+
     def slices(length):
         at = np.arange(length)
         return (at >= length - window).astype(np.int32) + (at >= length - shift)

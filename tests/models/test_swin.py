@@ -1,0 +1,148 @@
+"""Swin: window attention against a token-by-token twin, the scan against its unrolled blocks, published sizes."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vps_jax.models import swin
+
+
+def random_like(tree, seed=0):
+    """Random values for every parameter, so that zeros and ones of the initialisation hide nothing."""
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(lambda a: jnp.asarray(rng.normal(size=a.shape) * 0.3, jnp.float32), tree)
+
+
+def slow_window_attention(x, params, heads, window, shift):
+    """One image `[h, w, c]`, query by query: pad, roll, look at the tokens of one's own window."""
+    h, w, c = x.shape
+    d = c // heads
+    padded = np.zeros((-(-h // window) * window, -(-w // window) * window, c))
+    padded[:h, :w] = x
+    rolled = np.roll(padded, (-shift, -shift), (0, 1))
+    size = rolled.shape[:2]
+    kernel, bias = np.asarray(params["qkv"]["kernel"], np.float64), np.asarray(params["qkv_bias"], np.float64)
+    q, k, v = np.split(rolled @ kernel + bias, 3, axis=-1)
+    table = np.asarray(params["relative_position_bias_table"], np.float64)
+
+    def region(y, length):
+        return (y >= length - window) + (y >= length - shift) if shift else 0
+
+    out = np.zeros_like(rolled)
+    for y in range(size[0]):
+        for x_ in range(size[1]):
+            top, left = y // window * window, x_ // window * window
+            cells = [(top + i, left + j) for i in range(window) for j in range(window)]
+            for m in range(heads):
+                part = slice(m * d, (m + 1) * d)
+                logits = []
+                for i, j in cells:
+                    row = (y - i + window - 1) * (2 * window - 1) + (x_ - j + window - 1)
+                    same = region(i, size[0]) == region(y, size[0]) and region(j, size[1]) == region(x_, size[1])
+                    score = q[y, x_, part] @ k[i, j, part] / np.sqrt(d) + table[row, m]
+                    logits.append(score + (0 if same else -100))
+                weights = np.exp(np.array(logits) - max(logits))
+                weights /= weights.sum()
+                out[y, x_, part] = sum(a * v[i, j, part] for a, (i, j) in zip(weights, cells, strict=True))
+    back = np.roll(out, (shift, shift), (0, 1))[:h, :w]
+    return back @ np.asarray(params["proj"]["kernel"], np.float64) + np.asarray(params["proj"]["bias"], np.float64)
+
+
+@pytest.mark.parametrize(("size", "shift"), [((6, 6), 0), ((5, 7), 1), ((2, 3), 1)])
+def test_window_attention_equals_the_slow_twin(size, shift):
+    attention = swin.WindowAttention(num_heads=2, window=3, shift=shift)
+    x = np.random.default_rng(1).normal(size=(2, *size, 8)).astype(np.float32)
+    params = random_like(jax.eval_shape(attention.init, jax.random.key(0), x))
+    found = jax.jit(attention.apply)(params, x)
+    for image, result in zip(x, found, strict=True):
+        np.testing.assert_allclose(result, slow_window_attention(image, params["params"], 2, 3, shift), atol=2e-5)
+
+
+def test_patch_merging_orders_neighbours_down_the_columns():
+    x = jnp.arange(12.0).reshape(1, 3, 4, 1) + 1  # odd height: a row of zeros is added
+    merging = swin.PatchMerging()
+    params = random_like(jax.eval_shape(merging.init, jax.random.key(0), x))["params"]
+    cell = np.array([3.0, 7.0, 4.0, 8.0])  # rows 0 and 1 of column 2, then of column 3
+    normal = (cell - cell.mean()) / np.sqrt(cell.var() + 1e-5)
+    expected = (normal * params["norm"]["scale"] + params["norm"]["bias"]) @ params["reduction"]["kernel"]
+    found = jax.jit(merging.apply)({"params": params}, x)
+    assert found.shape == (1, 2, 2, 2)
+    np.testing.assert_allclose(found[0, 0, 1], expected, rtol=1e-5)
+
+
+SIZE = swin.SwinSize(8, (2, 4, 2, 2), (1, 2, 2, 4), 2)
+
+
+def two_pairs(remat=True):
+    return swin.scan_pairs(pairs=2, remat=remat, num_heads=2, window=2, train=False)
+
+
+def test_scanned_blocks_are_applied_in_order():
+    """The second stage, of two pairs, block by block."""
+    pairs = two_pairs()
+    x = np.random.default_rng(2).normal(size=(1, 3, 4, 16)).astype(np.float32)
+    params = random_like(jax.eval_shape(lambda: pairs.init(jax.random.key(0), x, None)))
+
+    @jax.jit
+    def both(params, x):
+        scanned, _ = pairs.apply(params, x, None)
+        for number in range(4):
+            block = swin.Block(2, 2, shift=number % 2, train=False)
+            own = jax.tree.map(lambda a, n=number: a[n // 2], params["params"][f"block_{number % 2}"])
+            x = block.apply({"params": own}, x, None)
+        return scanned, x
+
+    scanned, unrolled = both(params, x)
+    assert jax.tree.leaves(params)[0].shape[0] == 2
+    np.testing.assert_allclose(scanned, unrolled, atol=1e-5)
+
+
+def test_maps_have_four_strides_and_the_stem_reads_patches():
+    model = swin.Swin(SIZE)
+    images = np.random.default_rng(3).normal(size=(2, 32, 64, 3)).astype(np.float32)
+    shapes = jax.eval_shape(lambda: model.init_with_output(jax.random.key(0), images))[0]
+    assert [m.shape for m in shapes] == [(2, 8, 16, 8), (2, 4, 8, 16), (2, 2, 4, 32), (2, 1, 2, 64)]
+
+
+def test_drop_path_spares_rate_zero_and_drops_both_branches():
+    x = np.random.default_rng(3).normal(size=(6, 4, 4, 8)).astype(np.float32)
+    block = swin.Block(2, 2, 0, train=True)
+    rngs = {"drop_path": jax.random.key(1)}
+    params = random_like(jax.eval_shape(lambda: block.init({"params": jax.random.key(0), **rngs}, x, 0.0)))
+    train = jax.jit(lambda rate: block.apply(params, x, rate, rngs=rngs))
+    kept = jax.jit(lambda: swin.Block(2, 2, 0, train=False).apply(params, x, None))()
+    np.testing.assert_allclose(train(0.0), kept, atol=1e-6)
+    np.testing.assert_allclose(train(0.999999), x, atol=1e-6)
+
+
+def test_rates_of_the_blocks_rise_linearly_from_zero(monkeypatch):
+    seen = []
+    monkeypatch.setattr(swin, "scan_pairs", lambda **_: lambda x, rates: (seen.append(rates), (x, None))[1])
+    model = swin.Swin(SIZE, drop_path_rate=0.9)
+    jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)), train=True))
+    np.testing.assert_allclose(np.concatenate(seen), np.arange(10).reshape(5, 2) * 0.1, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "count"), [("swin_tiny", 27_520_698), ("swin_large", 195_201_204), ("swin_micro", 2_279_326)]
+)
+def test_parameter_counts(name, count):
+    model = swin.Swin(swin.SIZES[name])
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
+    assert sum(a.size for a in jax.tree.leaves(shapes)) == count
+    assert {a.dtype for a in jax.tree.leaves(shapes)} == {jnp.dtype("float32")}
+
+
+def test_remat_keeps_only_the_input_of_each_pair():
+    x = jax.ShapeDtypeStruct((1, 16, 16, 16), jnp.float32)
+    params = jax.eval_shape(lambda x: two_pairs().init(jax.random.key(0), x, None), x)
+
+    def kept(remat):
+        blocks = two_pairs(remat)
+        saved = jax.eval_shape(lambda p, x: jax.vjp(lambda p, x: blocks.apply(p, x, None)[0], p, x)[1], params, x)
+        sizes = [a.size for a in jax.tree.leaves(saved)]
+        return sum(sizes) - sum(a.size for a in jax.tree.leaves(params))
+
+    assert kept(remat=True) <= 2.1 * x.size  # and the index tables
+    assert kept(remat=False) >= 20 * x.size
