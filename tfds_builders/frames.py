@@ -58,12 +58,14 @@ class FrameBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """Base of the builders. A builder says where the files of a split lie and what its label values mean.
 
     Attributes:
+      VOID: label values of pixels that nobody labelled.
       LABEL_CODE: name of the label coding, kept in the metadata (`vps_jax.data.records` knows them).
       skip_bad: leave unreadable frames out and report them, instead of stopping at the first.
       track: wraps the iteration over frames, for a progress bar; called with (iterable, total).
     """
 
     VERSION = tfds.core.Version("1.0.0")
+    VOID: tuple[int, ...] = (0,)
     LABEL_CODE = ""
     skip_bad: bool = False
     track: Callable[[Iterable, int], Iterable] = staticmethod(lambda items, total: items)
@@ -165,6 +167,7 @@ class VideoTable:
     """Rows of the video table and the counts of the report, filled frame by frame."""
 
     def __init__(self, builder: FrameBuilder):
+        self.void = list(builder.VOID)
         self.instances, self.known = builder.instance_values(), builder.known_values()
         self.rows: list[dict] = []
         self.bad: list[str] = []
@@ -198,7 +201,7 @@ class VideoTable:
             "sizes": dict(self.sizes.most_common()),
             "images_without_mask": sum(v.unlabelled for v in videos),
             "videos_without_frames": sorted({v.name for v in videos} - {row["id"] for row in self.rows}),
-            "unlabelled_share": float(self.counts[0] / labelled) if labelled else None,
+            "unlabelled_share": float(self.counts[self.void].sum() / labelled) if labelled else None,
             "unknown_values": {
                 str(value): {"pixels": int(self.counts[value]), "first_seen": place}
                 for value, place in sorted(self.unknown.items())

@@ -55,3 +55,21 @@ def test_short_videos_repeat_frames():
 
 def test_without_instances_any_frame_is_a_reference():
     assert {draw([False] * 6, 1, 0.0, s) for s in range(200)} == {(i,) for i in range(6)}
+
+
+def follow(can_start, length=3, window=7.5, seed=0):
+    return clips.choose_following_frames(can_start, length, window=window, rng=np.random.default_rng(seed))
+
+
+def test_vos_reference_comes_first_and_the_rest_from_its_window():
+    can_start = [i == 10 for i in range(80)]
+    draws = [follow(can_start, seed=s) for s in range(2000)]
+    assert all(d[0] == 10 and len(set(d)) == 3 and list(d) == sorted(d) for d in draws)
+    # round(7.5 * 3) = 22: ref + 1 .. ref + 21 (spec: tarvis 7.6, DAVIS)
+    assert {f for d in draws for f in d[1:]} == set(range(11, 32))
+
+
+def test_vos_references_have_room_behind_them_where_possible():
+    assert {follow([True] * 5, seed=s)[0] for s in range(200)} == {0, 1, 2}
+    assert {follow([False, False, False, True, True], seed=s)[0] for s in range(50)} == {3, 4}
+    assert {follow([False, True], 4, seed=s) for s in range(5)} == {(1, 1, 1, 1)}

@@ -51,6 +51,13 @@ def test_instances_beyond_the_table_become_pixels_of_their_class():
     assert ids.tolist() == [[[1, 1, 1, 2, 2, 3 + 60, 3 + 60, 3 + 72]]]
 
 
+def test_only_chosen_values_become_instances():
+    only = np.zeros(65536, bool)
+    only[6101] = True
+    ids, classes = records.make_ids(np.array([[[6100, 6100, 6101, 1]]], np.uint16), "vipseg", 1, only=only)
+    assert classes.tolist() == [60] and ids.tolist() == [[[2 + 60, 2 + 60, 1, 2 + 0]]]
+
+
 def test_a_clip_without_labels_is_void():
     ids, classes = records.make_ids(np.zeros((1, 2, 2), np.uint16), "vipseg", N)
     assert not ids.any() and (classes == -1).all()

@@ -14,6 +14,7 @@ class Vspw(frames.FrameBuilder):
     """
 
     MANUAL_DOWNLOAD_INSTRUCTIONS = "The manual folder is VSPW or VSPW_480p as downloaded."
+    VOID = (0, 255)
     LABEL_CODE = "vspw"
 
     def find_videos(self, root: pathlib.Path) -> dict[str, list[frames.Video]]:
