@@ -41,7 +41,7 @@ class Attention(layers.MultiHeadAttention):
 
     @nn.compact
     def __call__(self, query, key, value, attend=None):
-        """`query [b, q, c]`, `key`, `value [b, s, c]`, `attend` bool `[b, q, s]` or None, to `[b, q, c]`."""
+        """`query [b, q, c]`, `key`, `value [b, s, c]`, `attend [b, q, s]` bool or counts or None, to `[b, q, c]`."""
         q, k, v = self.project(query, key, value)  # [b, q or s, m, c/m]
         if attend is None:
             attend = jnp.ones((1, 1, k.shape[1]), bool)
@@ -101,10 +101,10 @@ class LevelRound(nn.Module):
         """One round; see `MaskedDecoder`. Returns the last queries and those after each layer `[3, b, q, c]`."""
         after = []
         for i in range(LEVELS):
-            bits = attention_bits(self.mask_embeds(x), level_features[i]) if attend is None else attend[i]
-            self.sow("intermediates", f"attend_{i}", bits)
+            own = attention_bits(self.mask_embeds(x), level_features[i])
+            self.sow("intermediates", f"attend_{i}", own)
             layer = DecoderLayer(self.num_heads, self.ffn_dim, self.dtype, name=f"level_{i}")
-            x = layer(x, embed, memories[i], positions[i], bits)
+            x = layer(x, embed, memories[i], positions[i], own if attend is None else attend[i])
             after.append(x)
         return x, jnp.stack(after)
 

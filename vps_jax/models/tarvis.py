@@ -11,9 +11,10 @@ from flax import linen as nn
 
 from vps_jax.models import mask_decoder
 from vps_jax.models.layers import LayerNorm
+from vps_jax.models.object_encoder import ObjectEncoder
 from vps_jax.models.queries import QueryBank, QuerySet, SemanticGroups
 from vps_jax.ops import position
-from vps_jax.types import QueryOutputs
+from vps_jax.types import QueryOutputs, UserError
 
 PIXEL_MEAN = (123.675, 116.28, 103.53)  # RGB, for values 0..255
 PIXEL_STD = (58.395, 57.12, 57.375)
@@ -115,22 +116,27 @@ class TarViS(nn.Module):
             self.decoder_layers, self.num_heads, self.decoder_ffn_dim, self.remat, self.dtype
         )
         self.heads = Heads(self.hidden_dim, self.vos)
+        if self.vos:
+            self.object_encoder = ObjectEncoder(self.hidden_dim, self.num_heads, self.decoder_ffn_dim, dtype=self.dtype)
 
-    def __call__(self, images, *, task: str, group: str | None = None, train: bool = False, attend=None):
+    def __call__(self, images, *, task: str, group: str | None = None, train: bool = False, exemplars=None):
         """Predict from every set of queries: the initial ones and those after each decoder layer.
 
         Args:
           images: uint8 or float `[b, t, h, w, 3]`, RGB 0..255, sides multiples of 64.
-          task: `panoptic`, `instance` or `semantic`.
+          task: `panoptic`, `instance`, `semantic` or `vos`.
           group: semantic group; the first one when left out.
-          train: turns drop path on (needs the rng `drop_path`).
-          attend: attention masks to use in place of one's own; see `MaskedDecoder`.
+          train: turns drop path on (needs the rng `drop_path`) and makes fewer queries per object for `vos`.
+          exemplars: the objects of `vos`; see `ObjectEncoder`.
 
         Returns:
           `types.QueryOutputs` with `d = 1 + decoder_layers`.
+
+        Raises:
+          UserError: no such task or group, or `vos` on a model without object encoder.
         """
-        features = self.backbone_features(images, train=train)
-        return self._predict(self.neck(features), self._query_set(task, group, images.shape[0]), attend)
+        maps = self.neck(self.backbone_features(images, train=train))
+        return self.decode(maps, task=task, group=group, exemplars=exemplars, train=train)
 
     def backbone_features(self, images, *, train: bool = False):
         """Per-frame maps `[b, t, h_i, w_i, c_i]` at strides 4, 8, 16, 32."""
@@ -138,24 +144,32 @@ class TarViS(nn.Module):
         frames = normalize(images).reshape(b * t, *images.shape[2:])
         return tuple(x.reshape(b, t, *x.shape[1:]) for x in self.backbone(frames, train=train))
 
-    def decode_features(self, features, *, task: str, group: str | None = None):
+    def decode_features(self, features, *, task: str, group: str | None = None, exemplars=None):
         """The last prediction set only (`d = 1`) from the maps of `backbone_features`."""
-        query_set = self._query_set(task, group, features[0].shape[0])
-        return self._predict(self.neck(features), query_set, None, last=True)
+        return self.decode(self.neck(features), task=task, group=group, exemplars=exemplars, last=True)
 
-    def _query_set(self, task: str, group: str | None, batch: int) -> QuerySet:
-        return self.queries.task_set(task, group or self.semantic_groups[0][0], batch)
+    def neck_maps(self, features):
+        """The neck's levels of strides 32, 16, 8 and mask features of stride 4, from `backbone_features`."""
+        return self.neck(features)
 
-    def _predict(self, maps, query_set: QuerySet, attend, *, last: bool = False) -> QueryOutputs:
-        """`maps` are the neck's: levels of strides 32, 16, 8 and the mask features, `[b, t, h, w, c]`."""
+    def decode(self, maps, *, task, group=None, exemplars=None, attend=None, train=False, last=False) -> QueryOutputs:
+        """Predict from the maps of the neck.
+
+        Args:
+          maps: levels of strides 32, 16, 8 and the mask features, each `[b, t, h, w, c]`.
+          task, group, exemplars, train: see `__call__`.
+          attend: attention masks to use in place of one's own; see `MaskedDecoder`.
+          last: keep the last prediction set only.
+        """
         levels, mask_features = maps
+        query_set = self.query_set(maps, task, group, exemplars, train)
         if self.is_initializing():
             self.heads(query_set.content)
         heads, variables = self.heads.unbind()  # pure, for use inside the decoder's scan
 
         def mask_embeds(x):
             parts = heads.apply(variables, x, query_set.groups, method="mask_embeds")
-            return jnp.concatenate(list(parts.values()), axis=1)
+            return jnp.concatenate([parts[name] for name, _ in query_set.groups], axis=1)
 
         memories, positions = zip(*(self._memory(i, level) for i, level in enumerate(levels)), strict=True)
         x = self.decoder(
@@ -168,6 +182,18 @@ class TarViS(nn.Module):
             class_logits=self.heads.class_logits(x, query_set.groups),
             queries=x,
         )
+
+    def query_set(self, maps, task: str, group: str | None = None, exemplars=None, train: bool = False) -> QuerySet:
+        """Initial queries of a task; for `vos` made from the exemplars."""
+        batch, _, h, w, _ = maps[1].shape
+        if self.vos and self.is_initializing():
+            shown = {"masks": jnp.zeros((batch, 1, 1, 4 * h, 4 * w), bool), "frames": jnp.zeros((batch, 1), jnp.int32)}
+            self.object_encoder(maps, shown)
+        if task != "vos":
+            return self.queries.task_set(task, group or self.semantic_groups[0][0], batch)
+        if not self.vos or exemplars is None:
+            raise UserError("task 'vos' needs exemplars and a model with an object encoder; set config.model.vos=True")
+        return self.queries.object_set(*self.object_encoder(maps, exemplars, train=train))
 
     def _memory(self, i: int, level):
         """Tokens with level embedding and their positions: `[b, t h w, c]` and `[1, t h w, c]`."""

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 
 
 def open_empty_rows(attend):
-    """A row that may look nowhere may look everywhere (spec: tarvis 5). bool `[..., s]` to the same."""
-    return attend | ~attend.any(axis=-1, keepdims=True)
+    """A row that may look nowhere may look everywhere (spec: tarvis 5). `[..., s]` bool or counts to the same."""
+    return jnp.where((attend > 0).any(axis=-1, keepdims=True), attend, jnp.ones_like(attend))
 
 
 def masked_attention(query, key, value, attend, *, chunk: int = 4096):
@@ -22,7 +22,7 @@ def masked_attention(query, key, value, attend, *, chunk: int = 4096):
     Args:
       query: `[b, q, m, c]`, already scaled.
       key, value: `[b, s, m, c]`.
-      attend: bool `[b, q, s]`, True where a query may look.
+      attend: bool `[b, q, s]`, True where a query may look; or float, how many times the key counts for the query.
       chunk: keys per step; with at most that many keys the plain form is used.
 
     Returns:
@@ -35,9 +35,11 @@ def masked_attention(query, key, value, attend, *, chunk: int = 4096):
 
 
 def _scores(query, key, attend):
-    """float32 `[b, m, q, s]`, -inf where blocked."""
+    """float32 `[b, m, q, s]`, -inf where blocked; a key that counts n times scores log n more."""
     scores = jnp.einsum("bqmc,bsmc->bmqs", query, key, preferred_element_type=jnp.float32)
-    return jnp.where(attend[:, None], scores, -jnp.inf)
+    if attend.dtype != bool:
+        scores += jnp.log(jnp.maximum(attend, 1e-30))[:, None]
+    return jnp.where(attend[:, None] > 0, scores, -jnp.inf)
 
 
 def _plain(query, key, value, attend):
