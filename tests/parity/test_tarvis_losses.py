@@ -16,7 +16,7 @@ import pytest
 from vps_jax.losses import matching, semantic, set_loss
 from vps_jax.losses.masks import Objects
 from vps_jax.ops import sampling
-from vps_jax.tasks import instance, panoptic, queries
+from vps_jax.tasks import instance, panoptic, queries, vos
 from vps_jax.types import IGNORE, QueryOutputs
 
 pytestmark = pytest.mark.parity
@@ -241,3 +241,76 @@ def test_semantic_of_the_instance_task(inputs, load):
         if not suffix:
             found |= {"loss_reg": norm, "grad_bgsem": grad}
     compare(found, manifest, stored)
+
+
+def test_nearest_labels_of_the_instance_task(inputs, load):
+    """What we do instead of the published truncation (spec: tarvis 9.5): small instances on top, nearest pixel."""
+    _, stored = load("tarvis_f_loss_semantic_instance_task")
+    sets, _, _, frames = inputs["pred_bgsem"].shape[:4]
+    points = inputs["points_sem"].reshape(sets, BATCH, frames, -1, 2)
+    for b in range(BATCH):
+        masks, classes = inputs[f"gt_instance_masks_item{b}"], inputs[f"gt_instance_classes_item{b}"]
+        painted = np.zeros(masks.shape[1:], np.int32)
+        for i in np.argsort(-masks.sum(axis=(1, 2, 3)), kind="stable"):
+            painted[masks[i]] = classes[i]
+        for d in range(sets):
+            found = sampling.nearest(jnp.asarray(painted), jnp.asarray(points[d, b]))
+            expected = stored["point_labels_nearest"].reshape(sets, BATCH, frames, -1)[d, b]
+            np.testing.assert_array_equal(found, expected)
+
+
+def test_vos(inputs, load):
+    manifest, stored = load("tarvis_f_loss_vos")
+    pred = inputs["pred_vos"]
+    sets, _, maps, frames = pred.shape[:4]
+    groups = {"background_vos": pred[:, :, :1], "vos": pred[:, :, 1:]}
+    features, embeds = unit_queries(groups)
+    every = objects_of(inputs)
+    shown = every.overlaps[:, :, : maps - 1]
+    # the last column is the background: none of the objects shown
+    overlaps = jnp.concatenate([shown, ~jnp.any(shown, axis=2, keepdims=True)], axis=2)
+    valid = every.valid[:, : maps - 1]
+    objects = Objects(every.ids, jnp.zeros_like(valid, jnp.int32), valid, overlaps)
+    points = {"vos": jnp.asarray(inputs["points_vos"].reshape(sets, BATCH, maps, frames, -1, 2))}
+
+    def run(features):
+        outputs = QueryOutputs(features, embeds, None, None)
+        terms = vos.set_terms(outputs, objects, None, {"group": BATCH}, points, queries=1)
+        return sum(jnp.sum(term) for term in terms.values()), terms
+
+    (_, terms), grad = jax.jit(jax.value_and_grad(run, has_aux=True))(features)
+    of_logits = split_channels(grad, groups)
+    found = {"loss_ce": terms["mask"] / 5, "loss_dice": terms["dice"] / 5, "loss_total": sum(terms.values())}
+    found["grad_vos"] = np.concatenate([of_logits["background_vos"], of_logits["vos"]], axis=2)
+    compare(found, manifest, stored)
+
+
+@pytest.mark.parametrize("kind", ["binary", "multiclass", "multiclass_plain"])
+def test_point_sampler(kind, load):
+    """Equal points as sets, by falling uncertainty; `multiclass` has the ignore map in channel 0."""
+    _, stored = load("tarvis_f_point_sampler")
+    logits = jnp.asarray(np.moveaxis(stored[f"{kind}_logits"], 1, -1))  # [n, h, w, k]
+    first, second = (jnp.asarray(stored[f"{kind}_uniform_{name}"]) for name in ("first", "second"))
+    values = sampling.bilinear(logits, first)
+    if kind == "binary":
+        uncertainty = sampling.binary_uncertainty(values[..., 0])
+    else:
+        uncertainty = sampling.class_uncertainty(values[..., 1 if kind == "multiclass" else 0 :])
+    if kind == "multiclass":
+        uncertainty = jnp.where(values[..., 0] != 0, semantic.NEVER, uncertainty)
+    found = np.asarray(sampling.most_uncertain(uncertainty, first, second))
+    for points, expected in zip(found, stored[f"{kind}_points"], strict=True):
+        assert set(map(tuple, points.tolist())) == set(map(tuple, expected.tolist()))
+
+
+def test_semantic_points_avoid_what_is_ignored(load):
+    """The loss's own choice, on the stored sampler case that has an ignore map."""
+    _, stored = load("tarvis_f_point_sampler")
+    logits = jnp.asarray(np.moveaxis(stored["multiclass_logits"], 1, -1))
+    first, second = (jnp.asarray(stored[f"multiclass_uniform_{name}"]) for name in ("first", "second"))
+    base = jnp.concatenate([second, first], axis=1)
+    points = semantic.uncertain_points(
+        logits[..., 1:], logits[..., 0] > 0, base, jnp.zeros((len(base), 2)), second.shape[1] * 4
+    )
+    for found, expected in zip(np.asarray(points), stored["multiclass_points"], strict=True):
+        assert set(map(tuple, found.tolist())) == set(map(tuple, expected.tolist()))

@@ -21,6 +21,8 @@ class Objects(NamedTuple):
       valid: bool `[b, n]`; rows that hold an object, anywhere in the table.
       overlaps: bool `[b, v, n]` or None. For masks that overlap: pixels of id `j` belong to every row with
         `overlaps[:, j]`. None: id `1 + i` belongs to row `i` alone.
+
+    Row -1 is the background: id 0, or the last column of `overlaps`.
     """
 
     ids: jax.Array
@@ -68,6 +70,27 @@ def labels_at(objects: Objects, rows, points):
     around, weight = sampling.corner_ids(ids, points)  # [4, b, r, t, p]
     rows = rows[:, :, None, None]
     return sum(jnp.where(objects.covers(i, rows), w, 0) for i, w in zip(around, weight, strict=True))
+
+
+def row_losses(logits, rows, objects: Objects, num_points: int, *, random=None, points=None):
+    """Cross entropy and dice of every row, means over its frames; each (row, frame) is a map with points of its own.
+
+    Args:
+      logits: `[b, r, t, h4, w4]`.
+      rows: int32 `[b, r]`, row of the table of objects that each should show.
+      num_points: points per map.
+      random: base `[b, m, 2]` and shifts `[b, r, t, 2]` of `sampling.Draw`, to choose points from; or
+      points: `[b, r, t, p, 2]`.
+
+    Returns:
+      `[2, b, r]`.
+    """
+    if points is None:
+        points = uncertain_points(jax.lax.stop_gradient(logits), *random, num_points)
+    values = sampling.bilinear(logits[..., None], points)[..., 0]  # [b, r, t, p]
+    labels = labels_at(objects, rows, points)
+    per_map = jnp.stack([jnp.mean(binary_cross_entropy(values, labels), axis=-1), dice(values, labels)])
+    return jnp.mean(per_map, axis=-1)
 
 
 class _Chunks(NamedTuple):
@@ -166,11 +189,7 @@ _sum_chunks.defvjp(_sum_chunks_forward, _sum_chunks_backward)
 def _chunk_sums(num_points, features, embeds, fixed: _Chunks, i):
     """`[2, b]`: cross entropy and dice of chunk `i`, embeds `[b, r, c]`."""
     logits = jnp.moveaxis(mask_ops.mask_logits(features, embeds), -1, 1)  # [b, r, t, h4, w4]
-    if fixed.points is None:
-        points = uncertain_points(jax.lax.stop_gradient(logits), fixed.base, fixed.shifts[i], num_points)
-    else:
-        points = fixed.points[i]
-    values = sampling.bilinear(logits[..., None], points)[..., 0]  # [b, r, t, p]
-    labels = labels_at(fixed.objects, fixed.rows[i], points)
-    per_map = jnp.stack([jnp.mean(binary_cross_entropy(values, labels), axis=-1), dice(values, labels)])
-    return jnp.sum(jnp.where(fixed.matched[i], jnp.mean(per_map, axis=-1), 0), axis=-1)
+    random = None if fixed.points is not None else (fixed.base, fixed.shifts[i])
+    points = fixed.points[i] if random is None else None
+    per_row = row_losses(logits, fixed.rows[i], fixed.objects, num_points, random=random, points=points)
+    return jnp.sum(jnp.where(fixed.matched[i], per_row, 0), axis=-1)

@@ -99,6 +99,36 @@ def mask_terms(
     return per_object(ce, objects.valid, group), per_object(dice, objects.valid, group)
 
 
+def object_terms(
+    features, object_logits, embeds, objects: Objects, *, num_points, group, base=None, shifts=None, points=None
+):
+    """Cross entropy and dice of objects that need no matching, and of the background (spec: tarvis 6.5), `[d]` each.
+
+    Means over all maps of the group; an empty row has none.
+
+    Args:
+      features: `[b, t, h4, w4, c]`.
+      object_logits: `(features, embeds of a set) -> [b, 1 + n, t, h4, w4]`, the background first.
+      embeds: pytree of `[d, b, q, c]`.
+      base, shifts: `[b, m, 2]` and `[d, b, 1 + n, t, 2]`, see `sampling.Draw`.
+      points: `[d, b, 1 + n, t, p, 2]` to use instead of choosing.
+    """
+    batch, n = objects.valid.shape
+    rows = jnp.broadcast_to(jnp.arange(-1, n, dtype=jnp.int32), (batch, 1 + n))
+    there = jnp.pad(objects.valid, ((0, 0), (1, 0)), constant_values=True)
+
+    @jax.checkpoint
+    def one_set(features, embeds, shifts, points):
+        logits = object_logits(features, embeds)
+        random = None if shifts is None else (base, shifts)
+        per_row = masks.row_losses(logits, rows, objects, num_points, random=random, points=points)
+        return jnp.sum(jnp.where(there, per_row, 0), axis=-1)
+
+    _, sums = jax.lax.scan(lambda _, x: (None, one_set(features, *x)), None, (embeds, shifts, points))  # [d, 2, b]
+    count = jnp.broadcast_to(jnp.sum(there, axis=1, dtype=jnp.float32), sums[:, 0].shape)
+    return group_mean(sums[:, 0], count, group), group_mean(sums[:, 1], count, group)
+
+
 def semantic_terms(
     features,
     branch: Semantic,

@@ -1,0 +1,124 @@
+"""Video object segmentation: objects given by a mask or a point, followed through the clip (spec: tarvis 4.4, 6.5).
+
+Settings (`config.tasks.vos`):
+  mask_points: points of each (mask, frame), the background being one mask.
+  mask_weight, dice_weight: 5, 5.
+  group: clips over which the means are taken; 1 as published.
+
+Every object has its row of the clip's table, in the order in which the model got the exemplars: first those given by a
+mask, then those given by a point.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from vps_jax.losses import set_loss
+from vps_jax.losses.masks import Objects
+from vps_jax.ops import sampling
+from vps_jax.ops.masks import ids_present, inmost_point, look_up, mask_logits
+from vps_jax.tasks.queries import total
+from vps_jax.tasks.settings import complete
+from vps_jax.types import IGNORE, Clip, ClipPrediction, QueryOutputs, Targets
+
+DEFAULTS = {"mask_points": 12544, "mask_weight": 5.0, "dice_weight": 5.0, "group": 1}
+QUERIES_IN_TRAINING, QUERIES = 4, 8  # of an object given by a mask; one given by a point has one query
+
+
+def make_targets(clip: Clip, settings) -> Targets:
+    """Targets of a batch of clips: the objects of the table without their classes, no semantic map."""
+    complete(settings, DEFAULTS, "vos")
+    rows = clip.instance_classes.shape[1]
+    kept = jnp.pad(jnp.where(clip.instance_classes < 0, 0, jnp.arange(1, rows + 1)), ((0, 0), (1, 0)))
+    ids = look_up(clip.ids, kept, 0)
+    classes = jnp.where(ids_present(ids, rows), 0, -1)
+    return Targets(ids, classes, jnp.full_like(ids, IGNORE))
+
+
+def exemplars(clip: Clip, settings, point_objects: int = 0):
+    """What the model is shown in training: every object as it is in the first frame, the reference (spec: tarvis 7.6).
+
+    Args:
+      clip: batch of clips.
+      point_objects: how many objects, the last ones of the table, are given by a point instead of a mask: the pixel
+        farthest from the object's edge, the one closest to its centroid among equals.
+
+    Returns:
+      mapping `frames` int32 `[b, 1]`, `masks` bool `[b, n - p, 1, h, w]`, and with point objects `points` `[b, p, 2]`
+      (y, x in 0..1) and `point_frames` int32 `[b, p]`.
+    """
+    ids = make_targets(clip, settings).instance_ids[:, 0]
+    rows = jnp.arange(1, clip.instance_classes.shape[1] + 1)
+    masks = ids[:, None] == rows[:, None, None]  # [b, n, h, w]
+    batch, n = masks.shape[:2]
+    shown = {"frames": jnp.zeros((batch, 1), jnp.int32), "masks": masks[:, : n - point_objects, None]}
+    if point_objects:
+        flat = masks[:, n - point_objects :].reshape(-1, *masks.shape[2:])
+        shown["points"] = jax.lax.map(inmost_point, flat).reshape(batch, point_objects, 2)
+        shown["point_frames"] = jnp.zeros((batch, point_objects), jnp.int32)
+    return shown
+
+
+def loss(outputs: QueryOutputs, targets: Targets, key, settings, mesh=None, points=None):
+    """Loss summed over all prediction sets; groups `background_vos` and `vos`, `points` with key `vos`.
+
+    The arguments are those of `tasks.panoptic.loss`, the outputs those of a model in training.
+    """
+    del mesh  # nothing to match
+    objects = Objects(targets.instance_ids, targets.instance_classes, targets.instance_classes >= 0)
+    return total(set_terms(outputs, objects, key, settings, points))
+
+
+def set_terms(outputs, objects: Objects, key, settings, points=None, *, queries: int = QUERIES_IN_TRAINING):
+    """The weighted terms `mask` and `dice` of every prediction set, `[d]` each; `queries` of an object with a mask."""
+    s = complete(settings, DEFAULTS, "vos")
+    features = outputs.mask_features.astype(jnp.float32)
+    embeds = {name: outputs.mask_embeds[name].astype(jnp.float32) for name in ("background_vos", "vos")}
+    (batch, n), frames, sets = objects.valid.shape, features.shape[1], embeds["vos"].shape[0]
+    if points is None:
+        base, shifts = sampling.draw(key, batch, sets, s["mask_points"], ((1 + n, frames),))
+        random = {"base": base, "shifts": shifts[0]}
+    else:
+        random = {"points": points["vos"]}
+
+    def logits(features, embeds):
+        return object_logits(features, embeds["background_vos"], embeds["vos"], n, queries)
+
+    mask, dice = set_loss.object_terms(
+        features, logits, embeds, objects, num_points=s["mask_points"], group=s["group"], **random
+    )
+    return {"mask": s["mask_weight"] * mask, "dice": s["dice_weight"] * dice}
+
+
+def object_logits(features, background, objects, num_objects: int, queries: int):
+    """Background, then objects: the largest logit of the queries of each.
+
+    Args:
+      features: `[b, t, h4, w4, c]`.
+      background: `[b, g, c]`.
+      objects: `[b, q, c]`: `queries` for every object with a mask, then one for every object with a point.
+      num_objects: of both kinds.
+
+    Returns:
+      `[b, 1 + num_objects, t, h4, w4]`.
+    """
+    surplus = objects.shape[1] - num_objects  # every object with a mask has `queries` - 1 more than one
+    with_mask = surplus // (queries - 1) if queries > 1 else num_objects
+    every = mask_logits(features, objects)  # [b, t, h4, w4, q]
+    cut = with_mask * queries
+    best = jnp.max(every[..., :cut].reshape(*every.shape[:-1], with_mask, queries), axis=-1)
+    first = jnp.max(mask_logits(features, background), axis=-1, keepdims=True)
+    return jnp.moveaxis(jnp.concatenate([first, best, every[..., cut:]], axis=-1), -1, 1)
+
+
+def decode(outputs: QueryOutputs, settings, *, point_objects: int = 0) -> ClipPrediction:
+    """Logits of the last prediction set of a model that is not in training, with a leading `b`.
+
+    Returns:
+      `instance_masks`: objects `[b, n, t, h4, w4]`; `semantic`: background `[b, 1, t, h4, w4]`; no classes.
+    """
+    complete(settings, DEFAULTS, "vos")
+    last = {name: outputs.mask_embeds[name][-1].astype(jnp.float32) for name in ("background_vos", "vos")}
+    n = (last["vos"].shape[1] - point_objects) // QUERIES + point_objects
+    features = outputs.mask_features.astype(jnp.float32)
+    logits = object_logits(features, last["background_vos"], last["vos"], n, QUERIES)
+    return ClipPrediction(instance_masks=logits[:, 1:], instance_classes=None, semantic=logits[:, :1])
