@@ -25,6 +25,12 @@ def test_outputs_have_the_shapes_of_the_contract():
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(variables))
 
 
+def test_initialisation_may_be_asked_with_any_size():
+    _, at_96 = shapes_of(CONFIG)
+    _, at_64 = shapes_of(CONFIG, jnp.zeros((1, 1, 64, 64, 3), jnp.uint8), task="semantic")
+    assert at_96 == at_64
+
+
 def test_bf16_computes_in_bf16_and_scores_in_float32():
     outputs, variables = shapes_of(CONFIG | {"dtype": "bfloat16"})
     assert outputs.mask_features.dtype == jnp.bfloat16

@@ -74,7 +74,8 @@ def test_published_sizes(size, shape, count):
 def test_plain_vit_large_takes_any_multiple_of_32():
     model = mask2former.from_config({"name": "mask2former", "size": "vit_large_384"})
     images = jnp.zeros((1, 1, 64, 96, 3), jnp.uint8)
-    outputs, variables = jax.eval_shape(lambda: model.init_with_output(jax.random.key(0), images))
+    variables = jax.eval_shape(lambda: model.init(jax.random.key(0), images))
+    outputs = jax.eval_shape(model.apply, variables, images)
     backbone = variables["params"]["backbone"]
     assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(backbone)) == 326_973_632
     assert outputs.mask_features.shape == (1, 1, 16, 24, 1024)

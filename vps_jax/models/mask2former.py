@@ -148,26 +148,29 @@ class Mask2Former(nn.Module):
         Raises:
           UserError: another task or label set, more than one frame, or an image size that the backbone cannot take.
         """
-        self.check(images, task, group)
+        if self.is_initializing():  # variables belong to the model's own size, whatever size they are asked with
+            images = jnp.zeros((*images.shape[:2], *self.backbone.image_size, 3))
+        else:
+            self.check(task, group)
         return self.decode(self.backbone_features(images, train=train), attend=attend)
 
-    def check(self, images, task: str, group: str | None) -> None:
+    def check(self, task: str, group: str | None) -> None:
         name = self.semantic_groups[0][0]
-        if task != TASK and not self.is_initializing():  # the parameters are the same whatever the task
+        if task != TASK:
             raise UserError(f"task {task!r}: this Mask2Former does {TASK!r} only; choose a TarViS config for others")
         if group not in (None, name):
             raise UserError(f"label set {group!r} is not in the model; expected {name!r}")
-        if images.shape[1] != 1:
-            raise UserError(f"clip of {images.shape[1]} frames: this model takes frames one by one; set clip length 1")
 
     def backbone_features(self, images, *, train: bool = False):
         """Maps `[b, 1, h_i, w_i, c]` at strides 4, 8, 16, 32 of images `[b, 1, h, w, 3]`."""
+        if images.shape[1] != 1:
+            raise UserError(f"clip of {images.shape[1]} frames: this model takes frames one by one; set clip_frames 1")
         maps = self.backbone(self.normalize(images[:, 0]), train=train)
         return tuple(m[:, None] for m in maps)
 
     def decode_features(self, features, *, task: str = TASK, group: str | None = None):
         """The last prediction set only (`d = 1`) from the maps of `backbone_features`."""
-        self.check(features[0], task, group)
+        self.check(task, group)
         return self.decode(features, last=True)
 
     def semantic_scores(self, frames):
