@@ -4,6 +4,7 @@ import json
 
 import av
 import cv2
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -44,7 +45,7 @@ class ScriptedModel:
 @pytest.fixture
 def scripted(monkeypatch):
     model = ScriptedModel()
-    monkeypatch.setattr(module, "make_clip_model", lambda *_: model)
+    monkeypatch.setattr(module, "make_runner", lambda *_: model)
     return model
 
 
@@ -163,6 +164,63 @@ def test_a_damaged_frame_leaves_nothing_half_written(tmp_path, scripted):
     assert len(json.loads((tmp_path / "out" / "pred.json").read_text())["annotations"]) == 1
 
 
+def test_a_semantic_task_lets_all_classes_compete(tmp_path, scripted):
+    original = scripted.__call__
+    prediction_of = lambda first, images: ClipPrediction(None, None, original(first, images).semantic)  # noqa: E731
+    prediction_of.reset = scripted.reset
+    (video,) = video_io.open_videos(write_folder(tmp_path / "v", 5))
+    settings = Settings.from_config({**SETTINGS, "task": "semantic"})
+    frames = list(predict_video(video, prediction_of, settings))
+    assert len(frames) == 5
+    assert set(np.unique(frames[0].categories)) == {PERSON} and set(np.unique(frames[0].track_ids)) == {PERSON + 1}
+
+
+class Groups:
+    semantic_groups = (("VIPSEG", 124), ("VIPSEG_VIS", 58))
+
+
+@pytest.mark.parametrize(
+    ("group", "message"),
+    [("COCO", "the model has VIPSEG, VIPSEG_VIS"), ("VIPSEG_VIS", "has 58 classes; expected the 124")],
+)
+def test_a_group_that_does_not_fit_the_classes_is_refused(tmp_path, group, message):
+    with pytest.raises(UserError, match=message):
+        predict([write_folder(tmp_path / "v", 1)], Groups(), {}, {"semantic_group": group}, tmp_path / "out")
+    assert not (tmp_path / "out" / "pred.json").exists()
+
+
+class LabelModel:
+    """An image model that sees red as a person and everything else as wall."""
+
+    def apply(self, variables, frames, *, method):
+        assert method == "semantic_scores"
+        n, h, w, c = frames.shape
+        red = frames[..., 0].astype(jnp.float32).reshape(n, h // 4, 4, w // 4, 4).mean((2, 4)) / 255
+        scores = jnp.zeros((n, h // 4, w // 4, 124)).at[..., WALL].set(0.5)
+        return scores.at[..., PERSON].set(red)
+
+
+IMAGE_SETTINGS = {
+    "task": "mask_classification", "short_side_px": 64, "max_side_px": 200, "window_px": 64, "stride_px": 40,
+}  # fmt: skip
+
+
+def test_an_image_model_labels_frame_by_frame(tmp_path):
+    folder = write_folder(tmp_path / "v", 3)
+    report = predict([folder], LabelModel(), {}, IMAGE_SETTINGS, tmp_path / "out", progress=False)
+    assert report == (1, 3, {"windows 3x64x64": 1})
+    frames = list(writers.read_video(tmp_path / "out", "v", thing_ids=taxonomy.class_table("vipseg").thing_ids))
+    for i, frame in enumerate(frames):
+        assert frame.categories[16, 4 * i + 12] == PERSON and frame.categories[48, 4 * i + 12] == WALL
+        assert np.array_equal(frame.track_ids > 0, frame.categories == PERSON)
+    assert (tmp_path / "out" / "overlay" / "v.mp4").exists()
+    predict([folder], LabelModel(), {}, IMAGE_SETTINGS, tmp_path / "vspw", overlay=False, progress=False, layout="vspw")
+    image = cv2.imread(str(tmp_path / "vspw" / "v" / "00000000.png"), cv2.IMREAD_UNCHANGED)
+    assert np.array_equal(image, frames[0].categories)
+    with pytest.raises(UserError, match="layout 'coco'"):
+        predict([folder], LabelModel(), {}, IMAGE_SETTINGS, tmp_path / "x", layout="coco")
+
+
 def test_frames_of_two_sizes_are_refused(tmp_path, scripted):
     folder = write_folder(tmp_path / "v", 3)
     cv2.imwrite(str(folder / "00000099.png"), np.zeros((32, 96, 3), np.uint8))
@@ -172,7 +230,7 @@ def test_frames_of_two_sizes_are_refused(tmp_path, scripted):
 
 
 def test_an_unwritable_output_is_refused_before_the_model_is_made(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "make_clip_model", lambda *_: pytest.fail("the model was made"))
+    monkeypatch.setattr(module, "make_runner", lambda *_: pytest.fail("the model was made"))
     (tmp_path / "out").write_text("")
     with pytest.raises(UserError, match="cannot be written"):
         run(write_folder(tmp_path / "v", 1), tmp_path / "out")
@@ -181,4 +239,6 @@ def test_an_unwritable_output_is_refused_before_the_model_is_made(tmp_path, monk
 def test_an_unknown_setting_is_named():
     with pytest.raises(UserError, match="infer.clip_length: no such setting"):
         Settings.from_config({"clip_length": 3})
+    with pytest.raises(UserError, match="infer.task='vis'"):
+        Settings.from_config({"task": "vis"})
     assert Settings.from_config({"clip_frames": 3}) == Settings(clip_frames=3)

@@ -106,6 +106,14 @@ def test_a_converted_root_follows_its_json(tmp_path):
     assert [frame.stem for frame in video.frames()] == ["00000003", "00000001"]
 
 
+def test_a_vspw_root(tmp_path):
+    write_jpegs(tmp_path / "data" / "7_a" / "origin", ["00000001", "00000002"])
+    (tmp_path / "test.txt").write_text("7_a\n")
+    (video,) = video_io.open_videos(tmp_path, split="test")
+    assert (video.video_id, video.num_frames, video.fps) == ("7_a", 2, 15.0)
+    assert len(list(video.frames())) == 2
+
+
 def refused(path, *words, split=None):
     """The one line that is said about a path when it is opened or decoded."""
     with pytest.raises(UserError) as caught:

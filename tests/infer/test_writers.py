@@ -136,3 +136,15 @@ def test_reading_names_what_is_missing(tmp_path):
     (tmp_path / "pan_pred" / "v" / "00000001.png").unlink()
     with pytest.raises(UserError, match="00000001.png"):
         next(writers.read_video(tmp_path, "v", thing_ids=THINGS))
+
+
+def test_vspw_results_are_class_maps(tmp_path):
+    writer = writers.VspwWriter(tmp_path / "out")
+    with writer.video("7_a") as result:
+        result.write(small_frame("00000003"))
+    with pytest.raises(RuntimeError), writer.video("broken") as result:
+        result.write(small_frame("00000003"))
+        raise RuntimeError
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["7_a"]
+    image = cv2.imread(str(tmp_path / "out" / "7_a" / "00000003.png"), cv2.IMREAD_UNCHANGED)
+    assert image.dtype == np.uint8 and image.tolist() == small_frame().categories.tolist()

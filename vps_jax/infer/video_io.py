@@ -1,4 +1,4 @@
-"""Videos in and out: files, folders of frames, a VIPSeg root with a split; frames are decoded one at a time."""
+"""Videos in and out: files, folders of frames, a VIPSeg or VSPW root; frames are decoded one at a time."""
 
 import fractions
 import json
@@ -41,12 +41,12 @@ class Video(NamedTuple):
 
 
 def open_videos(path: str | pathlib.Path, *, split: str | None = None) -> list[Video]:
-    """Whatever the user points at: a video file, a folder of frames, or a VIPSeg root.
+    """Whatever the user points at: a video file, a folder of frames, or the root of a data set.
 
     Args:
       path: `.mp4`, `.avi`, `.webm`, `.mkv` or `.mov`; a folder of `.jpg` or `.png`; a VIPSeg root, raw (`imgs/`) or
-        converted (`images/`).
-      split: `train`, `val` or `test`, for a VIPSeg root (default `val`).
+        converted (`images/`); a VSPW root (`data/<video>/origin/`).
+      split: `train`, `val` or `test`, for a root (default `val`).
 
     Raises:
       UserError: nothing there, not a video, no frames, a damaged frame, an unknown split.
@@ -58,8 +58,10 @@ def open_videos(path: str | pathlib.Path, *, split: str | None = None) -> list[V
         return [open_video_file(path)]
     if image_folder(path) is not None:
         return open_vipseg(path, split=split or "val")
+    if (path / "data").is_dir():
+        return open_vspw(path, split=split or "val")
     if split is not None:
-        raise UserError(f"{path}: split {split!r} needs a VIPSeg root with imgs/ or images/, leave the split out")
+        raise UserError(f"{path}: split {split!r} needs a root with imgs/, images/ or data/, leave the split out")
     return [open_frame_folder(path)]
 
 
@@ -193,18 +195,33 @@ def open_vipseg(root: pathlib.Path, *, split: str) -> list[Video]:
     """
     images = image_folder(root)
     listing = root / f"panoptic_gt_VIPSeg_{split}.json"
-    names = root / f"{split}.txt"
     if images.name == "images" and listing.is_file():
         videos = json.loads(listing.read_text())["videos"]
         chosen = {video["video_id"]: [pathlib.Path(i["file_name"]).stem for i in video["images"]] for video in videos}
-    elif names.is_file():
-        chosen = {line: None for line in names.read_text().split()}
     else:
-        raise UserError(f"{root}: split {split!r} has no {names.name} and no {listing.name}; choose another split")
-    return [_lazy_folder(images / video_id, stems) for video_id, stems in chosen.items()]
+        chosen = dict.fromkeys(_split_list(root, split))
+    return [_lazy_folder(images / video_id, video_id, stems=stems) for video_id, stems in chosen.items()]
 
 
-def _lazy_folder(folder: pathlib.Path, stems: list[str] | None) -> Video:
+def open_vspw(root: pathlib.Path, *, split: str) -> list[Video]:
+    """Videos of a split of VSPW in the order of its list (spec: data_and_metrics 2).
+
+    Raises:
+      UserError: as `open_vipseg`.
+    """
+    return [_lazy_folder(root / "data" / name / "origin", name, fps=15.0) for name in _split_list(root, split)]
+
+
+def _split_list(root: pathlib.Path, split: str) -> list[str]:
+    path = root / f"{split}.txt"
+    if not path.is_file():
+        raise UserError(f"{root}: split {split!r} has no {path.name}; choose another split")
+    return path.read_text().split()
+
+
+def _lazy_folder(
+    folder: pathlib.Path, video_id: str, *, stems: list[str] | None = None, fps: float = DEFAULT_FPS
+) -> Video:
     """A video of a data set; its files are checked when its decoding starts, not all data sets' at once."""
     if not folder.is_dir():
         raise UserError(f"{folder}: video folder is missing; expected the frames of a listed video, restore it")
@@ -213,7 +230,7 @@ def _lazy_folder(folder: pathlib.Path, stems: list[str] | None) -> Video:
     def frames() -> Iterator[Frame]:
         yield from open_frame_folder(folder, stems=stems).frames()
 
-    return Video(folder.name, count, DEFAULT_FPS, frames)
+    return Video(video_id, count, fps, frames)
 
 
 class VideoWriter:

@@ -1,10 +1,12 @@
-"""VIPSeg result folders: `pan_pred/<video>/<stem>.png` and `pred.json` (spec: data_and_metrics 4.1, tarvis 8.6)."""
+"""Result folders of VIPSeg (spec: data_and_metrics 4.1, tarvis 8.6) and of VSPW."""
 
+import contextlib
 import json
 import os
 import pathlib
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -82,6 +84,12 @@ def color_id(color: Sequence[int]) -> int:
     return color[0] + 256 * color[1] + 65536 * color[2]
 
 
+class VideoResult(NamedTuple):
+    """An open video of a result folder: `write(frame)` takes its frames in order."""
+
+    write: Callable[[PanopticFrame], None]
+
+
 class VipsegWriter:
     """Writes one run's result folder, frame by frame.
 
@@ -98,64 +106,77 @@ class VipsegWriter:
         """
         self.folder = pathlib.Path(folder)
         self._categories = categories
-        self._place = self.folder / "pan_pred"
-        try:
-            self._place.mkdir(parents=True, exist_ok=True)
-            probe = self._place / f".probe-{os.getpid()}"
-            probe.write_bytes(b"")
-            probe.unlink()
-        except OSError as error:
-            reason = error.strerror or error
-            raise UserError(f"{folder}: cannot be written ({reason}); choose another output folder") from error
+        _make_writable(self.folder / "pan_pred")
         self._records = _read_records(self.folder)
 
-    def video(self, video_id: str) -> "VideoResult":
-        """A context manager that takes the frames of one video in order."""
-        return VideoResult(self, video_id)
+    @contextlib.contextmanager
+    def video(self, video_id: str) -> Iterator[VideoResult]:
+        """The place of one video's frames."""
+        colors = SegmentColors(self._categories)
+        annotations = []
 
-    def partial_folder(self, video_id: str) -> pathlib.Path:
-        return self._place / f".{video_id}.partial"
+        with _video_folder(self.folder / "pan_pred", video_id) as folder:
 
-    def commit(self, video_id: str, annotations: list[dict]) -> None:
-        """Put a whole video in its place and list it."""
-        final, old = self._place / video_id, self._place / f".{video_id}.old"
+            def write(frame: PanopticFrame) -> None:
+                image, segments = encode_frame(frame, colors)
+                _write_png(folder / f"{frame.stem}.png", image[..., ::-1])
+                annotations.append({"file_name": f"{frame.stem}.jpg", "segments_info": segments})
+
+            yield VideoResult(write)
+        self._records[video_id] = {"video_id": video_id, "annotations": annotations}
+        write_json(self.folder / "pred.json", {"annotations": list(self._records.values())})
+
+
+class VspwWriter:
+    """Writes VSPW's result layout, 8-bit class maps `<video>/<stem>.png` (spec: data_and_metrics 4.3)."""
+
+    def __init__(self, folder: pathlib.Path):
+        """Makes the folder and checks that it can be written.
+
+        Raises:
+          UserError: it cannot.
+        """
+        self.folder = pathlib.Path(folder)
+        _make_writable(self.folder)
+
+    @contextlib.contextmanager
+    def video(self, video_id: str) -> Iterator[VideoResult]:
+        """The place of one video's frames."""
+        with _video_folder(self.folder, video_id) as folder:
+            yield VideoResult(lambda frame: _write_png(folder / f"{frame.stem}.png", frame.categories))
+
+
+def _make_writable(folder: pathlib.Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".probe-{os.getpid()}"
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(f"{folder}: cannot be written ({reason}); choose another output folder") from error
+
+
+@contextlib.contextmanager
+def _video_folder(place: pathlib.Path, video_id: str) -> Iterator[pathlib.Path]:
+    """A hidden folder that takes the place of `place / video_id` when the block ends well, and is removed if not."""
+    partial, final, old = (place / name for name in (f".{video_id}.partial", video_id, f".{video_id}.old"))
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    try:
+        yield partial
         if final.exists():
             shutil.rmtree(old, ignore_errors=True)
             final.rename(old)
-        self.partial_folder(video_id).rename(final)
-        self._records[video_id] = {"video_id": video_id, "annotations": annotations}
-        write_json(self.folder / "pred.json", {"annotations": list(self._records.values())})
+        partial.rename(final)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
 
 
-class VideoResult:
-    """The frames of one video on their way into a result folder."""
-
-    def __init__(self, writer: VipsegWriter, video_id: str):
-        self._writer = writer
-        self._video_id = video_id
-        self._folder = writer.partial_folder(video_id)
-        self._colors = SegmentColors(writer._categories)
-        self._annotations: list[dict] = []
-
-    def __enter__(self) -> "VideoResult":
-        shutil.rmtree(self._folder, ignore_errors=True)
-        self._folder.mkdir()
-        return self
-
-    def write(self, frame: PanopticFrame) -> None:
-        """Write one frame's PNG and remember its segments."""
-        image, segments = encode_frame(frame, self._colors)
-        path = self._folder / f"{frame.stem}.png"
-        if not cv2.imwrite(str(path), image[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 3]):
-            raise UserError(f"{path}: cannot be written; expected room on the disk, free some")
-        self._annotations.append({"file_name": f"{frame.stem}.jpg", "segments_info": segments})
-
-    def __exit__(self, kind, error, trace) -> None:
-        if kind is None:
-            self._writer.commit(self._video_id, self._annotations)
-        else:
-            shutil.rmtree(self._folder, ignore_errors=True)
+def _write_png(path: pathlib.Path, image: np.ndarray) -> None:
+    if not cv2.imwrite(str(path), image, [cv2.IMWRITE_PNG_COMPRESSION, 3]):
+        raise UserError(f"{path}: cannot be written; expected room on the disk, free some")
 
 
 def read_video(folder: pathlib.Path, video_id: str, *, thing_ids: Sequence[int]) -> Iterator[PanopticFrame]:
