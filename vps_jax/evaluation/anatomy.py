@@ -10,7 +10,7 @@ the predicted segments (crowd and void truth take no part):
 - `merged`: most of it lies in a segment that holds most of another truth segment too and is of the class of one: when
   it is the home of one, the others of its class are merged; when of none, all are.
 - `boundary`: one segment of its class is there, but too large or too small to be its home.
-- `missed`: none of these.
+- `missed`: none of these; it may lie in the home of a segment of another class.
 
 `extra` are predicted segments that belong to no truth segment. Mending works on the counts: a cell is the set of pixels
 of one frame with one truth id and one predicted id, and mending gives cells another predicted id, or a segment another
@@ -20,7 +20,6 @@ class. Costs overlap, so their sum is not the distance to 100.
 from typing import NamedTuple
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from vps_jax.evaluation import counts as counting
 from vps_jax.evaluation.quirks import OFFICIAL, Quirks
@@ -102,8 +101,10 @@ def _cause(g: int, cells: np.ndarray, same: np.ndarray, home: np.ndarray, found:
         return "split", largest
     if 2 * cells[g, 0] > cells[g].sum():
         return "void", largest
+    if len(inside):
+        return "boundary", largest
     if not found.covers[g].any():
-        return ("boundary", largest) if len(inside) else ("missed", NONE)
+        return "missed", NONE
     p = int(found.covers[g].argmax())
     held = found.covers[:, p]
     if home[:, p].any():
@@ -133,6 +134,8 @@ def owners(frames: list[Frame], diagnoses: list[Diagnosis]) -> np.ndarray:
 
     One to one, and the most pixels in frames where the truth segment is found.
     """
+    from scipy.optimize import linear_sum_assignment  # half a second of import that no other score pays
+
     weight = np.zeros(frames[0].cells.shape, np.int64)
     for frame, diagnosis in zip(frames, diagnoses, strict=True):
         found = np.flatnonzero(diagnosis.cause == "found")
@@ -218,7 +221,7 @@ class _Mending:
             p = main[g]
             strangers = (found.host != g) & (self.frame.class_ >= 0)
             self.labels[g, strangers] = p
-            spilled = ~found.covers[:, p]
+            spilled = (main != NONE) | (found.cause == "")  # what is missed or merged is not mended here
             spilled[[0, g]] = False
             self.labels[spilled, p] = np.where(main[spilled] != NONE, main[spilled], 0)
 
@@ -271,11 +274,14 @@ class ErrorAnatomy:
             state.merge(other.states[cause])
 
     def compute(self) -> dict:
-        """`vpq` as it is and `costs`: cause -> points of VPQ that mending it alone wins, for all, things, stuff."""
+        """`vpq` as it is and `costs`: cause -> points of VPQ that mending it alone wins, for all, things, stuff.
+
+        A cost is None where no class is left to score, before or after.
+        """
         scores = {cause: state.compute()["vpq"] for cause, state in self.states.items()}
         now = scores.pop("")
         costs = {
-            cause: {part: None if now[part] is None else mended[part] - now[part] for part in now}
-            for cause, mended in scores.items()
+            cause: {part: None if None in (now[part], then[part]) else then[part] - now[part] for part in now}
+            for cause, then in scores.items()
         }
         return {"vpq": now, "costs": costs}

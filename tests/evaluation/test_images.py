@@ -1,0 +1,36 @@
+import cv2
+import numpy as np
+import pytest
+
+from vps_jax.evaluation.images import read_png
+from vps_jax.types import UserError
+
+
+def test_pixels_come_as_written_in_the_order_blue_green_red(tmp_path):
+    pixels = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
+    cv2.imwrite(str(tmp_path / "a.png"), pixels)
+    np.testing.assert_array_equal(read_png(tmp_path / "a.png", kind="RGB"), pixels)
+    cv2.imwrite(str(tmp_path / "b.png"), pixels[..., 0])
+    np.testing.assert_array_equal(read_png(tmp_path / "b.png", kind="grey"), pixels[..., 0])
+
+
+def test_a_folder_or_a_missing_file_is_named(tmp_path):
+    for path in (tmp_path, tmp_path / "nosuch.png"):
+        with pytest.raises(UserError, match=f"{path}: .*8-bit RGB PNG"):
+            read_png(path, kind="RGB")
+
+
+def test_another_kind_is_named(tmp_path):
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((2, 2, 3), np.uint8))
+    with pytest.raises(UserError, match="8-bit RGB PNG; expected an 8-bit grey PNG"):
+        read_png(tmp_path / "a.png", kind="grey")
+
+
+def test_damaged_data_with_a_good_head_and_tail_is_refused(tmp_path):
+    path = tmp_path / "a.png"
+    cv2.imwrite(str(path), np.random.default_rng(0).integers(0, 255, (40, 40, 3), np.uint8))
+    data = bytearray(path.read_bytes())
+    data[33:41] = bytes(8)  # the head of the pixel data
+    path.write_bytes(data)
+    with pytest.raises(UserError, match="broken"):
+        read_png(path, kind="RGB")
