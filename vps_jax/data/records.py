@@ -97,8 +97,12 @@ def read_frame(records: Records, video: Video, index: int) -> tuple[np.ndarray, 
         raise ValueError(f"{records.folder} {video.name}/{video.stems[index]}: the stored JPEG cannot be decoded")
     if not record["label"]:
         return image, np.zeros(image.shape[:2], np.uint16)
-    labels = np.frombuffer(zlib.decompress(record["label"]), "<u2").reshape(record["height"], record["width"])
-    return image, labels
+    return image, decode_label(record["label"], (record["height"], record["width"]))
+
+
+def decode_label(data: bytes, size: tuple[int, int]) -> np.ndarray:
+    """Label values uint16 `[h, w]`."""
+    return np.frombuffer(zlib.decompress(data), "<u2").reshape(size)
 
 
 def decode_image(data: bytes) -> np.ndarray | None:

@@ -116,8 +116,10 @@ class Samples:
             read = {f: records.read_frame(opened, video, f) for f in set(frames)}
             images, labels = (np.stack([read[f][i] for f in frames]) for i in range(2))
             images, labels, wanted = self.augmented(bucket, images, labels, rng)
-            shown = np.unique(labels[:1] if bucket.objects else labels)
-            if not source["needs_instances"] or wanted[shown].sum() >= max(1, bucket.objects):
+            if not source["needs_instances"]:
+                break
+            shown = np.bincount((labels[:1] if bucket.objects else labels).ravel(), minlength=65536) > 0
+            if np.count_nonzero(shown & wanted) >= max(1, bucket.objects):
                 break
         images, labels = transforms.pad(images, labels, bucket.shape, value=RECIPES[source["recipe"]].pad_value)
         rows = bucket.objects or self.data["max_instances"]

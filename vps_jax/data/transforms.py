@@ -72,8 +72,8 @@ def crop_corner(
     Returns:
       `(top, left)`.
     """
-    seen = instances.sum(axis=0, dtype=np.int32)  # [t, h, w] -> [h, w]
-    height, width = seen.shape
+    height, width = instances.shape[1:]
+    seen = instances.sum(axis=0, dtype=np.uint8)  # [t, h, w] -> [h, w]
     total = int(seen.sum())
     if not total:
         return int(rng.integers(0, height - size[0] + 1)), int(rng.integers(0, width - size[1] + 1))
@@ -170,7 +170,7 @@ def augment(
         images, labels = images[:, :, ::-1], labels[:, :, ::-1]
     if settings["crop"] is not None:
         size = crop_size(images.shape[1:3], settings["crop"])
-        top, left = crop_corner(instances[labels], size, rng, whole=settings["crop_rule"] == "preserving")
+        top, left = crop_corner(np.take(instances, labels), size, rng, whole=settings["crop_rule"] == "preserving")
         window = np.s_[:, top : top + size[0], left : left + size[1]]
         images, labels = images[window], labels[window]
     if settings["color"] is not None:
@@ -203,7 +203,7 @@ def augment_vos(
         images, labels = images[:, :, ::-1], labels[:, :, ::-1]
     if settings["crop"] is not None:
         size = crop_size(images.shape[1:3], settings["crop"])
-        top, left = crop_corner(instances[labels[:1]], size, rng, whole=settings["crop_rule"] == "preserving")
+        top, left = crop_corner(np.take(instances, labels[:1]), size, rng, whole=settings["crop_rule"] == "preserving")
         window = np.s_[:, top : top + size[0], left : left + size[1]]
         images, labels = images[window], labels[window]
     return np.ascontiguousarray(images), np.ascontiguousarray(labels)
