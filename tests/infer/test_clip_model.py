@@ -36,6 +36,8 @@ def test_frames_are_padded_right_and_bottom_with_grey():
 class MeanModel:
     """Stands for a network: features are block means; instance scores depend on all frames through the clip's mean."""
 
+    neck_passes = 0  # counted when traced
+
     def apply(self, variables, x, *, method, **kwargs):
         return getattr(self, method)(variables["params"], x, **kwargs)
 
@@ -43,6 +45,14 @@ class MeanModel:
         b, t, h, w, c = images.shape
         x = images.astype(jnp.float32).reshape(b, t, h // 4, 4, w // 4, 4, c).mean((3, 5))
         return (x * params["gain"], x[:, :, ::2, ::2])
+
+    def neck_maps(self, params, features):
+        self.neck_passes += 1
+        return features
+
+    def decode(self, params, maps, *, task, group, last):
+        assert last
+        return self.decode_features(params, maps, task=task, group=group)
 
     def decode_features(self, params, features, *, task, group):
         fine, coarse = features
@@ -117,3 +127,15 @@ def test_task_and_group_reach_the_model():
     found = model(0, images)
     assert found.instance_masks is None and found.instance_classes is None
     np.testing.assert_allclose(found.semantic, 2 * expected(images)[1], rtol=2e-5)
+
+
+def test_several_query_sets_share_backbone_and_neck():
+    network, images = MeanModel(), clips(4)
+    variables = {"params": {"gain": jnp.float32(1)}}
+    model = ClipModel(network, variables, task="panoptic", group="A", chunk=4, also=[("semantic", "B")])
+    both = model.predict_sets(0, images)
+    assert network.neck_passes == 1 and sum(model.programs.values()) == 2
+    for found, (task, group) in zip(both, [("panoptic", "A"), ("semantic", "B")], strict=True):
+        alone = ClipModel(network, variables, task=task, group=group, chunk=4)(0, images)
+        np.testing.assert_allclose(found.semantic, alone.semantic, rtol=1e-6)
+        assert (found.instance_masks is None) == (task == "semantic")

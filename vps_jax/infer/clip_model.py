@@ -44,9 +44,15 @@ def preprocess(image: np.ndarray, sizes: Geometry) -> np.ndarray:
 
 
 class Programs:
-    """The compiled functions of a model for one query set. `counts` says how often each was compiled, by shape."""
+    """The compiled functions of a model. `counts` says how often each was compiled, by shape.
 
-    def __init__(self, model, task: str, group: str | None, chunk: int):
+    Attributes:
+      backbone: (variables, images `[1, t, h, w, 3]`) -> maps `[1, t, h_i, w_i, c_i]`.
+      split: those maps -> a list of the same per frame.
+      decode: (variables, that list) -> one `ClipPrediction` per query set.
+    """
+
+    def __init__(self, model, sets: tuple[tuple[str, str | None], ...], chunk: int):
         self.counts: collections.Counter[str] = collections.Counter()
 
         def backbone(variables, images):
@@ -56,11 +62,7 @@ class Programs:
         def decode(variables, frames):
             features = tuple(jnp.concatenate(maps, axis=1) for maps in zip(*frames, strict=True))
             self._count("decoder", (len(frames), *(4 * side for side in features[0].shape[2:4])))
-            outputs = model.apply(variables, features, task=task, group=group, method="decode_features")
-            # mask logits are cut at 0 and compared with one another: no TF32 on the way there
-            with jax.default_matmul_precision("highest"):
-                scores = decode_queries(outputs, background=task == "instance")
-            return jax.tree.map(lambda x: x[0], scores)  # the only clip of the batch
+            return tuple(map(_scores, _outputs(model, variables, features, sets), (task for task, _ in sets)))
 
         self.backbone = jax.jit(backbone)
         self.decode = jax.jit(decode)
@@ -70,6 +72,22 @@ class Programs:
         self.counts[f"{what} {'x'.join(map(str, shape))}"] += 1
 
 
+def _outputs(model, variables, features, sets):
+    """The last prediction set for every query set; several of them share one pass through the neck."""
+    if len(sets) == 1:
+        ((task, group),) = sets
+        return [model.apply(variables, features, task=task, group=group, method="decode_features")]
+    maps = model.apply(variables, features, method="neck_maps")
+    return [model.apply(variables, maps, task=task, group=group, last=True, method="decode") for task, group in sets]
+
+
+def _scores(outputs, task: str) -> ClipPrediction:
+    """Scores of the only clip of the batch. Masks are cut at 0 and compared with one another: no TF32 on the way."""
+    with jax.default_matmul_precision("highest"):
+        scores = decode_queries(outputs, background=task == "instance")
+    return jax.tree.map(lambda x: x[0], scores)
+
+
 # evaluations during training ask for the same model again and again: compile once
 _programs = functools.lru_cache(maxsize=8)(Programs)
 
@@ -77,18 +95,29 @@ _programs = functools.lru_cache(maxsize=8)(Programs)
 class ClipModel:
     """Raw scores of the clips of one video after another."""
 
-    def __init__(self, model, variables: Mapping, *, task: str = "panoptic", group: str | None = None, chunk: int = 6):
-        """Compiled programs are shared by all instances with an equal model, task, group and chunk.
+    def __init__(
+        self,
+        model,
+        variables: Mapping,
+        *,
+        task: str = "panoptic",
+        group: str | None = None,
+        chunk: int = 6,
+        also: Sequence[tuple[str, str | None]] = (),
+    ):
+        """Compiled programs are shared by all instances with an equal model, query sets and chunk.
 
         Args:
-          model: flax module with the methods `backbone_features` and `decode_features`.
+          model: flax module with the methods `backbone_features` and `decode_features`, and for `also` `neck_maps` and
+            `decode`.
           variables: its parameters.
           task, group: query set; see the model.
           chunk: frames per run of the backbone.
+          also: more query sets, (task, group) each, that share backbone and neck; see `predict_sets`.
         """
         self._variables = jax.device_put(variables)
         self._chunk = chunk
-        self._run = _programs(model, task, group, chunk)
+        self._run = _programs(model, ((task, group), *also), chunk)
         self._features: dict[int, tuple] = {}  # frame index -> maps [1, 1, h_i, w_i, c_i]
 
     @property
@@ -110,6 +139,10 @@ class ClipModel:
         Returns:
           `ClipPrediction` on the device.
         """
+        return self.predict_sets(first, images)[0]
+
+    def predict_sets(self, first: int, images: Sequence[np.ndarray]) -> tuple[ClipPrediction, ...]:
+        """Scores of the clip for every query set, `also` after the first."""
         indices = range(first, first + len(images))
         self._features = {i: maps for i, maps in self._features.items() if i in indices}
         missing = [i for i in indices if i not in self._features]

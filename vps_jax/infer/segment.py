@@ -1,6 +1,7 @@
 """One video through one model: frames in, panoptic frames out, nothing written and bounded memory."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import NamedTuple
 
 import numpy as np
 
@@ -57,7 +58,8 @@ def predict_video(
     """
     if settings.task == IMAGE_TASK:
         return label_frames(video, runner, settings)
-    return fuse_frames(video, stitched_clips(video, runner, settings), settings)
+    runner.reset()
+    return fuse_frames(stitched_clips(video, lambda first, clip: (runner(first, clip),), settings), settings)
 
 
 def label_frames(video: video_io.Video, model: SlidingModel, settings: Settings) -> Iterator[PanopticFrame]:
@@ -73,21 +75,34 @@ def class_tracks(categories: np.ndarray, settings: Settings) -> np.ndarray:
     return np.where(is_thing[categories], categories.astype(np.int32) + 1, 0)
 
 
+class StitchedClip(NamedTuple):
+    """What became final with one clip.
+
+    Attributes:
+      sizes: of the video.
+      stems: names of the finished frames.
+      sets: one `Stitched` per query set, with the same frames.
+    """
+
+    sizes: Geometry
+    stems: list[str]
+    sets: tuple[Stitched, ...]
+
+
 def stitched_clips(
-    video: video_io.Video, clip_model: Callable, settings: Settings, *, mirrored: bool = False
-) -> Iterator[tuple[Geometry, list[str], Stitched]]:
-    """Run a clip model over a video.
+    video: video_io.Video, predict_sets: Callable, settings: Settings, *, num_sets: int = 1, mirrored: bool = False
+) -> Iterator[StitchedClip]:
+    """Run a clip model over a video and join its clips.
 
     Args:
-      video, clip_model, settings: as in `predict_video`.
+      video: where the frames come from.
+      predict_sets: (first index, preprocessed frames) -> one `ClipPrediction` per query set.
+      settings: see `Settings`.
+      num_sets: number of query sets.
       mirrored: flip every frame horizontally first.
-
-    Yields:
-      sizes, names of the frames, and what became final with each clip.
     """
-    stitcher, sizes = Stitcher(settings.stitching()), None
-    stems: dict[int, str] = {}
-    clip_model.reset()
+    stitchers = [Stitcher(settings.stitching()) for _ in range(num_sets)]
+    sizes, stems = None, {}
 
     def prepared(frame: video_io.Frame) -> np.ndarray:
         nonlocal sizes
@@ -99,24 +114,31 @@ def stitched_clips(
         stems[len(stems)] = frame.stem
         return preprocess(frame.image[:, ::-1] if mirrored else frame.image, sizes)
 
-    frames = map(prepared, video.frames())
-    for first, clip in split_clips(frames, clip_frames=settings.clip_frames, overlap_frames=settings.overlap_frames):
-        stitched = stitcher.add(first, clip_model(first, clip))
-        yield sizes, [stems[frame.index] for frame in stitched.frames], stitched
+    def finished(sets: tuple[Stitched, ...]) -> StitchedClip:
+        return StitchedClip(sizes, [stems[frame.index] for frame in sets[0].frames], sets)
+
+    for first, clip in split_clips(
+        map(prepared, video.frames()), clip_frames=settings.clip_frames, overlap_frames=settings.overlap_frames
+    ):
+        predictions = predict_sets(first, clip)
+        yield finished(tuple(s.add(first, p) for s, p in zip(stitchers, predictions, strict=True)))
     if sizes is not None:
-        stitched = stitcher.finish()
-        yield sizes, [stems[frame.index] for frame in stitched.frames], stitched
+        yield finished(tuple(stitcher.finish() for stitcher in stitchers))
 
 
-def fuse_frames(video: video_io.Video, clips, settings: Settings) -> Iterator[PanopticFrame]:
-    """Panoptic frames from what `stitched_clips` yields; without tracks, every class competes (spec: tarvis 8.9)."""
+def fuse_frames(clips: Iterable[StitchedClip], settings: Settings) -> Iterator[PanopticFrame]:
+    """Panoptic frames from the first query set of `stitched_clips`.
+
+    A task without tracks lets every class compete (spec: tarvis 8.9).
+    """
     fuser, stems = None, {}
     things = settings.classes().thing_ids if settings.task == "panoptic" else ()
     try:
-        for sizes, names, stitched in clips:
+        for clip in clips:
             if fuser is None:
-                fuser = Fuser(sizes, thing_ids=things, min_score=settings.panoptic_score)
-            stems.update(zip((frame.index for frame in stitched.frames), names, strict=True))
+                fuser = Fuser(clip.sizes, thing_ids=things, min_score=settings.panoptic_score)
+            stitched = clip.sets[0]
+            stems.update(zip((frame.index for frame in stitched.frames), clip.stems, strict=True))
             for frame in fuser.add(stitched):
                 tracks = frame.track_ids if things else class_tracks(frame.categories, settings)
                 yield PanopticFrame(stems.pop(frame.index), frame.categories, tracks)
