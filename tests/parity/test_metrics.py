@@ -3,11 +3,14 @@
 import json
 import pathlib
 
+import cv2
 import numpy as np
 import pytest
 
 from vps_jax.evaluation import counts as counting
 from vps_jax.evaluation import miou, scores, vc
+from vps_jax.evaluation.runner import evaluate_folders
+from vps_jax.evaluation.vpq import window_lengths
 from vps_jax.taxonomy import ClassTable
 
 pytestmark = pytest.mark.parity
@@ -56,6 +59,8 @@ class GoldenCase:
         self.expected = expected["cases"][name]
         self.labels = lambda video, key: labels[f"{name}/{video}/{key}"]
         case = annotations["cases"][name]
+        self.truth_json = case["gt"] | {"categories": categories}
+        self.prediction_json = case["pred"]
         self.truth = [entry["annotations"] for entry in case["gt"]["annotations"]]
         predicted = {entry["video_id"]: entry["annotations"] for entry in case["pred"]["annotations"]}
         self.names = [entry["video_id"] for entry in case["gt"]["annotations"]]
@@ -80,6 +85,14 @@ class GoldenCase:
 def golden_case(request, golden_sets):
     prefix, name = request.param
     return GoldenCase(*golden_sets[prefix], name)
+
+
+def write_pngs(folder: pathlib.Path, ids: np.ndarray, stems: list[str]) -> None:
+    """Ids `[t, h, w]` as RGB PNGs, id = R + 256 G + 65536 B."""
+    folder.mkdir(parents=True)
+    for stem, frame in zip(stems, ids.astype(np.int64), strict=True):
+        bgr = np.stack([frame >> 16, frame >> 8 & 255, frame & 255], axis=-1).astype(np.uint8)
+        assert cv2.imwrite(str(folder / f"{stem}.png"), bgr)
 
 
 def assert_percent(actual, expected, what, tolerance=TOLERANCE):
@@ -114,8 +127,6 @@ def test_vpq(golden_case):
     "windows, key", [("leaderboard", "vpq_mean_k1246"), ("official-script", "vpq_mean_k12468_as_script")]
 )
 def test_vpq_mean_over_named_windows(golden_case, windows, key):
-    from vps_jax.evaluation.vpq import window_lengths
-
     result = golden_case.score("vpq", windows=window_lengths(windows))["vpq"]
     for part, value in golden_case.expected["vpq"][key].items():
         assert_percent(result["vpq"][part], None if value is None else value / 100, part)
@@ -142,6 +153,17 @@ def test_stq(golden_case):
     assert len(result["per_class"]) == expected["n_classes_in_mean"]
     for c, row in result["per_class"].items():
         assert_percent(row["iou"], expected["iou_per_class"][c], f"class {c}")
+
+
+def test_folders_in_the_official_layout_give_the_same(golden_case, tmp_path):
+    for i, (video, frames) in enumerate(zip(golden_case.names, golden_case.truth, strict=True)):
+        stems = [pathlib.Path(frame["file_name"]).stem for frame in frames]
+        write_pngs(tmp_path / "truth" / "panomasksRGB" / video, golden_case.labels(i, "gt"), stems)
+        write_pngs(tmp_path / "results" / "pan_pred" / video, golden_case.labels(i, "pred"), stems)
+    (tmp_path / "truth" / "panoptic_gt_VIPSeg_val.json").write_text(json.dumps(golden_case.truth_json))
+    (tmp_path / "results" / "pred.json").write_text(json.dumps(golden_case.prediction_json))
+    result = evaluate_folders(tmp_path / "truth", tmp_path / "results", metrics="vpq,stq")
+    assert {name: result[name] for name in ("vpq", "stq")} == golden_case.score("vpq", "stq")
 
 
 def test_miou_and_consistency_of_vspw(golden_case):
