@@ -1,15 +1,23 @@
 """Published checkpoints to our variables and back."""
 
+import functools
+import pathlib
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 import numpy as np
+from flax import traverse_util
 
 from vps_jax import models
 from vps_jax.convert import rules
+from vps_jax.convert.reader import check_finite, read_checkpoint
 from vps_jax.convert.rules import Table
+from vps_jax.convert.torch_writer import save_torch
 from vps_jax.types import UserError
+
+__all__ = ["convert_file", "expected", "read_checkpoint", "save_torch", "table", "to_arrays", "to_params"]
+SMALLEST = (64, 64)  # parameters do not depend on the image size
 
 
 def table(config: Mapping[str, Any]) -> Table:
@@ -18,37 +26,87 @@ def table(config: Mapping[str, Any]) -> Table:
     Raises:
       UserError: no published files of that model are known.
     """
-    if config["name"] == "tarvis":
-        from vps_jax.convert import tarvis
-
-        return tarvis.table(config)
-    if config["name"] == "mask2former":
-        from vps_jax.convert import vit_adapter
-
-        return vit_adapter.table(config)
-    raise UserError(f"no key table for model {config['name']!r}; expected tarvis or mask2former")
+    return _tables(config).table(config)
 
 
 def expected(config: Mapping[str, Any]) -> dict[str, Any]:
     """Shapes and dtypes of the variables of a config, without computing anything."""
-    model = models.build(config)
-    size = (64, 64)  # parameters of a convolutional network do not depend on it
-    return jax.eval_shape(lambda: models.init(model, jax.random.key(0), size))
+    return _shapes(models.build(config))
+
+
+@functools.lru_cache(maxsize=4)
+def _shapes(model) -> dict[str, Any]:
+    return jax.eval_shape(lambda: models.init(model, jax.random.key(0), SMALLEST))
 
 
 def to_params(arrays: Mapping[str, np.ndarray], config: Mapping[str, Any]) -> dict[str, Any]:
     """Variables (`{'params': ...}`) of numpy arrays from a published state dict.
 
     Args:
-      arrays: published name -> array, as `read_checkpoint` gives.
+      arrays: published name -> array, as `read_checkpoint` gives. Relative position tables of another window and
+        query lists of more data sets are brought to the model's.
       config: `config.model` of the network that the file was made with.
 
     Raises:
-      UserError: keys or shapes do not fit (both lists are named), or a value is not finite.
+      UserError: keys or shapes do not fit (both lists are named), a value is not finite, or the file holds a backbone
+        alone (`convert_file` takes those).
     """
-    return rules.apply(table(config), arrays, expected(config))
+    check_finite(arrays, "the checkpoint")
+    filled = _fill(arrays, config)
+    if not filled.whole:
+        raise UserError(f"the file does not fill the whole model ({'; '.join(filled.notes)}); use convert_file")
+    return filled.variables
 
 
 def to_arrays(variables: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """The way back: a state dict with the published names, layouts and constants."""
+    """The way back: a state dict with the published names, layouts and constants; see `save_torch`."""
     return rules.to_arrays(table(config), variables)
+
+
+def convert_file(source: str | pathlib.Path, config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """All variables of a model from a published file; what the file does not hold starts fresh (seed 0).
+
+    Args:
+      source: any file that `read_checkpoint` reads, of a whole model or a backbone trained on ImageNet.
+      config: `config.model`.
+
+    Returns:
+      The variables as numpy arrays, and a report: `parameters` (all), `from_file` (how many of them the file gave) and
+      `notes` (one line for each thing left out, changed or started fresh).
+
+    Raises:
+      UserError: see `read_checkpoint` and `to_params`.
+    """
+    filled = _fill(read_checkpoint(source), config)
+    variables, given = filled.variables, _size(filled.variables)
+    if not filled.whole:
+        fresh = models.init(models.build(config), jax.random.key(0), SMALLEST)
+        flat = traverse_util.flatten_dict(jax.tree.map(np.asarray, fresh)) | traverse_util.flatten_dict(variables)
+        variables = traverse_util.unflatten_dict(flat)
+    return variables, {"parameters": _size(variables), "from_file": given, "notes": list(filled.notes)}
+
+
+def _fill(arrays, config) -> rules.Filled:
+    if config["name"] == "tarvis":
+        from vps_jax.convert import tarvis_files
+
+        return tarvis_files.fill(arrays, config, expected(config))
+    from vps_jax.convert import vit_pretrained
+
+    return vit_pretrained.fill(arrays, config, expected(config))
+
+
+def _tables(config):
+    if config["name"] == "tarvis":
+        from vps_jax.convert import tarvis
+
+        return tarvis
+    if config["name"] == "mask2former":
+        from vps_jax.convert import vit_adapter
+
+        return vit_adapter
+    raise UserError(f"no key table for model {config['name']!r}; expected tarvis or mask2former")
+
+
+def _size(variables) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(variables.get("params", {})))

@@ -103,14 +103,25 @@ class NumpyArray:
     def array(self) -> np.ndarray:
         if self.values is None:
             raise ValueError("an array without values")
-        return np.ascontiguousarray(self.values.astype(self.values.dtype.newbyteorder("=")))
+        return np.array(self.values, self.values.dtype.newbyteorder("="), order="C")
 
 
 class _Name(str):
     """Stand-in for a dtype, device or class that only describes; calling it gives it back."""
 
+    __slots__ = ()
+
     def __call__(self, *_):
         return self
+
+
+class _Call(NamedTuple):
+    """Stand-in for a function. A tuple, so that a pickle cannot set attributes on it and change it for other files."""
+
+    function: Callable
+
+    def __call__(self, *args):
+        return self.function(*args)
 
 
 def _rebuild_tensor(storage, offset, shape, strides, *_):
@@ -125,39 +136,57 @@ def _numpy_scalar(dtype, raw):
     return np.frombuffer(raw.encode("latin1") if isinstance(raw, str) else raw, dtype.dtype)[0]
 
 
+def _numpy_buffer(raw, dtype, shape, order):
+    array = NumpyArray()
+    array.__setstate__((1, shape, dtype, order == "F", bytes(raw)))
+    return array
+
+
 def _latin1(text, encoding="latin1"):
     if encoding != "latin1":
         raise UserError(f"the checkpoint asks for the encoding {encoding!r}; only latin1 occurs in arrays")
     return text.encode("latin1")
 
 
+def _empty_bytes():
+    return b""
+
+
+def _load_nested(raw):
+    return load(io.BytesIO(raw))
+
+
+# values are immutable on purpose: built-in types, names and calls
 ADMITTED: dict[tuple[str, str], Any] = {
     ("collections", "OrderedDict"): collections.OrderedDict,
     ("collections", "defaultdict"): collections.defaultdict,
     ("collections", "deque"): collections.deque,
-    ("collections", "Counter"): collections.Counter,
     ("datetime", "datetime"): datetime.datetime,
     ("datetime", "timedelta"): datetime.timedelta,
-    ("_codecs", "encode"): _latin1,
-    ("torch._utils", "_rebuild_tensor"): _rebuild_tensor,
-    ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
-    ("torch._utils", "_rebuild_parameter"): lambda data, *_: data,
-    ("torch._utils", "_rebuild_parameter_with_state"): lambda data, *_: data,
-    ("torch._tensor", "_rebuild_from_type_v2"): _rebuild_from_type,
+    ("_codecs", "encode"): _Call(_latin1),
+    ("torch._utils", "_rebuild_tensor"): _Call(_rebuild_tensor),
+    ("torch._utils", "_rebuild_tensor_v2"): _Call(_rebuild_tensor),
+    ("torch._utils", "_rebuild_parameter"): _Call(lambda data, *_: data),
+    ("torch._utils", "_rebuild_parameter_with_state"): _Call(lambda data, *_: data),
+    ("torch._tensor", "_rebuild_from_type_v2"): _Call(_rebuild_from_type),
     ("torch.nn.parameter", "Parameter"): _Name("Parameter"),
     ("torch", "Tensor"): _Name("Tensor"),
     ("torch", "Size"): tuple,
     ("torch", "device"): _Name("device"),
-    ("torch.storage", "_load_from_bytes"): lambda raw: load_legacy(io.BytesIO(raw)),
-    ("numpy", "ndarray"): NumpyArray,
-    ("numpy", "dtype"): _Dtype,
+    ("torch.storage", "_load_from_bytes"): _Call(_load_nested),
+    ("numpy", "ndarray"): _Name("ndarray"),
+    ("numpy", "dtype"): _Call(_Dtype),
 }
 ADMITTED |= {("torch", name): _Name(dtype) for name, dtype in STORAGES.items()}
 ADMITTED |= {("torch", name): _Name(name) for name in TORCH_DTYPES}
 for _module in ("builtins", "__builtin__"):
+    ADMITTED[_module, "bytes"] = _Call(_empty_bytes)
     ADMITTED |= {(_module, t.__name__): t for t in (set, frozenset, list, dict, tuple, int, float, bool, str, complex)}
 for _module in ("numpy.core.multiarray", "numpy._core.multiarray"):
-    ADMITTED |= {(_module, "_reconstruct"): lambda *_: NumpyArray(), (_module, "scalar"): _numpy_scalar}
+    ADMITTED[_module, "_reconstruct"] = _Call(NumpyArray)
+    ADMITTED[_module, "scalar"] = _Call(_numpy_scalar)
+for _module in ("numpy.core.numeric", "numpy._core.numeric"):
+    ADMITTED[_module, "_frombuffer"] = _Call(_numpy_buffer)
 
 
 class Reader(pickle.Unpickler):
@@ -182,10 +211,15 @@ class Reader(pickle.Unpickler):
         return self._storage(pid)
 
 
-def load_legacy(file: BinaryIO) -> Any:
-    """Objects of a PyTorch file from before the zip format: four pickles, the storage keys, then the raw storages."""
-    if Reader(file).load() != LEGACY_MAGIC:
-        raise ValueError("not a PyTorch file")
+def load(file: BinaryIO) -> Any:
+    """The object of a plain pickle, or of a PyTorch file from before the zip format.
+
+    The latter is a row of pickles (a magic number, protocol version, sizes of int and long, the object, the storage
+    keys) and the raw storages.
+    """
+    root = Reader(file).load()
+    if not (isinstance(root, int) and root == LEGACY_MAGIC):
+        return root
     Reader(file).load()  # protocol version
     Reader(file).load()  # the writer's sizes of int and long
     types, places = {}, {}  # key -> dtype name; key -> (first byte, number of bytes)

@@ -35,7 +35,8 @@ DAMAGED = (
     zipfile.BadZipFile,
     pickle.UnpicklingError,
     struct.error,
-    *(EOFError, KeyError, IndexError, ValueError, TypeError, AttributeError, OverflowError, MemoryError),
+    *(EOFError, KeyError, IndexError, ValueError, TypeError, AttributeError, ArithmeticError, MemoryError),
+    RecursionError,
 )
 
 
@@ -89,11 +90,7 @@ def _load(file: BinaryIO, path: pathlib.Path) -> Any:
         return _load_safetensors(file, path.stat().st_size)
     if head[:1] != b"\x80":
         raise ValueError("neither a PyTorch, pickle, npz nor safetensors file")
-    try:
-        return pickles.load_legacy(file)
-    except ValueError:  # a plain pickle does not begin with PyTorch's number
-        file.seek(0)
-        return pickles.Reader(file).load()
+    return pickles.load(file)
 
 
 def _load_zip(file: BinaryIO) -> Any:

@@ -61,6 +61,20 @@ class Table(NamedTuple):
     dropped: frozenset[str] = frozenset()
 
 
+class Filled(NamedTuple):
+    """What a file gives.
+
+    Attributes:
+      variables: the part of the model's variables that it fills, numpy.
+      whole: True when that is all of them.
+      notes: one line for each thing that was left out or changed.
+    """
+
+    variables: dict[str, Any]
+    whole: bool
+    notes: tuple[str, ...]
+
+
 class MismatchError(UserError):
     """A file and a model that do not fit. `missing`, `unused` and `misshapen` hold the complete lists."""
 
@@ -156,13 +170,12 @@ def to_arrays(table: Table, variables: Mapping[str, Any]) -> dict[str, np.ndarra
     for rule in table.rules:
         number, _ = rule.part or (0, 1)
         parts[rule.key][number] = rule.transform.to_published(ours[rule.path][_slot(rule)])
-    arrays = {
-        key: np.ascontiguousarray(np.concatenate([by_number[i] for i in sorted(by_number)]))
-        if len(by_number) > 1
-        else np.ascontiguousarray(by_number[0])
-        for key, by_number in parts.items()
-    }
+    arrays = {key: np.array(_joined(by_number), order="C") for key, by_number in parts.items()}
     return arrays | {key: np.asarray(value) for key, value in table.constants.items()}
+
+
+def _joined(parts: dict[int, np.ndarray]) -> np.ndarray:
+    return parts[0] if len(parts) == 1 else np.concatenate([parts[i] for i in sorted(parts)])
 
 
 def _published_part(rule: Rule, array: np.ndarray) -> np.ndarray | None:
