@@ -101,8 +101,8 @@ def quality(table: np.ndarray) -> dict[str, np.ndarray]:
     iou, tp, fp, fn = table.T
     counted = tp + fp + fn > 0
     weight = np.where(counted, tp + fp / 2 + fn / 2, np.nan)
-    sq = np.where(tp > 0, iou / np.maximum(tp, 1), 0.0)
-    return {"pq": iou / weight, "sq": np.where(counted, sq, np.nan), "rq": tp / weight}
+    sq = np.where(counted, iou / np.maximum(tp, 1), np.nan)
+    return {"pq": iou / weight, "sq": sq, "rq": tp / weight}
 
 
 def mean_quality(table: np.ndarray, subset: np.ndarray) -> dict[str, float | int | None]:
