@@ -85,7 +85,7 @@ def test_image_quality_has_no_windows():
 def test_choice_of_metrics():
     known = ("a", "b", "c")
     assert scores.choose_metrics(None, known, ("a", "b")) == ("a", "b")
-    assert scores.choose_metrics("all", known, ("a",)) == known
+    assert scores.choose_metrics("all", known, ("a",)) == known == scores.choose_metrics(["all"], known, ())
     assert scores.choose_metrics("c, a", known, ()) == ("a", "c")
     for wrong in ("d", "", []):
         with pytest.raises(UserError, match="a, b, c"):

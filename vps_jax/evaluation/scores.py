@@ -47,9 +47,11 @@ def choose_metrics(
     Raises:
       UserError: a name that is not known for this kind of truth.
     """
-    if metrics is None or metrics == "all":
-        return tuple(default if metrics is None else known)
+    if metrics is None:
+        return tuple(default)
     names = [name.strip() for name in metrics.split(",")] if isinstance(metrics, str) else list(metrics)
+    if names == ["all"]:
+        return tuple(known)
     unknown = [name for name in names if name not in known]
     if unknown or not names:
         found = repr(unknown[0]) if unknown else "no metric"
