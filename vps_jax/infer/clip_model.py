@@ -6,6 +6,7 @@ the decoder are one program per shape and clip length, because the time code dep
 """
 
 import collections
+import copy
 import functools
 from collections.abc import Mapping, Sequence
 
@@ -127,7 +128,13 @@ class ClipModel:
 
     def reset(self) -> None:
         """Forget the features of the video before."""
-        self._features.clear()
+        self._features = {}
+
+    def fresh(self) -> "ClipModel":
+        """Another runner with the same weights and programs, for frames that must not meet those of this one."""
+        other = copy.copy(self)
+        other.reset()
+        return other
 
     def __call__(self, first: int, images: Sequence[np.ndarray]) -> ClipPrediction:
         """Scores of the clip that starts at frame `first`.

@@ -92,11 +92,11 @@ def write_videos(
 ) -> int:
     """Write the frames that `segment` gives for each video, as they come; returns their number."""
     count = 0
-    with _progress_bar(sum(video.num_frames for video in videos), show=progress) as advance:
+    with progress_bar(sum(video.num_frames for video in videos), show=progress) as advance:
         for video in videos:
             with (
                 writer.video(video.video_id) as result,
-                _overlay(video, settings, writer.folder, wanted=overlay) as draw,
+                overlay_video(video, settings, writer.folder, wanted=overlay) as draw,
             ):
                 for frame in segment(video):
                     result.write(frame)
@@ -121,7 +121,7 @@ def open_sources(sources: Sequence[str | pathlib.Path], *, split: str | None = N
 
 
 @contextlib.contextmanager
-def _overlay(video: video_io.Video, settings: Settings, out: pathlib.Path, *, wanted: bool):
+def overlay_video(video: video_io.Video, settings: Settings, out: pathlib.Path, *, wanted: bool):
     """A function that appends a panoptic frame, drawn over its image, to the overlay video.
 
     The images are decoded a second time, in step with the finished frames: a frame may be final long after it was
@@ -138,7 +138,7 @@ def _overlay(video: video_io.Video, settings: Settings, out: pathlib.Path, *, wa
 
 
 @contextlib.contextmanager
-def _progress_bar(total: int, *, show: bool):
+def progress_bar(total: int, *, show: bool):
     """A function that counts one more frame of a named video."""
     if not show:
         yield lambda name: None

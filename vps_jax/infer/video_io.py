@@ -1,9 +1,11 @@
 """Videos in and out: files, folders of frames, a VIPSeg or VSPW root; frames are decoded one at a time."""
 
+import contextlib
 import fractions
+import functools
 import json
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import av
@@ -32,12 +34,16 @@ class Video(NamedTuple):
       num_frames: as the container or folder says.
       fps: frames per second.
       frames: starts decoding from the first frame; raises `UserError` at a frame that cannot be decoded.
+      size: height and width in pixels, from the first frame alone.
+      stems: names of the frames, as the container or folder says.
     """
 
     video_id: str
     num_frames: int
     fps: float
     frames: Callable[[], Iterator[Frame]]
+    size: Callable[[], tuple[int, int]]
+    stems: tuple[str, ...]
 
 
 def open_videos(path: str | pathlib.Path, *, split: str | None = None) -> list[Video]:
@@ -85,7 +91,19 @@ def open_video_file(path: pathlib.Path) -> Video:
             next(container.decode(stream), None)
     except (av.error.FFmpegError, OSError) as error:
         raise UserError(f"{path}: cannot be read as a video ({_reason(error)}); expected mp4, avi or webm") from error
-    return Video(path.stem, count or _count_frames(path), fps, lambda: _decode_file(path))
+    count = count or _count_frames(path)
+    stems = tuple(map(_frame_name, range(count)))
+    size = functools.partial(_first_size, lambda: _decode_file(path))
+    return Video(path.stem, count, fps, lambda: _decode_file(path), size, stems)
+
+
+def _frame_name(index: int) -> str:
+    return f"{index:08d}"
+
+
+def _first_size(frames: Callable[[], Iterator[Frame]]) -> tuple[int, int]:
+    with contextlib.closing(frames()) as first:
+        return next(first).image.shape[:2]
 
 
 def _count_frames(path: pathlib.Path) -> int:
@@ -104,7 +122,7 @@ def _decode_file(path: pathlib.Path) -> Iterator[Frame]:
                 upright = np.rot90(
                     frame.to_ndarray(format="rgb24"), round(frame.rotation / 90)
                 )  # phones lie on their side
-                yield Frame(f"{done:08d}", np.ascontiguousarray(upright))
+                yield Frame(_frame_name(done), np.ascontiguousarray(upright))
                 done, end = done + 1, frame.time or 0.0
             whole = done and not _ends_early(container.format.name, stream, done, end)
     except av.error.FFmpegError as error:
@@ -139,6 +157,19 @@ def open_frame_folder(folder: pathlib.Path, *, stems: list[str] | None = None) -
     Raises:
       UserError: no frames, a missing or a damaged one.
     """
+    files = _frame_files(folder, stems)
+    for file in files:
+        _check_whole(file)
+    return _folder_video(folder.name, files, DEFAULT_FPS, lambda: (Frame(f.stem, read_image(f)) for f in files))
+
+
+def _folder_video(video_id: str, files: Sequence[pathlib.Path], fps: float, frames) -> Video:
+    stems = tuple(file.stem for file in files)
+    return Video(video_id, len(files), fps, frames, lambda: read_image(files[0]).shape[:2], stems)
+
+
+def _frame_files(folder: pathlib.Path, stems: Sequence[str] | None) -> list[pathlib.Path]:
+    """Files of the named frames, or of all, in the order of their names."""
     listing = sorted(folder.iterdir()) if folder.is_dir() else []
     found = {path.stem: path for path in listing if path.suffix.lower() in FRAME_SUFFIXES}
     if not found:
@@ -146,10 +177,7 @@ def open_frame_folder(folder: pathlib.Path, *, stems: list[str] | None = None) -
     missing = [stem for stem in stems or () if stem not in found]
     if missing:
         raise UserError(f"{folder}: frame {missing[0]} is missing; expected {len(stems)} listed frames, restore it")
-    files = [found[stem] for stem in stems] if stems else list(found.values())
-    for file in files:
-        _check_whole(file)
-    return Video(folder.name, len(files), DEFAULT_FPS, lambda: (Frame(f.stem, read_image(f)) for f in files))
+    return [found[stem] for stem in stems] if stems else list(found.values())
 
 
 def read_image(path: pathlib.Path) -> np.ndarray:
@@ -225,12 +253,12 @@ def _lazy_folder(
     """A video of a data set; its files are checked when its decoding starts, not all data sets' at once."""
     if not folder.is_dir():
         raise UserError(f"{folder}: video folder is missing; expected the frames of a listed video, restore it")
-    count = len(stems) if stems else sum(p.suffix.lower() in FRAME_SUFFIXES for p in folder.iterdir())
+    files = _frame_files(folder, stems)
 
     def frames() -> Iterator[Frame]:
         yield from open_frame_folder(folder, stems=stems).frames()
 
-    return Video(video_id, count, fps, frames)
+    return _folder_video(video_id, files, fps, frames)
 
 
 class VideoWriter:

@@ -1,0 +1,154 @@
+"""What a config says of members, and what does not fit together, named before anything runs."""
+
+import numpy as np
+import pytest
+
+from vps_jax import taxonomy
+from vps_jax.infer import members as module
+from vps_jax.infer import scores, video_io
+from vps_jax.infer.clip_model import geometry
+from vps_jax.infer.fusion import Geometry
+from vps_jax.infer.members import Checkpoint, Member, check_kept, kept_folder, read_members
+from vps_jax.infer.predict_ensemble import check_keys
+from vps_jax.infer.settings import Settings
+from vps_jax.types import UserError
+
+TARVIS = {
+    "name": "tarvis", "backbone": "swin_micro",
+    "semantic_groups": (("VIPSEG", 124), ("VIPSEG_VIS", 58), ("VIPSEG_VSS", 124)),
+    "instance_queries": 4, "hidden_dim": 32, "num_heads": 4, "neck_layers": 1, "neck_ffn_dim": 32, "decoder_layers": 3,
+    "decoder_ffn_dim": 32, "vos": False, "drop_path_rate": 0.0, "remat": False, "dtype": "float32",
+}  # fmt: skip
+IMAGE = {"name": "mask2former", "size": "beit_tiny_96", "semantic_groups": (("VSPW", 124),)}
+INFER = {"clip_frames": 4, "overlap_frames": 2, "short_side_px": 64, "max_side_px": 200}
+WINDOWS = {"task": "mask_classification", "window_px": 96, "stride_px": 64}
+CONFIGS = {
+    "tarvis": {"model": TARVIS, "infer": INFER},
+    "image": {"model": IMAGE, "infer": WINDOWS},
+    "window": {"model": IMAGE, "infer": {**WINDOWS, "window_px": 64}},
+    "few": {"model": {**TARVIS, "semantic_groups": (("VIPSEG", 19),)}, "infer": INFER},
+}
+
+
+def open_checkpoint(path, weights):
+    return Checkpoint(CONFIGS[path], f"{path}@{weights}", lambda: pytest.fail("loaded"))
+
+
+def read(things=None, **rows):
+    return read_members({"members": rows, "things": things}, open_checkpoint)
+
+
+VPS = {"checkpoint": "tarvis"}
+
+
+def test_members_as_a_config_describes_them():
+    found, things = read(
+        vss={
+            "checkpoint": "tarvis",
+            "weights": "raw",
+            "task": "semantic",
+            "group": "VIPSEG_VSS",
+            "weight": 2,
+            "flip": True,
+        },
+        vps=VPS,
+        image={"checkpoint": "image", "scale": "log_scores"},
+    )
+    image, vps, vss = found
+    assert [m.name for m in found] == ["image", "vps", "vss"] and things is vps
+    assert (vss.identity, vss.weight, vss.scale, vss.settings.flip) == ("tarvis@raw", 2.0, "logits", True)
+    assert vss.settings == Settings.from_config(INFER)._replace(task="semantic", semantic_group="VIPSEG_VSS", flip=True)
+    assert image.settings.task == "mask_classification" and image.scale == "log_scores"
+    assert vps.run_key != vss.run_key  # other weights
+    same, _ = read(vps=VPS, vss={"checkpoint": "tarvis", "task": "semantic", "group": "VIPSEG_VSS"})
+    assert same[0].run_key == same[1].run_key
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ({"a": VPS, "b": VPS}, "things=None: expected one panoptic member .*a, b"),
+        ({"a": {**VPS, "task": "semantic"}}, "expected one panoptic member .*none"),
+        ({"a": VPS, "b": {"checkpoint": "few", "task": "semantic"}}, "members.b: .*19 classes; expected the 124"),
+        ({"a": VPS, "b": {**VPS, "task": "semantic", "group": "VIPSEG_VIS"}}, "members.b: .*58 classes"),
+        ({"a": VPS, "b": {**VPS, "task": "semantic", "group": "COCO"}}, "members.b: semantic_group='COCO'"),
+        ({"a": VPS, "b": {"checkpoint": "window"}}, "members.b: window_px=64; expected 96"),
+        ({"a": {**VPS, "scale": "log_scores"}}, "members.a.scale='log_scores'"),
+        ({"a": {**VPS, "scale": "probabilities"}}, "members.a.scale='probabilities': expected one of"),
+        ({"a": {**VPS, "weight": -1}}, "members.a.weight=-1.0|no weight is above 0"),
+        ({"a": VPS, "b": {**VPS, "task": "semantic", "weight": float("nan")}}, "members.b.weight=nan"),
+        ({"a": {**VPS, "weight": 0}}, "no weight is above 0"),
+        ({"a": {**VPS, "ema": True}}, "members.a.ema: no such setting"),
+        ({"a": VPS, "b": {"task": "semantic"}}, "members.b: has neither checkpoint nor scores"),
+    ],
+)
+def test_what_does_not_fit_is_named(rows, message):
+    with pytest.raises(UserError, match=message):
+        read(**rows)
+
+
+def test_one_of_several_panoptic_members_can_be_named():
+    _, things = read(a=VPS, b={**VPS, "weights": "raw"}, things="b")
+    assert things.identity == "tarvis@raw"
+
+
+def test_unknown_ways_of_running_are_named():
+    with pytest.raises(UserError, match="ensemble.run='parallel'"):
+        check_keys({"run": "parallel"})
+    with pytest.raises(UserError, match="ensemble.weights: no such setting"):
+        check_keys({"weights": 1})
+
+
+def test_kept_scores_belong_to_weights_settings_and_grid(tmp_path):
+    (vps, vss), _ = read(vps=VPS, vss={**VPS, "task": "semantic"})
+    folder = kept_folder(tmp_path, vss, vps)
+    assert folder.name.startswith("vss-")
+    finer = vps._replace(settings=vps.settings._replace(short_side_px=96))
+    for other in (
+        kept_folder(tmp_path, vss._replace(identity="other"), vps),
+        kept_folder(tmp_path, vss._replace(settings=vss.settings._replace(flip=True)), vps),
+        kept_folder(tmp_path, vss, finer),
+    ):
+        assert other != folder
+    assert kept_folder(tmp_path, vss._replace(weight=3.0, scale="log_softmax"), vps) == folder
+
+
+STUFF = tuple(taxonomy.class_table("vipseg").names[c] for c in taxonomy.class_table("vipseg").stuff_ids)
+SIZES = geometry((50, 80), short_side=64, max_side=200)
+
+
+def keep(folder, stems=("1", "2"), classes=STUFF, sizes=SIZES):
+    with scores.write_scores(scores.score_path(folder, "v"), scores.ScoreHeader("m", classes, sizes)) as append:
+        for stem in stems:
+            append(stem, np.zeros((len(classes), 2, 2), np.float16))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({}, None),
+        (None, "members.kept: .*v.scores is missing"),
+        ({"classes": STUFF[1:]}, "members.kept: .* has 65 instead of 66"),
+        ({"classes": (*STUFF[1:], STUFF[0])}, "members.kept: .* has 'ceiling' in place of 'wall'"),
+        ({"stems": ("1",)}, "members.kept: .* has 1 instead of 2 frames"),
+        ({"stems": ("1", "3")}, "members.kept: .* has '3' in place of '2' frames"),
+        ({"sizes": Geometry((64, 64), (64, 64), (50, 80))}, "members.kept: .* is for sizes"),
+    ],
+)
+def test_a_member_given_by_its_scores(tmp_path, change, message):
+    video = video_io.Video("v", 2, 6.0, None, lambda: (50, 80), ("1", "2"))
+    if change is not None:
+        keep(tmp_path, **change)
+    found, things = read(vps=VPS, kept={"scores": str(tmp_path)})
+    if message is None:
+        check_kept(found, things, [video])
+        return
+    with pytest.raises(UserError, match=message):
+        check_kept(found, things, [video])
+
+
+def test_members_of_another_taxonomy_are_refused(monkeypatch):
+    monkeypatch.setitem(CONFIGS, "other", {"model": TARVIS, "infer": {**INFER, "taxonomy": "vspw"}})
+    with pytest.raises(UserError, match="members.b: classes of taxonomy 'vspw'; expected 'vipseg' as a"):
+        read(a=VPS, b={"checkpoint": "other", "task": "semantic"})
+    assert isinstance(module.SCALES, tuple) and Member("x", Settings()).scale in module.SCALES

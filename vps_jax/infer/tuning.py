@@ -1,0 +1,197 @@
+"""Weights and scales of an ensemble, chosen on videos with truth from kept scores, without running a model.
+
+Things do not depend on weights or scales: their pixels are taken from a result folder of the same things member. Every
+candidate's stuff map is made from the kept scores, the things are painted over it, and the whole is scored.
+"""
+
+import itertools
+import pathlib
+import pprint
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from vps_jax.data.files import track, write_text
+from vps_jax.evaluation import counts as counting
+from vps_jax.evaluation import scores as scoring
+from vps_jax.evaluation import vipseg_folders
+from vps_jax.infer.ensemble import weighted_mean
+from vps_jax.infer.fusion import Geometry, label_map
+from vps_jax.infer.members import SCALES, Member, kept_folder
+from vps_jax.infer.scores import read_header, read_scores, score_path
+from vps_jax.infer.settings import IMAGE_TASK
+from vps_jax.infer.writers import read_video
+from vps_jax.types import PanopticFrame, UserError
+
+METRICS = ("vpq", "stq", "miou")
+
+
+class Candidate(NamedTuple):
+    """Weight (they add up to 1) and scale of each member, in the order of their names."""
+
+    weights: tuple[float, ...]
+    scales: tuple[str, ...]
+
+
+class Trial(NamedTuple):
+    """A candidate and its numbers in percent: `vpq`, `vpq_stuff`, `vpq_things`, `stq`, `miou`."""
+
+    candidate: Candidate
+    numbers: dict[str, float]
+
+
+def candidates(members: Sequence[Member], *, steps: int = 4) -> list[Candidate]:
+    """Every split of the weight in `steps` equal parts, with every scale that can matter.
+
+    A single member, and the plain mean of the paper (equal weights, scale `logits`), are always among them. For clip
+    models `log_softmax` gives the same labels as `logits`, so only image models have a choice; the scale of a member
+    without weight does not matter.
+    """
+    count = len(members)
+    splits = [parts for parts in itertools.product(range(steps + 1), repeat=count) if sum(parts) == steps]
+    weights = [tuple(part / steps for part in parts) for parts in splits] + [(1 / count,) * count]
+    choices = [SCALES if member.settings.task == IMAGE_TASK else ("logits",) for member in members]
+    found = {}
+    for weight, scales in itertools.product(weights, itertools.product(*choices)):
+        scales = tuple(scale if w else "logits" for scale, w in zip(scales, weight, strict=True))
+        found[Candidate(weight, scales)] = None
+    return list(found)
+
+
+def tune(
+    members: Sequence[Member],
+    things: Member,
+    kept: str | pathlib.Path,
+    predictions: str | pathlib.Path,
+    truth: str | pathlib.Path,
+    *,
+    split: str = "val",
+    steps: int = 4,
+    windows: str | Sequence[int] = "leaderboard",
+    progress: bool = True,
+) -> list[Trial]:
+    """Score every candidate.
+
+    Args:
+      members, things: from `members.read_members`.
+      kept: folder in which a run with `keep_scores` left the scores of all members.
+      predictions: result folder of that run.
+      truth: VIPSeg root with truth json; `split` of it.
+      steps: parts of the weight, see `candidates`.
+      windows: of VPQ.
+      progress: show a progress bar on stderr.
+
+    Returns:
+      Trials, the best VPQ first.
+
+    Raises:
+      UserError: scores or frames of a video are missing.
+    """
+    members = sorted(members, key=lambda member: member.name)
+    root = vipseg_folders.read_truth(pathlib.Path(truth), split)
+    settings = scoring.Settings(root.classes, METRICS, scoring.window_lengths(windows))
+    files = {video: [_score_file(m, things, pathlib.Path(kept), video) for m in members] for video in root.videos}
+    tried = candidates(members, steps=steps)
+    states = [scoring.make_states(settings) for _ in tried]
+    for video in track(list(root.videos), "tune", show=progress):
+        frames = _frames(files[video], pathlib.Path(predictions), root, video)
+        for state, counts in zip(states, _count_video(frames, tried, root), strict=True):
+            scoring.merge(state, scoring.score_counts(video, counts, None, settings))
+    trials = [Trial(c, _numbers(scoring.compute(state))) for c, state in zip(tried, states, strict=True)]
+    return sorted(trials, key=lambda trial: -trial.numbers["vpq"])
+
+
+def _score_file(member: Member, things: Member, kept: pathlib.Path, video: str) -> pathlib.Path:
+    folder = member.kept if member.kept is not None else kept_folder(kept, member, things)
+    path = score_path(folder, video)
+    if not path.is_file():
+        raise UserError(f"members.{member.name}: {path} is missing; predict this split with keep_scores first")
+    return path
+
+
+def _frames(
+    files: Sequence[pathlib.Path], predictions: pathlib.Path, root: vipseg_folders.TruthRoot, video: str
+) -> Iterator[tuple[counting.SegmentFrame, PanopticFrame, list[np.ndarray], Geometry]]:
+    """Truth, prediction, members' scores and sizes of each frame of a video."""
+    sizes = read_header(files[0]).geometry
+    predicted = read_video(predictions, video, thing_ids=root.classes.thing_ids)
+    streams = zip(root.videos[video], predicted, *(read_scores(file) for file in files), strict=True)
+    for record, prediction, *parts in streams:
+        names = {record.stem, prediction.stem, *(stem for stem, _ in parts)}
+        if len(names) > 1:
+            raise UserError(f"video {video}: frames {', '.join(sorted(names))} side by side; predict this split anew")
+        yield vipseg_folders.load_frame(record), prediction, [scores for _, scores in parts], sizes
+
+
+def _count_video(frames, tried: Sequence[Candidate], root: vipseg_folders.TruthRoot) -> list[counting.VideoCounts]:
+    """Pixel counts of every candidate; one frame in memory at a time."""
+    stuff = np.array(root.classes.stuff_ids, np.int32)
+    pairs, predicted, truths = [[] for _ in tried], [[] for _ in tried], []
+    for truth, prediction, scores, sizes in frames:
+        truths.append(truth.segments)
+        for i, candidate in enumerate(tried):
+            mean = weighted_mean(
+                scores,
+                [np.float32(weight) for weight in candidate.weights],
+                stuff,
+                scales=candidate.scales,
+                num_classes=len(root.classes.names),
+            )
+            labels = label_map(mean, sizes, classes=root.classes.stuff_ids)
+            painted = np.where(prediction.track_ids > 0, prediction.categories, labels)
+            frame = counting.from_panoptic(PanopticFrame(prediction.stem, painted, prediction.track_ids))
+            pairs[i].append(counting.count_frame(truth.pixels, frame.pixels))
+            predicted[i].append(frame.segments)
+    return [counting.join_frames(pair, truths, tables) for pair, tables in zip(pairs, predicted, strict=True)]
+
+
+def _numbers(result: Mapping) -> dict[str, float]:
+    mean = result["vpq"]["vpq"]
+    return {
+        "vpq": mean["all"],
+        "vpq_stuff": mean["stuff"],
+        "vpq_things": mean["things"],
+        "stq": result["stq"]["stq"],
+        "miou": result["miou"]["miou"],
+    }
+
+
+def plain_mean(trials: Sequence[Trial]) -> Trial:
+    """The trial of the paper's words: equal weights, scores as they are."""
+    return next(t for t in trials if len(set(t.candidate.weights)) == 1 and set(t.candidate.scales) == {"logits"})
+
+
+def alone(trials: Sequence[Trial], member: int) -> Trial:
+    """The trial of one member alone."""
+    return next(t for t in trials if t.candidate.weights[member] == 1)
+
+
+def write_tuned(path: str | pathlib.Path, config: Mapping, trials: Sequence[Trial], *, truth: str, split: str) -> None:
+    """Write the best candidate as a config file, with its numbers and those it was compared with.
+
+    Args:
+      path: new `.py` file with a `get_config`.
+      config: the config that was tuned.
+      trials: from `tune`.
+      truth, split: named in the file.
+    """
+    names, best = sorted(config["members"]), trials[0]
+    members = {name: dict(config["members"][name]) for name in names}
+    for name, weight, scale in zip(names, *best.candidate, strict=True):
+        members[name] |= {"weight": weight, "scale": scale}
+    lines = [f"  {row:16s}{numbers}" for row, numbers in _table(names, trials)]
+    content = pprint.pformat(dict(config) | {"members": members}, width=100, sort_dicts=False)
+    head = f'"""Ensemble chosen from {len(trials)} candidates by its VPQ on {split} of {truth}.\n\n'
+    text = head + "\n".join(lines) + '\n"""\n\nimport ml_collections\n\n\ndef get_config():\n'
+    indented = content.replace("\n", "\n        ")
+    write_text(pathlib.Path(path), f"{text}    return ml_collections.ConfigDict(\n        {indented}\n    )\n")
+
+
+def _table(names: Sequence[str], trials: Sequence[Trial]) -> list[tuple[str, str]]:
+    rows = [("best", trials[0]), ("plain mean", plain_mean(trials))]
+    rows += [(f"{name} alone", alone(trials, i)) for i, name in enumerate(names)]
+    return [
+        (row, ", ".join(f"{key} {'-' if x is None else format(x, '.2f')}" for key, x in trial.numbers.items()))
+        for row, trial in rows
+    ]
