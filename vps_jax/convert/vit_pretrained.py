@@ -6,7 +6,6 @@ Trunks (spec: vit_adapter 2, 3, 6, 8): BEiT-L and BEiTv2-L as released, AugReg V
 
 import re
 from collections.abc import Mapping
-from typing import Any, NamedTuple
 
 import numpy as np
 from flax import traverse_util
@@ -24,21 +23,9 @@ TRUNK_HEADS = re.compile(
 )
 
 
-class Filled(NamedTuple):
-    """What a file gives.
-
-    Attributes:
-      variables: the part of the model's variables that it fills, numpy.
-      whole: True when that is all of them.
-      notes: one line for each thing that was left out or changed.
-    """
-
-    variables: dict[str, Any]
-    whole: bool
-    notes: tuple[str, ...]
-
-
-def fill(arrays: Mapping[str, np.ndarray], config_model: Mapping, expected: Mapping, *, label_set: str = "") -> Filled:
+def fill(
+    arrays: Mapping[str, np.ndarray], config_model: Mapping, expected: Mapping, *, label_set: str = ""
+) -> rules.Filled:
     """Variables of a segmentor from any of the files above.
 
     Args:
@@ -62,7 +49,7 @@ def fill(arrays: Mapping[str, np.ndarray], config_model: Mapping, expected: Mapp
         wanted = {path: leaf for path, leaf in wanted.items() if path not in empty}
     table = vit_adapter.table(config_model)
     variables = rules.apply(table, arrays, traverse_util.unflatten_dict(wanted, sep="/"))
-    return Filled(variables, len(wanted) == len(traverse_util.flatten_dict(dict(expected))), tuple(notes))
+    return rules.Filled(variables, len(wanted) == len(traverse_util.flatten_dict(dict(expected))), tuple(notes))
 
 
 def trunk_paths(config_model: Mapping) -> set[str]:
