@@ -10,7 +10,8 @@ import sys
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-CONFIG = config_flags.DEFINE_config_file("config", "configs/tiny.py", "Experiment to run.", lock_config=True)
+DEFAULT_CONFIG = "configs/tiny.py"
+CONFIG = config_flags.DEFINE_config_file("config", None, f"Experiment, default {DEFAULT_CONFIG}.", lock_config=True)
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; default runs/<name of the config>.")
 MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate"], "What to do.")
 BAD_INPUT = 2
@@ -18,18 +19,27 @@ BAD_INPUT = 2
 
 def parse_flags(argv: list[str]) -> list[str]:
     """Flags with one-line errors; ml_collections raises various exceptions for keys and types that do not fit."""
+    if not any(a.lstrip("-").split("=")[0] == "config" for a in argv):
+        # not as the flag's own default, which would be loaded, with all overrides, whatever --config says
+        argv = [*argv[:1], f"--config={pathlib.Path(__file__).parent / DEFAULT_CONFIG}", *argv[1:]]
+    given = " ".join(sys.argv[1:])
     try:
         left = flags.FLAGS(argv)
-        flags.FLAGS.validate_all_flags()
-        name = CONFIG.value.name  # loads the file
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        text = " ".join(str(error).split()).strip("'\"")
-        fail(f"{text[:300]} (in {' '.join(argv[1:])}); see the keys in configs/common.py")
+        name = CONFIG.value.name  # an error in the file itself comes here
+    except (AttributeError, KeyError) as error:
+        fail(f"no config key {one_line(error)} in {given}; expected a key of configs/common.py or of the experiment")
+    except (flags.Error, TypeError, ValueError, OSError) as error:
+        fail(f"{one_line(error)} in {given}; see configs/common.py for keys and types")
     if len(left) > 1:
         fail(f"{left[1:]} is left over; write values with '=', as in --config.train.steps=100")
     if WORKDIR.value is None:
         flags.FLAGS.workdir = str(pathlib.Path("runs") / name)
     return left
+
+
+def one_line(error: Exception) -> str:
+    """The message of an exception, shortened."""
+    return " ".join(str(error).split())[:300]
 
 
 def fail(line: str):

@@ -45,13 +45,17 @@ def get_config():
     config.train.evaluate_every = 1_300
     config.train.keep_checkpoints = 1
 
+    config.synthetic = {"folder": "runs/data/tiny", "seed": 0, "train": 132, "val": 24, "test": 6}
+    folder = config.synthetic.get_ref("folder")  # an empty one draws nothing; then set the two paths below
+    config.evaluate.truth = folder + "/converted"
+
     config.data.clip_frames = 2
     config.data.max_instances = 8
     config.data.chunk_steps = 1
     config.data.num_workers = 0
     config.data.sources = {
         "vipseg": {
-            "path": "runs/data/tiny/prepared/vipseg",
+            "path": folder + "/prepared/vipseg",
             "group": "VIPSEG",
             "short_side": 108,
             "max_side": 128,
@@ -59,12 +63,9 @@ def get_config():
             "frame_window": 2.0,
         }
     }
-    config.synthetic = {"folder": "runs/data/tiny", "seed": 0, "train": 132, "val": 24, "test": 6}
 
     config.infer.clip_frames = 4
     config.infer.overlap_frames = 2
     config.infer.short_side_px = 128
     config.infer.max_side_px = 256
-
-    config.evaluate.truth = "runs/data/tiny/converted"
     return config

@@ -33,7 +33,7 @@ def run(config: Mapping, workdir, mode: str = "train") -> list[dict]:
     set_up_jax()
     from vps_jax.train import loop
 
-    if config.get("synthetic"):
+    if config.get("synthetic", {}).get("folder"):
         make_synthetic(**config["synthetic"])
     check_truth(config["evaluate"])
     callback = functools.partial(evaluate, config, workdir)

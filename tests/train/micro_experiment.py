@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from vps_jax.types import Clip
+from vps_jax.types import Clip, TrainBatch
 
 OPTIM = {
     "name": "adamw", "lr": 0.1, "schedule": "steps", "warmup_steps": 0, "decay_steps": (), "decay_factor": 0.1,
@@ -64,3 +64,47 @@ def micro_variables() -> dict:
     model = MicroModel()
     keys = {"params": jax.random.key(0), "drop_path": jax.random.key(1)}
     return dict(model.init(keys, micro_clip(0).images, task="micro", group="g", train=True))
+
+
+def micro_config(**train) -> dict:
+    """A config whose rooms are replaced by this file, see `use_micro_rooms`."""
+    return {
+        "name": "micro",
+        "model": {"name": "micro"},
+        "tasks": {"micro": SETTINGS},
+        "optim": OPTIM,
+        "data": {"sources": {"clips": {"task": "micro", "group": "g"}}},
+        "train": {
+            "steps": 6, "batch_size": 8, "accumulate": 1, "fsdp": 1, "seed": 0, "ema_decay": 0.9, "log_every": 2,
+            "checkpoint_every": 2, "evaluate_every": 4, "keep_checkpoints": 2, "best_metric": "vpq",
+            "on_nonfinite": "stop",
+            **train,
+        },
+    }  # fmt: skip
+
+
+def micro_batches(broken_step=None):
+    """A stand-in for `pipeline.train_batches`; one step may have a color that is not a number."""
+
+    def train_batches(config, *, first_step=0, host=0, num_hosts=1):
+        step = first_step
+        while True:
+            clip = micro_clip(step)
+            clip = clip._replace(images=clip.images.astype(np.float32) * (np.nan if step == broken_step else 1))
+            yield TrainBatch("micro", "clips", clip, tuple(f"video{step}/{i:05d}" for i in range(8)))
+            step += 1
+
+    return train_batches
+
+
+def use_micro_rooms(monkeypatch, broken_step=None) -> None:
+    """Let `train.loop` build the micro model, task and data."""
+    from vps_jax.train import loop
+
+    monkeypatch.setattr(loop.models, "build", lambda config: MicroModel())
+    monkeypatch.setattr(loop.models, "init", lambda model, key, size: micro_variables())
+    monkeypatch.setitem(loop.tasks.TASKS, "micro", TASK)
+    monkeypatch.setattr(loop.pipeline, "train_batches", micro_batches(broken_step))
+    monkeypatch.setattr(loop.pipeline, "describe", lambda config: [("micro", "clips", (8, 2, 4, 4))])
+    monkeypatch.setattr(loop.pipeline, "settings", lambda config: config["data"])
+    monkeypatch.setattr(loop.pipeline, "fingerprint", lambda config: "0")
