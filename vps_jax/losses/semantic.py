@@ -1,10 +1,13 @@
 """Semantic cross entropy at uncertain points, one frame of one prediction set at a time (spec: tarvis 6.3, 6.4)."""
 
+import functools
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
+from vps_jax.losses.masks import POINTS
 from vps_jax.ops import masks as mask_ops
 from vps_jax.ops import sampling
 from vps_jax.types import IGNORE
@@ -58,10 +61,17 @@ def uncertain_points(logits, ignored, base, shift, num_points: int):
       `[b, p, 2]`.
     """
     drawn, fresh = sampling.candidates(base, shift, num_points)
-    uncertainty = sampling.class_uncertainty(sampling.bilinear(logits, drawn))
-    # as published, a candidate that touches an ignored cell at all is out
-    touched = sampling.bilinear(ignored[..., None].astype(jnp.float32), drawn)[..., 0] != 0
-    return sampling.most_uncertain(jnp.where(touched, NEVER, uncertainty), drawn, fresh)
+    ignored = ignored[..., None].astype(jnp.float32)
+
+    def uncertainty(points):  # [b, p, 2]
+        # as published, a candidate that touches an ignored cell at all is out
+        touched = sampling.bilinear(ignored, points)[..., 0] != 0
+        return jnp.where(touched, NEVER, sampling.class_uncertainty(sampling.bilinear(logits, points)))
+
+    # in three parts: the logits of all candidates would be the largest array of the loss
+    parts = drawn.reshape(drawn.shape[0], sampling.OVERSAMPLE, -1, 2).swapaxes(0, 1)
+    values = jax.lax.map(uncertainty, parts).swapaxes(0, 1).reshape(drawn.shape[:2])
+    return sampling.most_uncertain(values, drawn, fresh)
 
 
 def point_sums(logits, labels, null=None) -> SemanticSums:
@@ -123,9 +133,10 @@ def set_sums(
         logits = semantic_logits(features[:, frame], embeds, background)  # [b, h4, w4, k]
         if points is None:
             given = uncertain_points(jax.lax.stop_gradient(logits), ignored[:, frame], base, given, num_points)
+            given = checkpoint_name(given, POINTS)
         return sampling.bilinear(logits, given), sampling.nearest(labels[:, frame], given)
 
-    @jax.checkpoint
+    @functools.partial(jax.checkpoint, policy=jax.checkpoint_policies.save_only_these_names(POINTS))
     def frame_sums(features, embeds, background, frame, given, null):
         return point_sums(*at_points(features, embeds, background, frame, given), null)
 

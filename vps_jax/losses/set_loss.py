@@ -5,12 +5,13 @@ clips that one device sees at once: one for TarViS (spec: tarvis 7.3), two for M
 whatever the batch; None takes the whole batch. Only the number of objects is averaged over all groups first.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from vps_jax.losses import masks, semantic
+from vps_jax.losses import masks, matched, semantic
 from vps_jax.losses.masks import Objects
 
 
@@ -39,11 +40,10 @@ def _groups(a, group: int | None):
     return a.reshape(a.shape[0], -1, group or a.shape[1])
 
 
-def per_object(total, valid, group: int | None):
-    """Sum over the group by the mean number of objects, at least 1 (spec: tarvis 6.2): `[d, b]`, `[b, n]` -> `[d]`."""
+def mean_objects(valid, group: int | None):
+    """Objects of a group, at least 1, averaged over the groups (spec: tarvis 6.2): bool `[b, n]` -> scalar."""
     objects = jnp.sum(valid, axis=1, dtype=jnp.float32)[None]
-    number = jnp.maximum(jnp.mean(jnp.sum(_groups(objects, group), axis=-1)), 1)
-    return jnp.mean(jnp.sum(_groups(total, group), axis=-1), axis=-1) / number
+    return jnp.maximum(jnp.mean(jnp.sum(_groups(objects, group), axis=-1)), 1)
 
 
 def class_terms(class_logits, columns, objects: Objects, *, null: int, null_weight: float, group: int | None):
@@ -67,36 +67,24 @@ def class_terms(class_logits, columns, objects: Objects, *, null: int, null_weig
     return group_mean(jnp.sum(weight * ce, axis=-1), jnp.sum(weight, axis=-1), group)
 
 
-def mask_terms(
-    features,
-    embeds,
-    columns,
-    objects: Objects,
-    *,
-    num_points: int,
-    group: int | None,
-    base=None,
-    shifts=None,
-    points=None,
-):
-    """Cross entropy and dice of the matched masks, `[d]` each.
+def mask_terms(features, embeds, columns, objects: Objects, *, weights, num_points, group: int | None, **points):
+    """Weighted cross entropy and dice of the matched masks (spec: tarvis 6.2).
 
     Args:
       features: `[b, t, h4, w4, c]`.
       embeds: `[d, b, q, c]`.
       columns: `[d, b, n]`.
-      base, shifts: `[b, m, 2]` and `[d, b, n, t, 2]`, see `sampling.Draw`.
-      points: `[d, b, n, t, p, 2]` to use instead of choosing.
+      weights: of cross entropy and dice.
+      points: `base`, `shifts` and `points` of `matched.matched_loss`.
+
+    Returns:
+      the sum of both over all sets, which has the gradient; and each `[d]`, without gradient.
     """
-
-    def one_set(embeds, columns, shifts, points):
-        return masks.matched_sums(
-            features, embeds, columns, objects, num_points, base=base, shifts=shifts, points=points
-        )
-
-    xs = (embeds, columns, shifts, points)
-    _, (ce, dice) = jax.lax.scan(lambda _, x: (None, one_set(*x)), None, xs)  # [d, b]
-    return per_object(ce, objects.valid, group), per_object(dice, objects.valid, group)
+    groups = objects.valid.shape[0] // (group or objects.valid.shape[0])
+    scale = jnp.asarray(weights, jnp.float32) / (groups * mean_objects(objects.valid, group))
+    loss, sums = matched.matched_loss(features, embeds, columns, objects, scale, num_points, **points)
+    ce, dice = jnp.einsum("dib,i->id", sums, scale)
+    return loss, ce, dice
 
 
 def object_terms(
@@ -117,7 +105,7 @@ def object_terms(
     rows = jnp.broadcast_to(jnp.arange(-1, n, dtype=jnp.int32), (batch, 1 + n))
     there = jnp.pad(objects.valid, ((0, 0), (1, 0)), constant_values=True)
 
-    @jax.checkpoint
+    @functools.partial(jax.checkpoint, policy=jax.checkpoint_policies.save_only_these_names(masks.POINTS))
     def one_set(features, embeds, shifts, points):
         logits = object_logits(features, embeds)
         random = None if shifts is None else (base, shifts)

@@ -33,15 +33,16 @@ def make_targets(clip: Clip, settings) -> Targets:
 def loss(outputs: QueryOutputs, targets: Targets, key, settings, mesh=None, points=None):
     """Loss summed over all prediction sets; as `tasks.panoptic.loss`, with the query group `background` too."""
     objects = Objects(targets.instance_ids, targets.instance_classes + 1, targets.instance_classes >= 0)
-    return queries.total(set_terms(outputs, objects, targets.semantic, key, settings, mesh, points))
+    return queries.over_sets(*set_terms(outputs, objects, targets.semantic, key, settings, mesh, points))
 
 
 def set_terms(outputs, objects: Objects, labels, key, settings, mesh=None, points=None):
-    """The weighted terms of every prediction set, `[d]` each; `labels` is the semantic map with background 0."""
+    """Loss, and the weighted terms of every prediction set, `[d]`; `labels` is the semantic map with background 0."""
     s = complete(settings, DEFAULTS, "instance")
     drawn = queries.given_points(points) if points else queries.random_points(key, outputs, s, objects.valid.shape[1])
-    terms = queries.instance_terms(outputs, objects, s, drawn, mesh=mesh)
-    return terms | queries.semantic_terms(outputs, labels, s, drawn, background=True)
+    instances, terms = queries.instance_terms(outputs, objects, s, drawn, mesh=mesh)
+    semantic, more = queries.semantic_terms(outputs, labels, s, drawn, background=True)
+    return instances + semantic, terms | more
 
 
 def decode(outputs: QueryOutputs, settings) -> ClipPrediction:

@@ -18,7 +18,7 @@ from vps_jax.losses import matching, set_loss
 from vps_jax.losses.masks import Objects
 from vps_jax.ops import sampling
 from vps_jax.ops.masks import ids_present, mask_logits
-from vps_jax.tasks.queries import given_points, total
+from vps_jax.tasks.queries import given_points, over_sets
 from vps_jax.tasks.settings import CLIPS, INSTANCES, complete
 from vps_jax.tasks.targets import id_map_targets
 from vps_jax.types import Clip, ClipPrediction, QueryOutputs, Targets
@@ -51,11 +51,11 @@ def loss(outputs: QueryOutputs, targets: Targets, key, settings, mesh=None, poin
     Returns:
       scalar, and the weighted terms that it is the sum of.
     """
-    return total(set_terms(outputs, targets, key, settings, mesh, points))
+    return over_sets(*set_terms(outputs, targets, key, settings, mesh, points))
 
 
 def set_terms(outputs: QueryOutputs, targets: Targets, key, settings, mesh=None, points=None):
-    """The weighted terms `class`, `mask` and `dice` of every prediction set, `[d]` each."""
+    """Loss, and the weighted terms `class`, `mask` and `dice` of every prediction set, `[d]` each."""
     s = complete(settings, DEFAULTS, "mask_classification")
     objects = Objects(targets.instance_ids, targets.instance_classes, targets.instance_classes >= 0)
     drawn = given_points(points) if points else _random_points(key, outputs, objects, s)
@@ -65,10 +65,12 @@ def set_terms(outputs: QueryOutputs, targets: Targets, key, settings, mesh=None,
     columns = matching.match(features, embeds, logits, objects, drawn["matcher"], weights=weights, mesh=mesh)
     null, group = s["num_classes"], s["group"]
     classes = set_loss.class_terms(logits, columns, objects, null=null, null_weight=s["background_weight"], group=group)
-    mask, dice = set_loss.mask_terms(
-        features, embeds, columns, objects, num_points=s["mask_points"], group=group, **drawn["instance"]
+    points, weights = s["mask_points"], weights[1:]
+    loss, mask, dice = set_loss.mask_terms(
+        features, embeds, columns, objects, weights=weights, num_points=points, group=group, **drawn["instance"]
     )
-    return {"class": weights[0] * classes, "mask": weights[1] * mask, "dice": weights[2] * dice}
+    classes = s["class_weight"] * classes
+    return loss + jnp.sum(classes), {"class": classes, "mask": mask, "dice": dice}
 
 
 def _random_points(key, outputs: QueryOutputs, objects: Objects, s):

@@ -1,5 +1,6 @@
 """Loss and decoding that TarViS' panoptic, instance and semantic tasks share."""
 
+import jax
 import jax.numpy as jnp
 
 from vps_jax.losses import matching, set_loss
@@ -13,12 +14,15 @@ REGULARIZATION = 1e-3
 
 
 def instance_terms(outputs: QueryOutputs, objects: Objects, s, points, *, mesh=None):
-    """Weighted terms `class`, `mask` and `dice` of every prediction set, `[d]` each (spec: tarvis 6.2).
+    """Instance loss (spec: tarvis 6.2).
 
     Args:
       outputs: class logits have the background first.
       s: complete settings.
       points: see `random_points`.
+
+    Returns:
+      the sum over all sets, and the weighted terms `class`, `mask` and `dice` of every set, `[d]` each, for the record.
     """
     features = outputs.mask_features.astype(jnp.float32)
     embeds = outputs.mask_embeds["instance"].astype(jnp.float32)
@@ -26,19 +30,30 @@ def instance_terms(outputs: QueryOutputs, objects: Objects, s, points, *, mesh=N
     weights = (s["class_weight"], s["mask_weight"], s["dice_weight"])
     columns = matching.match(features, embeds, logits, objects, points["matcher"], weights=weights, mesh=mesh)
     classes = set_loss.class_terms(logits, columns, objects, null=0, null_weight=s["background_weight"], group=group)
-    mask, dice = set_loss.mask_terms(
-        features, embeds, columns, objects, num_points=s["mask_points"], group=group, **points["instance"]
+    loss, mask, dice = set_loss.mask_terms(
+        features,
+        embeds,
+        columns,
+        objects,
+        weights=weights[1:],
+        num_points=s["mask_points"],
+        group=group,
+        **points["instance"],
     )
-    return {"class": weights[0] * classes, "mask": weights[1] * mask, "dice": weights[2] * dice}
+    classes = weights[0] * classes
+    return loss + jnp.sum(classes), {"class": classes, "mask": mask, "dice": dice}
 
 
 def semantic_terms(outputs: QueryOutputs, labels, s, points, *, background: bool):
-    """Weighted terms `semantic` and, if on, `regularization` of every set, `[d]` each (spec: tarvis 6.3, 6.4).
+    """Semantic loss (spec: tarvis 6.3, 6.4).
 
     Args:
       labels: int32 `[b, t, h, w]` with `IGNORE`; class 0 is the background when `background`.
       s: complete settings.
       points: see `random_points`.
+
+    Returns:
+      the sum over all sets, and the weighted terms `semantic` and, if on, `regularization` of every set, `[d]` each.
     """
     branch = set_loss.Semantic(
         outputs.mask_embeds["semantic"].astype(jnp.float32),
@@ -56,7 +71,7 @@ def semantic_terms(outputs: QueryOutputs, labels, s, points, *, background: bool
     terms = {"semantic": s["semantic_weight"] * ce}
     if s["regularization"]:
         terms["regularization"] = REGULARIZATION * norm
-    return terms
+    return sum(jnp.sum(term) for term in terms.values()), terms
 
 
 def random_points(key, outputs: QueryOutputs, s, rows: int = 0):
@@ -85,10 +100,9 @@ def given_points(points):
     return {name: {"points": a} if name != "matcher" else a for name, a in points.items()}
 
 
-def total(terms):
-    """Sum over sets: `(scalar, dict of scalars)`, the dict adds up to the scalar."""
-    sums = {name: jnp.sum(term) for name, term in terms.items()}
-    return sum(sums.values()), sums
+def over_sets(loss, terms):
+    """The result of a task's `loss`: the terms `[d]` summed over the sets, without gradient."""
+    return loss, {name: jax.lax.stop_gradient(jnp.sum(term)) for name, term in terms.items()}
 
 
 def decode_queries(outputs: QueryOutputs, *, background: bool) -> ClipPrediction:

@@ -16,7 +16,7 @@ from vps_jax.losses import set_loss
 from vps_jax.losses.masks import Objects
 from vps_jax.ops import sampling
 from vps_jax.ops.masks import ids_present, inmost_point, look_up, mask_logits
-from vps_jax.tasks.queries import total
+from vps_jax.tasks.queries import over_sets
 from vps_jax.tasks.settings import complete
 from vps_jax.types import IGNORE, Clip, ClipPrediction, QueryOutputs, Targets
 
@@ -65,11 +65,11 @@ def loss(outputs: QueryOutputs, targets: Targets, key, settings, mesh=None, poin
     """
     del mesh  # nothing to match
     objects = Objects(targets.instance_ids, targets.instance_classes, targets.instance_classes >= 0)
-    return total(set_terms(outputs, objects, key, settings, points))
+    return over_sets(*set_terms(outputs, objects, key, settings, points))
 
 
 def set_terms(outputs, objects: Objects, key, settings, points=None, *, queries: int = QUERIES_IN_TRAINING):
-    """The weighted terms `mask` and `dice` of every prediction set, `[d]` each; `queries` of an object with a mask."""
+    """Loss, and the weighted terms `mask` and `dice` of every set, `[d]` each; `queries` of an object with a mask."""
     s = complete(settings, DEFAULTS, "vos")
     features = outputs.mask_features.astype(jnp.float32)
     embeds = {name: outputs.mask_embeds[name].astype(jnp.float32) for name in ("background_vos", "vos")}
@@ -86,7 +86,8 @@ def set_terms(outputs, objects: Objects, key, settings, points=None, *, queries:
     mask, dice = set_loss.object_terms(
         features, logits, embeds, objects, num_points=s["mask_points"], group=s["group"], **random
     )
-    return {"mask": s["mask_weight"] * mask, "dice": s["dice_weight"] * dice}
+    terms = {"mask": s["mask_weight"] * mask, "dice": s["dice_weight"] * dice}
+    return jnp.sum(terms["mask"]) + jnp.sum(terms["dice"]), terms
 
 
 def object_logits(features, background, objects, num_objects: int, queries: int):
