@@ -25,6 +25,7 @@ from vps_jax.infer.writers import read_video
 from vps_jax.types import PanopticFrame, UserError
 
 METRICS = ("vpq", "stq", "miou")
+BGR_TO_ID = np.array([65536, 256, 1])
 
 
 class Candidate(NamedTuple):
@@ -86,19 +87,22 @@ def tune(
       Trials, the best VPQ first.
 
     Raises:
-      UserError: scores or frames of a video are missing.
+      UserError: scores or frames of a video are missing, or all videos are shorter than a window.
     """
     members = sorted(members, key=lambda member: member.name)
     root = vipseg_folders.read_truth(pathlib.Path(truth), split)
     settings = scoring.Settings(root.classes, METRICS, scoring.window_lengths(windows))
+    results = vipseg_folders.read_predictions(pathlib.Path(predictions), root)
     files = {video: [_score_file(m, things, pathlib.Path(kept), video) for m in members] for video in root.videos}
     tried = candidates(members, steps=steps)
     states = [scoring.make_states(settings) for _ in tried]
     for video in track(list(root.videos), "tune", show=progress):
-        frames = _frames(files[video], pathlib.Path(predictions), root, video)
+        frames = _frames(files[video], pathlib.Path(predictions), root, results, video)
         for state, counts in zip(states, _count_video(frames, tried, root), strict=True):
             scoring.merge(state, scoring.score_counts(video, counts, None, settings))
     trials = [Trial(c, _numbers(scoring.compute(state))) for c, state in zip(tried, states, strict=True)]
+    if trials[0].numbers["vpq"] is None:
+        raise UserError(f"windows {windows!r}: no video of {split} is as long as the longest; choose shorter windows")
     return sorted(trials, key=lambda trial: -trial.numbers["vpq"])
 
 
@@ -111,17 +115,20 @@ def _score_file(member: Member, things: Member, kept: pathlib.Path, video: str) 
 
 
 def _frames(
-    files: Sequence[pathlib.Path], predictions: pathlib.Path, root: vipseg_folders.TruthRoot, video: str
+    files: Sequence[pathlib.Path], predictions: pathlib.Path, root: vipseg_folders.TruthRoot, results: dict, video: str
 ) -> Iterator[tuple[counting.SegmentFrame, PanopticFrame, list[np.ndarray], Geometry]]:
     """Truth, prediction, members' scores and sizes of each frame of a video."""
     sizes = read_header(files[0]).geometry
+    records = root.videos[video]
+    truths = vipseg_folders.load_frames(records, results[video])
     predicted = read_video(predictions, video, thing_ids=root.classes.thing_ids)
-    streams = zip(root.videos[video], predicted, *(read_scores(file) for file in files), strict=True)
-    for record, prediction, *parts in streams:
+    streams = zip(records, truths, predicted, *(read_scores(file) for file in files), strict=True)
+    for record, (truth, _), prediction, *parts in streams:
         names = {record.stem, prediction.stem, *(stem for stem, _ in parts)}
         if len(names) > 1:
             raise UserError(f"video {video}: frames {', '.join(sorted(names))} side by side; predict this split anew")
-        yield vipseg_folders.load_frame(record), prediction, [scores for _, scores in parts], sizes
+        ids = truth.pixels.astype(np.int64) @ BGR_TO_ID  # [h, w]
+        yield truth._replace(pixels=ids), prediction, [scores for _, scores in parts], sizes
 
 
 def _count_video(frames, tried: Sequence[Candidate], root: vipseg_folders.TruthRoot) -> list[counting.VideoCounts]:

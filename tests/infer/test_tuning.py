@@ -1,0 +1,127 @@
+"""Choosing weights and scales from kept scores: equal to running every candidate and scoring its folder."""
+
+import json
+import runpy
+
+import cv2
+import numpy as np
+import pytest
+from test_ensemble import image_member, run, vps, vss
+
+from vps_jax import taxonomy
+from vps_jax.evaluation.runner import evaluate_folders
+from vps_jax.infer import tuning, writers
+from vps_jax.infer.predict import open_sources, predict_video
+from vps_jax.infer.segment import make_runner
+from vps_jax.infer.tuning import Candidate, Trial, candidates, tune, write_tuned
+from vps_jax.types import UserError
+
+
+def write_truth(root, video, frames):
+    """VIPSeg's converted layout with one video, from panoptic frames and noise images."""
+    categories = taxonomy.categories("vipseg")
+    colors = writers.SegmentColors(categories)
+    (root / "images" / video).mkdir(parents=True)
+    (root / "panomasksRGB" / video).mkdir(parents=True)
+    images, annotations = [], []
+    for image, frame in frames:
+        cv2.imwrite(str(root / "images" / video / f"{frame.stem}.png"), image)
+        rgb, rows = writers.encode_frame(frame, colors)
+        name = f"{frame.stem}.png"
+        cv2.imwrite(str(root / "panomasksRGB" / video / name), rgb[..., ::-1])
+        height, width = image.shape[:2]
+        images.append({"id": frame.stem, "file_name": name, "height": height, "width": width})
+        annotations.append({"image_id": frame.stem, "file_name": name, "segments_info": rows})
+    content = {
+        "videos": [{"video_id": video, "images": images}],
+        "annotations": [{"video_id": video, "annotations": annotations}],
+        "categories": list(categories),
+    }
+    (root / "panoptic_gt_VIPSeg_val.json").write_text(json.dumps(content))
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """Four frames of smooth noise with a moving square; the truth is what the panoptic model of seed 1 says of them."""
+    root = tmp_path_factory.mktemp("truth")
+    small = np.random.default_rng(0).integers(40, 215, (5, 7, 3), np.uint8)
+    images = []
+    for i in range(4):
+        image = cv2.resize(np.roll(small, i // 2, axis=1), (90, 60), interpolation=cv2.INTER_CUBIC)
+        image[10:30, 4 * i + 4 : 4 * i + 24] = (0, 0, 255)
+        images.append(image)
+    (root / "frames").mkdir()
+    for i, image in enumerate(images):
+        cv2.imwrite(str(root / "frames" / f"{i:08d}.png"), image)
+    teacher = vps(seed=1)
+    runner = make_runner(teacher.model, teacher.load(), teacher.settings)
+    (video,) = open_sources([root / "frames"])
+    write_truth(root, "v", list(zip(images, predict_video(video, runner, teacher.settings), strict=True)))
+    return root
+
+
+def test_candidates_hold_every_member_alone_and_the_plain_mean():
+    members = [image_member(), vps(), vss("x", 1)]
+    found = candidates(members, steps=2)
+    assert len(found) == len(set(found))
+    for i in range(3):
+        weights = tuple(float(k == i) for k in range(3))
+        assert {c.scales for c in found if c.weights == weights} == (
+            {("logits",) * 3, ("log_softmax", "logits", "logits"), ("log_scores", "logits", "logits")}
+            if i == 0
+            else {("logits",) * 3}
+        )
+    assert Candidate((1 / 3,) * 3, ("logits",) * 3) in found
+    assert len(found) == 3 * 4 + 3  # with the image model: alone, two halves, thirds; without it: 3
+
+
+def test_tuning_scores_what_running_would_give(tmp_path, monkeypatch, root):
+    members = [vps(), vss("teacher", 1), image_member()]
+    run(monkeypatch, [root], tmp_path / "out", members, keep=tmp_path / "kept")
+    trials = tune(
+        members, members[0], tmp_path / "kept", tmp_path / "out", root, steps=2, windows="1,2", progress=False
+    )
+    assert [t.numbers["vpq"] for t in trials] == sorted((t.numbers["vpq"] for t in trials), reverse=True)
+    names = sorted(member.name for member in members)
+    teacher = tuning.alone(trials, names.index("teacher"))
+    assert teacher.numbers["vpq_stuff"] > 99 > 50 > tuning.alone(trials, names.index("vps")).numbers["vpq_stuff"]
+    for trial in (teacher, tuning.plain_mean(trials)):
+        chosen = dict(zip(names, zip(*trial.candidate, strict=True), strict=True))
+        again = [m._replace(weight=chosen[m.name][0], scale=chosen[m.name][1]) for m in members]
+        run(monkeypatch, [root], tmp_path / "again", again)
+        result = evaluate_folders(root, tmp_path / "again", metrics=tuning.METRICS, windows="1,2")
+        # the run takes the things member's scores unrounded, tuning as they are kept
+        assert trial.numbers == pytest.approx(tuning._numbers(result), abs=0.3)
+
+
+def test_missing_scores_are_named(tmp_path, monkeypatch, root):
+    members = [vps(), vss("x", 1)]
+    run(monkeypatch, [root], tmp_path / "out", members)
+    with pytest.raises(UserError, match="members.vps: .*v.scores is missing"):
+        tune(members, members[0], tmp_path / "kept", tmp_path / "out", root, progress=False)
+
+
+def test_the_written_config_is_the_best_candidate(tmp_path):
+    config = {"members": {"vps": {"checkpoint": "a", "scale": "logits"}, "image": {"checkpoint": "b"}}, "things": "vps"}
+    numbers = {"vpq": 40.0, "stq": None}
+    trials = [
+        Trial(Candidate((0.25, 0.75), ("log_scores", "logits")), numbers | {"vpq": 44.4}),
+        Trial(Candidate((0.5, 0.5), ("logits", "logits")), numbers),
+        Trial(Candidate((1.0, 0.0), ("logits", "logits")), numbers | {"vpq": 12.0}),
+        Trial(Candidate((0.0, 1.0), ("logits", "logits")), numbers | {"vpq": 43.0}),
+    ]
+    write_tuned(tmp_path / "tuned.py", config, trials, truth="VIPSeg_720P", split="val")
+    text = (tmp_path / "tuned.py").read_text()
+    found = runpy.run_path(str(tmp_path / "tuned.py"))["get_config"]()
+    assert found.things == "vps"
+    assert found.members.to_dict() == {
+        "image": {"checkpoint": "b", "weight": 0.25, "scale": "log_scores"},
+        "vps": {"checkpoint": "a", "weight": 0.75, "scale": "logits"},
+    }
+    for words in (
+        "best            vpq 44.40",
+        "plain mean      vpq 40.00",
+        "vps alone       vpq 43.00",
+        "val of VIPSeg_720P",
+    ):
+        assert words in text
