@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
+from configs.ensemble import get_config
 from vps_jax import taxonomy
-from vps_jax.infer import members as module
 from vps_jax.infer import scores, video_io
 from vps_jax.infer.clip_model import geometry
 from vps_jax.infer.fusion import Geometry
-from vps_jax.infer.members import Checkpoint, Member, check_kept, kept_folder, read_members
+from vps_jax.infer.members import Checkpoint, check_kept, kept_folder, read_members
 from vps_jax.infer.predict_ensemble import check_keys
 from vps_jax.infer.settings import Settings
 from vps_jax.types import UserError
@@ -148,7 +148,21 @@ def test_a_member_given_by_its_scores(tmp_path, change, message):
 
 
 def test_members_of_another_taxonomy_are_refused(monkeypatch):
-    monkeypatch.setitem(CONFIGS, "other", {"model": TARVIS, "infer": {**INFER, "taxonomy": "vspw"}})
-    with pytest.raises(UserError, match="members.b: classes of taxonomy 'vspw'; expected 'vipseg' as a"):
-        read(a=VPS, b={"checkpoint": "other", "task": "semantic"})
-    assert isinstance(module.SCALES, tuple) and Member("x", Settings()).scale in module.SCALES
+    vipseg = taxonomy.class_table("vipseg")
+    order = (*vipseg.thing_ids, *vipseg.stuff_ids)
+    things_first = vipseg._replace(names=tuple(vipseg.names[i] for i in order))
+    tables = {"vipseg": vipseg, "vspw": vipseg, "things_first": things_first}
+    monkeypatch.setattr("vps_jax.infer.settings.class_table", tables.get)
+    for name in ("vspw", "things_first"):
+        monkeypatch.setitem(CONFIGS, name, {"model": TARVIS, "infer": {**INFER, "taxonomy": name}})
+    read(a=VPS, b={"checkpoint": "vspw", "task": "semantic"})  # another name for the same classes
+    with pytest.raises(UserError, match="members.b: taxonomy 'things_first' has 'door' in place of 'wall' classes"):
+        read(a=VPS, b={"checkpoint": "things_first", "task": "semantic"})
+
+
+def test_the_shipped_config_describes_three_members():
+    checkpoints = {"runs/stage4": "tarvis", "runs/stage3": "tarvis", "runs/vspw_vit_adapter": "image"}
+    config = get_config().to_dict()
+    check_keys(config)
+    found, things = read_members(config, lambda path, weights: open_checkpoint(checkpoints[path], weights))
+    assert [m.name for m in found] == ["image", "vps", "vss"] and things.name == "vps"

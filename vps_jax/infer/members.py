@@ -128,10 +128,11 @@ def check_members(members: Sequence[Member], things: Member) -> None:
 
 
 def _check_model(member: Member, things: Member) -> None:
-    if member.settings.taxonomy != things.settings.taxonomy:
+    found, expected = member.settings.classes().names, things.settings.classes().names
+    if found != expected:
         raise UserError(
-            f"members.{member.name}: classes of taxonomy {member.settings.taxonomy!r}; expected "
-            f"{things.settings.taxonomy!r} as {things.name}, leave it out"
+            f"members.{member.name}: taxonomy {member.settings.taxonomy!r} has {_first_difference(found, expected)} "
+            f"classes; expected those of {things.name} in their order, leave it out"
         )
     try:
         check_classes(member.model, member.settings)
