@@ -133,6 +133,7 @@ def evaluate() -> ml_collections.ConfigDict:
     """What the run evaluates on: a VIPSeg root with truth (`vps-jax data convert`)."""
     return ml_collections.ConfigDict({
         "truth": "data/VIPSeg_720P",
+        "layout": "vipseg",  # or "vspw"
         "split": "val",
         "windows": "leaderboard",  # 1, 2, 4, 6 frames; their mean is the challenge's VPQ
         "metrics": ("vpq", "stq", "miou"),

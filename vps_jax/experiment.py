@@ -58,27 +58,32 @@ def set_up_jax() -> None:
     initialize_distributed()
 
 
-def make_synthetic(*, folder: str, seed: int, train: int, val: int, test: int) -> None:
-    """Draw, convert and prepare the synthetic data set in `folder`, whatever part of it is missing.
+def make_synthetic(*, folder: str, seed: int, train: int, val: int, test: int, layout: str = "vipseg") -> None:
+    """Draw and prepare a synthetic data set in `folder`, whatever part of it is missing.
 
-    Gives `raw/` (VIPSeg's layout as downloaded), `converted/` (with truth json, for evaluation) and `prepared/vipseg`.
+    Gives `raw/` in the data set's own layout, `prepared/<layout>` for training, and for VIPSeg `converted/` with truth
+    json for evaluation.
     """
     from vps_jax.data import prepare, synthetic, vipseg_convert
 
     root = pathlib.Path(folder)
     if not (root / "raw").is_dir():
-        synthetic.synthesize(root / "raw", seed=seed, train=train, val=val, test=test)
-    vipseg_convert.convert(root / "raw", root / "converted", height=None)
-    prepare.prepare("vipseg", root / "raw", root / "prepared")
+        synthetic.synthesize(root / "raw", layout=layout, seed=seed, train=train, val=val, test=test)
+    if layout == "vipseg":
+        vipseg_convert.convert(root / "raw", root / "converted", height=None)
+    prepare.prepare(layout, root / "raw", root / "prepared")
 
 
 def check_truth(settings: Mapping) -> None:
     """Raise UserError now rather than at the first evaluation if the truth is not there."""
-    listing = pathlib.Path(settings["truth"]) / f"panoptic_gt_VIPSeg_{settings['split']}.json"
+    names = {"vipseg": f"panoptic_gt_VIPSeg_{settings['split']}.json", "vspw": f"{settings['split']}.txt"}
+    if settings["layout"] not in names:
+        raise UserError(f"evaluate.layout={settings['layout']!r}; choose one of {', '.join(names)}")
+    listing = pathlib.Path(settings["truth"]) / names[settings["layout"]]
     if not listing.is_file():
         raise UserError(
-            f"evaluate.truth: {listing} is not there; expected a VIPSeg folder made by "
-            "`vps-jax data convert vipseg`, set --config.evaluate.truth"
+            f"evaluate.truth: {listing} is not there; expected VSPW, or VIPSeg as `vps-jax data convert vipseg` leaves "
+            "it; set --config.evaluate.truth"
         )
 
 
@@ -105,13 +110,14 @@ def evaluate(config: Mapping, workdir, variables, step: int, label: str) -> tupl
     out = pathlib.Path(workdir) / "predictions" / label
     predict(
         [settings["truth"]], models.build(config["model"]), variables, config["infer"], out, split=settings["split"],
-        overlay=False, progress=False,
+        overlay=False, progress=False, layout=settings["layout"],
     )  # fmt: skip
     result = evaluate_folders(
         settings["truth"], out, split=settings["split"], metrics=settings["metrics"], windows=settings["windows"]
     )
-    images = write_samples(config, out, pathlib.Path(workdir) / "samples", f"step{step}_{label}")
-    return headline(result), images
+    if settings["layout"] != "vipseg":
+        return headline(result), {}
+    return headline(result), write_samples(config, out, pathlib.Path(workdir) / "samples", f"step{step}_{label}")
 
 
 def predict_with_checkpoint(
@@ -166,7 +172,7 @@ def convert_weights(source, config: Mapping, out) -> int:
 
 
 def headline(result: Mapping) -> dict[str, float]:
-    """The numbers of a result that a run follows: VPQ (mean, things, stuff, every window), STQ, mIoU."""
+    """The numbers of a result that a run follows: VPQ (mean, things, stuff, every window), STQ, mIoU, VC."""
     numbers: dict[str, float | None] = {}
     if "vpq" in result:
         mean = result["vpq"]["vpq"]
@@ -176,6 +182,7 @@ def headline(result: Mapping) -> dict[str, float]:
         numbers["stq"] = result["stq"]["stq"]
     if "miou" in result:
         numbers["miou"] = result["miou"]["miou"]
+    numbers |= {name: value for name, value in result.get("vc", {}).items() if name.startswith("mvc")}
     return {name: float(value) for name, value in numbers.items() if value is not None}
 
 
