@@ -7,10 +7,13 @@ from typing import NamedTuple
 
 from vps_jax import taxonomy
 from vps_jax.infer import video_io, writers
+from vps_jax.infer.background import ahead
 from vps_jax.infer.segment import make_runner, predict_video
 from vps_jax.infer.settings import Settings
 from vps_jax.types import PanopticFrame, UserError
 from vps_jax.viz import overlay as drawing
+
+FINISHED_AHEAD = 4  # frames
 
 
 class Report(NamedTuple):
@@ -98,7 +101,7 @@ def write_videos(
                 writer.video(video.video_id) as result,
                 overlay_video(video, settings, writer.folder, wanted=overlay) as draw,
             ):
-                for frame in segment(video):
+                for frame in ahead(segment(video), FINISHED_AHEAD):
                     result.write(frame)
                     draw(frame)
                     advance(video.video_id)

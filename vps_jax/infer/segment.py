@@ -1,17 +1,21 @@
 """One video through one model: frames in, panoptic frames out, nothing written and bounded memory."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from vps_jax.infer import video_io
+from vps_jax.infer.background import ahead
 from vps_jax.infer.clip_model import ClipModel, geometry, preprocess
 from vps_jax.infer.fusion import Fuser, Geometry
 from vps_jax.infer.settings import IMAGE_TASK, Settings
 from vps_jax.infer.sliding import SlidingModel
 from vps_jax.infer.stitching import Stitched, Stitcher, split_clips
 from vps_jax.types import PanopticFrame, UserError
+
+DECODED_AHEAD = 4  # frames
 
 
 def make_runner(model, variables: Mapping, settings: Settings) -> ClipModel | SlidingModel:
@@ -64,7 +68,7 @@ def predict_video(
 
 def label_frames(video: video_io.Video, model: SlidingModel, settings: Settings) -> Iterator[PanopticFrame]:
     """Frames labelled one by one, each thing class one track."""
-    for frame in video.frames():
+    for frame in ahead(video.frames(), DECODED_AHEAD):
         labels = model.labels(frame.image)
         yield PanopticFrame(frame.stem, labels, class_tracks(labels, settings))
 
@@ -102,7 +106,7 @@ def stitched_clips(
       mirrored: flip every frame horizontally first.
     """
     stitchers = [Stitcher(settings.stitching()) for _ in range(num_sets)]
-    sizes, stems = None, {}
+    sizes, stems, index = None, {}, itertools.count()
 
     def prepared(frame: video_io.Frame) -> np.ndarray:
         nonlocal sizes
@@ -111,19 +115,26 @@ def stitched_clips(
         if size != sizes.original:
             found, expected = ("x".join(map(str, x)) for x in (size, sizes.original))
             raise UserError(f"frame {frame.stem} has {found} pixels; expected {expected} as the ones before, resize it")
-        stems[len(stems)] = frame.stem
+        stems[next(index)] = frame.stem
         return preprocess(frame.image[:, ::-1] if mirrored else frame.image, sizes)
 
     def finished(sets: tuple[Stitched, ...]) -> StitchedClip:
-        return StitchedClip(sizes, [stems[frame.index] for frame in sets[0].frames], sets)
+        return StitchedClip(sizes, [stems.pop(frame.index) for frame in sets[0].frames], sets)
 
-    for first, clip in split_clips(
-        map(prepared, video.frames()), clip_frames=settings.clip_frames, overlap_frames=settings.overlap_frames
-    ):
+    waiting = None  # the clip before: the device works on the next one while the host joins this
+    frames = map(prepared, ahead(video.frames(), DECODED_AHEAD))
+    for first, clip in split_clips(frames, clip_frames=settings.clip_frames, overlap_frames=settings.overlap_frames):
         predictions = predict_sets(first, clip)
-        yield finished(tuple(s.add(first, p) for s, p in zip(stitchers, predictions, strict=True)))
-    if sizes is not None:
+        if waiting is not None:
+            yield finished(_add(stitchers, *waiting))
+        waiting = first, predictions
+    if waiting is not None:
+        yield finished(_add(stitchers, *waiting))
         yield finished(tuple(stitcher.finish() for stitcher in stitchers))
+
+
+def _add(stitchers: Sequence[Stitcher], first: int, predictions) -> tuple[Stitched, ...]:
+    return tuple(stitcher.add(first, one) for stitcher, one in zip(stitchers, predictions, strict=True))
 
 
 def fuse_frames(clips: Iterable[StitchedClip], settings: Settings) -> Iterator[PanopticFrame]:
