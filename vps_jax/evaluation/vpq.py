@@ -81,7 +81,7 @@ def make_windows(counts: counting.VideoCounts, k: int, quirks: Quirks = OFFICIAL
     return pq.Window(
         truth_category=np.where(listed, category, -1),
         truth_area=_sums(truth.areas if quirks.json_area else np.where(truth.categories >= 0, truth.pixels, 0), k),
-        truth_crowd=crowd & listed,
+        truth_crowd=crowd,
         truth_order=first * len(truth.ids) + order,
         category=np.where(predicted, predicted_category, -1),
         area=_sums(prediction.pixels, k),
