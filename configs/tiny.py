@@ -16,7 +16,7 @@ def get_config():
     config.name = "tiny"
 
     config.model.backbone = "swin_micro"
-    config.model.instance_queries = 24
+    config.model.instance_queries = 20
     config.model.hidden_dim = 64
     config.model.num_heads = 4
     config.model.neck_layers = 2
@@ -28,8 +28,8 @@ def get_config():
     config.model.dtype = "float32"  # CPUs gain nothing from bfloat16
 
     config.tasks.panoptic.match_points = 256
-    config.tasks.panoptic.mask_points = 256
-    config.tasks.panoptic.semantic_points = 1024
+    config.tasks.panoptic.mask_points = 128
+    config.tasks.panoptic.semantic_points = 256
 
     config.optim.lr = 1e-3
     config.optim.warmup_steps = 100
@@ -57,15 +57,15 @@ def get_config():
         "vipseg": {
             "path": folder + "/prepared/vipseg",
             "group": "VIPSEG",
-            "short_side": 108,
+            "short_side": 64,  # whole frames of both aspect classes fit into one program of 64x128
             "max_side": 128,
-            "crop": (0.75, 0.5),
+            "crop": None,
             "frame_window": 2.0,
         }
     }
 
     config.infer.clip_frames = 4
     config.infer.overlap_frames = 2
-    config.infer.short_side_px = 128
-    config.infer.max_side_px = 256
+    config.infer.short_side_px = 64
+    config.infer.max_side_px = 128
     return config

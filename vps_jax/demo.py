@@ -30,8 +30,8 @@ def run(folder="runs/demo", *, seed: int | None = None, data_seeds: tuple[int, .
     start = time.monotonic()
     folder = pathlib.Path(folder)
     config = tiny_config(folder, seed, steps)
-    experiment.run(config, folder / "train")
-    results = compare(config, folder)
+    history = experiment.run(config, folder / "train")
+    results = compare(config, folder, history)
     for data_seed in data_seeds:
         results[f"EMA, videos of seed {data_seed}"] = score_other_seed(config, folder, data_seed)
     print_table(results)
@@ -52,11 +52,7 @@ def tiny_config(folder: pathlib.Path, seed: int | None, steps: int | None) -> di
         config = importlib.import_module("configs.tiny").get_config()
     except ModuleNotFoundError as error:
         raise UserError("no configs/tiny.py here; start the demo in the folder of the clone") from error
-    data = folder / "data"
-    config.synthetic.folder = str(data)
-    for source in config.data.sources.values():
-        source.path = source.path.replace("runs/data/tiny", str(data))
-    config.evaluate.truth = config.evaluate.truth.replace("runs/data/tiny", str(data))
+    config.synthetic.folder = str(folder / "data")  # the paths of the config follow it
     if seed is not None:
         config.train.seed = seed
     if steps is not None:
@@ -65,28 +61,28 @@ def tiny_config(folder: pathlib.Path, seed: int | None, steps: int | None) -> di
     return config.to_dict()
 
 
-def compare(config: Mapping, folder: pathlib.Path) -> dict[str, dict[str, float]]:
-    """Score the trained model and the two baselines on the validation videos."""
+def compare(config: Mapping, folder: pathlib.Path, history: list[dict]) -> dict[str, dict[str, float]]:
+    """Score the trained model and the two baselines on the validation videos; `history` has the raw weights' row."""
     import jax
 
     from vps_jax import models
     from vps_jax.train.checkpoint import restore_for_inference
 
     model = models.build(config["model"])
-    untrained = models.init(model, jax.random.key(config["train"]["seed"]))
-    results = {}
-    for name, label, variables in (
-        ("untrained model", "untrained", untrained),
-        ("trained, EMA weights", "ema", restore_for_inference(folder / "train", "ema")[1]),
-        ("trained, raw weights", "raw", restore_for_inference(folder / "train", "raw")[1]),
-    ):
-        predict(model, variables, config, folder / label, overlay=label == "ema")
-        results[name] = score(config, folder / label)
+    untrained = models.init(model, jax.random.key(config["train"]["seed"]), (64, 64))
+    trained = restore_for_inference(folder / "train", "ema")[1]
+    predict(model, untrained, config, folder / "untrained", overlay=False)
+    predict(model, trained, config, folder / "ema", overlay=True)
     color_baseline.predict(
         pathlib.Path(config["synthetic"]["folder"]) / "raw", config["evaluate"]["truth"], folder / "color",
         split=config["evaluate"]["split"],
     )  # fmt: skip
-    return {"nearest class colour": score(config, folder / "color"), **results}
+    return {
+        "nearest class colour": score(config, folder / "color"),
+        "untrained model": score(config, folder / "untrained"),
+        "trained, raw weights": next(row for row in reversed(history) if row["weights"] == "raw"),
+        "trained, EMA weights": score(config, folder / "ema"),
+    }
 
 
 def predict(model, variables, config: Mapping, out: pathlib.Path, *, overlay: bool) -> None:

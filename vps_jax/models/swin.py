@@ -42,7 +42,7 @@ class SwinSize(NamedTuple):
 
 
 SIZES = {
-    "swin_micro": SwinSize(32, (2, 2, 2, 2), (1, 2, 4, 8), 4),  # our own, for training on two CPU cores
+    "swin_micro": SwinSize(24, (2, 2, 2, 2), (1, 2, 4, 8), 4),  # our own, for training on two CPU cores
     "swin_tiny": SwinSize(96, (2, 2, 6, 2), (3, 6, 12, 24), 7),
     "swin_small": SwinSize(96, (2, 2, 18, 2), (3, 6, 12, 24), 7),
     "swin_base": SwinSize(128, (2, 2, 18, 2), (4, 8, 16, 32), 12),
