@@ -114,6 +114,12 @@ def test_size_ranges_on_the_mean_area_of_present_frames():
     assert result["ap"] == pytest.approx(100 * 2 / 3)
 
 
+def test_mean_area_leaves_out_frames_without_the_object():
+    assert ap.mean_area(track(square(10), None, square(0))) == 100.0
+    assert ap.mean_area(track(square(1), areas=[4, None, 0, 8])) == 6.0
+    assert ap.mean_area(track(None)) == 0.0
+
+
 def test_both_ends_belong_to_a_size_range():
     truth = [track(square(128))]
     result = score((truth, [truth[0]._replace(score=0.5)]))

@@ -26,6 +26,20 @@ def test_another_kind_is_named(tmp_path):
         read_png(tmp_path / "a.png", kind="grey")
 
 
+def test_another_depth_is_named(tmp_path):
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((2, 2, 3), np.uint16))
+    with pytest.raises(UserError, match="16-bit RGB PNG; expected an 8-bit RGB PNG"):
+        read_png(tmp_path / "a.png", kind="RGB")
+
+
+def test_a_file_without_its_end_is_refused(tmp_path):
+    path = tmp_path / "a.png"
+    cv2.imwrite(str(path), np.zeros((40, 40, 3), np.uint8))
+    path.write_bytes(path.read_bytes()[:-12])  # all pixels are there, the end mark is not
+    with pytest.raises(UserError, match="cut off"):
+        read_png(path, kind="RGB")
+
+
 def test_damaged_data_with_a_good_head_and_tail_is_refused(tmp_path):
     path = tmp_path / "a.png"
     cv2.imwrite(str(path), np.random.default_rng(0).integers(0, 255, (40, 40, 3), np.uint8))

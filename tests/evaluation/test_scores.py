@@ -71,6 +71,9 @@ def test_consistency_of_a_panoptic_video_looks_at_classes_not_ids():
     ids[3] = frame([[1, 2, 50, 60]], {1: 0, 2: 3, 50: 1, 60: 2})  # one of four pixels changes its class
     states = scores.score_video("v", zip(truth, ids, strict=True), settings_)
     assert scores.compute(states)["vc"]["mvc8"] == 75.0
+    backwards = [one._replace(segments=type(one.segments)(*(c[::-1] for c in one.segments))) for one in ids]
+    states = scores.score_video("v", zip(truth, backwards, strict=True), settings_)
+    assert scores.compute(states)["vc"]["mvc8"] == 75.0
 
 
 def test_image_quality_has_no_windows():
