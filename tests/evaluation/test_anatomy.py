@@ -160,6 +160,34 @@ def test_two_causes_are_told_apart():
     assert sum(costs.values()) == pytest.approx(100 - vpq)
 
 
+def predicted_under(counts, truth_id, t):
+    """Predicted ids of a mended video that lie on a truth id in frame t."""
+    on_it = (counts.truth.ids[counts.pair_truth] == truth_id) & (counts.shared[t] > 0)
+    return set(counts.prediction.ids[counts.pair_prediction[on_it]].tolist())
+
+
+def test_a_missed_segment_does_not_get_an_id_that_another_has_in_that_frame():
+    maps = scene()
+    prediction = maps.copy()
+    prediction[3][maps[3] == CAT] = SKY
+    prediction[3][maps[3] == DOG] = CAT  # the cat's own id
+    counts = counting.count_video(video(maps, KINDS), [frame(one, KINDS | {CAT: 2}) for one in prediction])
+    mended = anatomy.mend(counts)["missed"]
+    assert len(predicted_under(mended, CAT, 3)) == 1
+    assert predicted_under(mended, CAT, 3) != predicted_under(mended, DOG, 3)
+
+
+def test_an_id_in_the_way_of_its_owner_takes_the_place_set_free():
+    maps = scene()
+    prediction = maps.copy()
+    prediction[3][maps[3] == DOG] = 95
+    prediction[3, 1, 10:14] = DOG  # a stray piece in the sky under the dog's own id
+    counts = counting.count_video(video(maps, KINDS), video(prediction, KINDS | {95: 3}))
+    mended = anatomy.mend(counts)["identity"]
+    assert predicted_under(mended, DOG, 3) == predicted_under(mended, DOG, 0)
+    assert not predicted_under(mended, DOG, 3) & predicted_under(mended, SKY, 3)
+
+
 @settings(deadline=None, max_examples=40)
 @given(random_videos())
 def test_mending_keeps_every_truth_pixel_and_the_truth_itself(both):

@@ -88,10 +88,12 @@ def test_csv_has_a_row_per_video(folders, tmp_path):
 
 
 def test_metrics_can_be_chosen_and_quirks_left(folders):
-    result = evaluate_folders(*folders, metrics="stq,vpq", quirks_off=["short_videos_absent"], windows=(6,))
+    result = evaluate_folders(
+        *folders, metrics="stq,vpq", quirks_off=["void_class", "short_videos_absent"], windows=(6,)
+    )
     assert {"vpq", "stq"} <= result.keys() and not {"miou", "vc", "pq"} & result.keys()
     assert result["vpq"]["windows"]["6"]["stuff"]["pq"] == 100.0
-    assert result["quirks_off"] == ["short_videos_absent"]
+    assert result["quirks_off"] == ["short_videos_absent", "void_class"]
     with pytest.raises(UserError, match="'nosuch'.*vpq, stq"):
         evaluate_folders(*folders, metrics=["nosuch"])
     with pytest.raises(UserError, match="'nosuch'.*json_area"):
