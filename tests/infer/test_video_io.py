@@ -83,7 +83,8 @@ def test_a_video_that_fails_midway_leaves_no_file(tmp_path):
 
 def test_a_folder_is_read_in_the_order_of_its_names(tmp_path):
     folder = write_jpegs(tmp_path / "walk", ["00000010", "00000007"])
-    (folder / "notes.txt").write_text("not a frame")
+    (folder / "notes.csv").write_text("not a frame")
+    (folder / "data").mkdir()
     (video,) = video_io.open_videos(folder)
     assert video.video_id == "walk" and video.num_frames == 2
     assert [frame.stem for frame in video.frames()] == ["00000007", "00000010"]

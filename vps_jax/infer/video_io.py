@@ -64,7 +64,7 @@ def open_videos(path: str | pathlib.Path, *, split: str | None = None) -> list[V
         return [open_video_file(path)]
     if image_folder(path) is not None:
         return open_vipseg(path, split=split or "val")
-    if (path / "data").is_dir():
+    if (path / "data").is_dir() and any(path.glob("*.txt")):
         return open_vspw(path, split=split or "val")
     if split is not None:
         raise UserError(f"{path}: split {split!r} needs a root with imgs/, images/ or data/, leave the split out")
