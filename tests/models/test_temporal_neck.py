@@ -58,7 +58,7 @@ def test_chunks_of_windows_change_nothing():
     rng = np.random.default_rng(3)
     x = rng.normal(size=(2, 3, 168, 16)).astype(np.float32)
     codes = rng.normal(size=(168, 16)).astype(np.float32), rng.normal(size=(2, 252, 16)).astype(np.float32)
-    whole, chunked = (neck.LayerPair(2, 16, SHAPES, chunk, 2, jnp.float32) for chunk in (2, 1))
+    whole, chunked = (neck.LayerPair(2, 16, SHAPES, chunk) for chunk in (2, 1))
     params = random_like(jax.eval_shape(lambda: whole.init(jax.random.key(0), x, codes)))
     one, two = jax.jit(lambda p: (whole.apply(p, x, codes)[0], chunked.apply(p, x, codes)[0]))(params)
     np.testing.assert_allclose(one, two, atol=1e-5)

@@ -13,6 +13,7 @@ Spatial layers and the residual stream are float32 in every compute dtype.
 
 import math
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
@@ -23,7 +24,9 @@ from vps_jax.ops.deformable_attention import cell_centres
 from vps_jax.ops.resize import resize
 
 CELLS = ((2, 2), (4, 4), (8, 8))  # tokens of a 64x64-pixel window at strides 32, 16, 8
-SCORE_BYTES = 2**29  # attention scores of one clip that the temporal layer holds at once, unless told otherwise
+# attention scores of one clip that a temporal layer holds at once unless told otherwise; a CPU is fastest in its cache
+SCORE_BYTES = {"cpu": 2**22}
+SCORE_BYTES_ELSEWHERE = 2**29
 xavier = nn.initializers.xavier_uniform()
 lecun_uniform = nn.initializers.lecun_uniform()  # kaiming-uniform with a = 1
 
@@ -77,8 +80,9 @@ class LayerPair(nn.Module):
     ffn_dim: int
     shapes: tuple[tuple[int, int], ...]
     window_chunk: int
-    deformable_chunk: int | None
-    dtype: jnp.dtype
+    deformable_chunk: int | None = None
+    remat: bool = True
+    dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x, codes):
@@ -99,12 +103,12 @@ class LayerPair(nn.Module):
             return temporal(x, code)
         x = jnp.moveaxis(x.reshape(b, chunks, self.window_chunk, *token), 1, 0)
         code = code.reshape(chunks, self.window_chunk, *token)
-        walk = nn.scan(
-            nn.remat(lambda layer, carry, piece: (carry, layer(*piece)), prevent_cse=False),
-            variable_broadcast="params",
-            split_rngs={"params": False},
-        )
-        _, x = walk(temporal, (), (x, code))
+
+        def step(layer, carry, piece):
+            return carry, layer(*piece)
+
+        step = nn.remat(step, prevent_cse=False) if self.remat else step
+        _, x = nn.scan(step, variable_broadcast="params", split_rngs={"params": False})(temporal, (), (x, code))
         return jnp.moveaxis(x, 0, 1).reshape(b, count, *token)
 
 
@@ -119,7 +123,7 @@ class TemporalNeck(nn.Module):
       remat: recompute the inside of each pair in the backward pass.
       dtype: compute dtype of temporal layers and convolutions.
       window_chunk: at most so many windows attend through time at once (a divisor of their number is taken); None for
-        as many as keep the scores of a clip under 512 MiB.
+        as many as keep the scores of a clip under 512 MiB, on a CPU under 4 MiB.
       deformable_chunk: heads at once in deformable attention, see `vps_jax.ops.deformable_attention`.
     """
 
@@ -172,8 +176,9 @@ class TemporalNeck(nn.Module):
             self.num_heads,
             self.ffn_dim,
             shapes,
-            _chunk(count, self.window_chunk or SCORE_BYTES // (4 * self.num_heads * tokens**2)),
+            _chunk(count, self.window_chunk or _score_bytes() // (4 * self.num_heads * tokens**2)),
             self.deformable_chunk,
+            self.remat,
             self.dtype,
             name="layers",
         )
@@ -199,6 +204,10 @@ class TemporalNeck(nn.Module):
         y = nn.Conv(self.hidden_dim, (3, 3), padding=1, name="layer_1", **conv)(y)
         y = nn.relu(self.norm(y, "layer_1_norm"))
         return nn.Dense(self.hidden_dim, dtype=self.dtype, kernel_init=lecun_uniform, name="mask_features")(y)
+
+
+def _score_bytes() -> int:
+    return SCORE_BYTES.get(jax.default_backend(), SCORE_BYTES_ELSEWHERE)
 
 
 def _chunk(count: int, limit: int) -> int:

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 Shapes = tuple[tuple[int, int], ...]
-CACHE_BYTES = 2**24
+CACHE_BYTES = 2**22
 
 
 def cell_centres(shapes: Shapes) -> np.ndarray:
@@ -67,10 +67,11 @@ def _default_chunk(value_shape, weights_shape) -> int:
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
 def _attend(value, locations, weights, shapes, chunk):
     def head(v, u, a):
-        return _forward(v, _corners(u, shapes), _by_sample(a))
+        return (_forward(v, u, a, shapes),)
 
-    out = _map_heads(head, _heads_first(value, locations, weights), chunk)  # [m, b, q, c]
-    return jnp.moveaxis(out, 0, 2).astype(value.dtype)
+    out = jax.ShapeDtypeStruct((*weights.shape[:3], value.shape[-1]), value.dtype)  # [b, q, m, c]
+    samples = _by_sample(locations, weights)
+    return _map_heads(head, (value, *samples), (2, 0, 0), (out,), (2,), chunk)[0]
 
 
 def _attend_fwd(value, locations, weights, shapes, chunk):
@@ -79,38 +80,45 @@ def _attend_fwd(value, locations, weights, shapes, chunk):
 
 def _attend_bwd(shapes, chunk, kept, gradient):
     def head(v, u, a, g):
-        return _backward(v, u, a, g.astype(jnp.float32), shapes)
+        return _backward(v, u, a, g, shapes)
 
-    arrays = (*_heads_first(*kept), jnp.moveaxis(gradient, 2, 0))
-    d_value, d_locations, d_weights = _map_heads(head, arrays, chunk)
-    grads = (jnp.moveaxis(d_value, 0, 2), d_locations.transpose(4, 5, 0, 2, 3, 1), d_weights.transpose(3, 4, 0, 1, 2))
-    return tuple(g.astype(k.dtype) for g, k in zip(grads, kept, strict=True))
+    value, locations, weights = kept
+    samples = _by_sample(locations, weights)
+    arrays, like = (value, *samples, gradient), (value, *samples)
+    d_value, d_locations, d_weights = _map_heads(head, arrays, (2, 0, 0, 2), like, (2, 0, 0), chunk)
+    d_locations = d_locations.transpose(4, 5, 0, 2, 3, 1).astype(locations.dtype)
+    return d_value, d_locations, d_weights.transpose(3, 4, 0, 1, 2).astype(weights.dtype)
 
 
 _attend.defvjp(_attend_fwd, _attend_bwd)
 
 
-def _heads_first(value, locations, weights):
-    """`[m, b, s, c]`, `[m, 2, l, p, b, q]`, `[m, l, p, b, q]`: queries last, where arithmetic on positions is fast."""
-    return (
-        jnp.moveaxis(value, 2, 0),
-        locations.astype(jnp.float32).transpose(2, 5, 3, 4, 0, 1),
-        weights.astype(jnp.float32).transpose(2, 3, 4, 0, 1),
-    )
+def _by_sample(locations, weights):
+    """`[m, 2, l, p, b, q]` and `[m, l, p, b, q]`, float32: arithmetic on positions is fast with queries last."""
+    locations, weights = locations.astype(jnp.float32), weights.astype(jnp.float32)
+    return locations.transpose(2, 5, 3, 4, 0, 1), weights.transpose(2, 3, 4, 0, 1)
 
 
-def _map_heads(function, arrays, chunk: int):
-    """Apply `function` to arrays `[m, ...]` head by head, `chunk` heads at once.
+def _map_heads(function, arrays, axes, like, out_axes, chunk: int) -> list[jax.Array]:
+    """Apply `function` head by head, `chunk` heads at once; the heads of arrays and results lie along the given axes.
 
-    Only heads are looped over: the batch axis may be sharded over devices, and a loop over it would gather it.
+    Only heads are looped over: the batch axis may be sharded over devices, and a loop over it would gather it. Heads
+    are cut out of the arrays and written into the results (shaped like `like`) in place: no copy of either exists.
     """
-    if chunk == arrays[0].shape[0]:
-        return jax.vmap(function)(*arrays)
-    return jax.lax.map(lambda args: function(*args), arrays, batch_size=chunk if chunk > 1 else None)
+    function = jax.vmap(function, in_axes=axes, out_axes=out_axes)
+    count = arrays[0].shape[axes[0]] // chunk
+
+    def step(i, results):
+        cut = [jax.lax.dynamic_slice_in_dim(a, i * chunk, chunk, n) for a, n in zip(arrays, axes, strict=True)]
+        done = zip(results, function(*cut), out_axes, strict=True)
+        return [jax.lax.dynamic_update_slice_in_dim(r, d.astype(r.dtype), i * chunk, n) for r, d, n in done]
+
+    results = [jnp.zeros(a.shape, a.dtype) for a in like]
+    return step(0, results) if count == 1 else jax.lax.fori_loop(0, count, step, results)
 
 
 class _Corners(NamedTuple):
-    """The four pixels around every sample; each array is `[l p, b, q, 4]`.
+    """The four pixels around every sample; each array is `[l p, 4, b, q]`.
 
     Attributes:
       index: int32 position in the flattened maps, clipped to its own map.
@@ -136,7 +144,7 @@ def _corners(locations, shapes: Shapes) -> _Corners:
         weight_y[:, None] * slope_x,
         slope_y[:, None] * weight_x,
     )
-    return jax.tree.map(lambda a: jnp.moveaxis(a.reshape(4, -1, *a.shape[-2:]), 0, -1), corners)
+    return jax.tree.map(lambda a: jnp.swapaxes(a.reshape(4, -1, *a.shape[-2:]), 0, 1), corners)
 
 
 def _axis(location, size: np.ndarray):
@@ -150,44 +158,49 @@ def _axis(location, size: np.ndarray):
     return jnp.clip(index, 0, size - 1).astype(jnp.int32), weight, slope
 
 
-def _by_sample(weights):
-    """`[l, p, b, q]` to `[l p, b, q, 1]`."""
-    return weights.reshape(-1, *weights.shape[2:], 1)
-
-
 def _rows(value, index):
     """Rows of `value [b, s, c]` at `index [b, ...]`, float32 `[b, ..., c]`."""
     return jax.vmap(lambda v, i: v.at[i].get(mode="promise_in_bounds"))(value, index).astype(jnp.float32)
 
 
-def _forward(value, corners: _Corners, weights):
-    """One head: `[b, q, c]` from value `[b, s, c]` and weights `[l p, b, q, 1]`."""
+def _forward(value, locations, weights, shapes: Shapes):
+    """One head: value `[b, s, c]`, locations `[2, l, p, b, q]`, weights `[l, p, b, q]` to float32 `[b, q, c]`."""
+    corners = _corners(locations, shapes)
 
     def add(total, step):
-        index, weight = step  # [b, q, 4]
-        for i in range(4):
-            total += _rows(value, index[..., i]) * weight[..., i, None]
+        for index, weight in zip(*step, strict=True):  # [b, q] at each corner
+            total += _rows(value, index) * weight[..., None]
         return total, None
 
-    zero = jnp.zeros((*weights.shape[1:3], value.shape[-1]), jnp.float32)
-    return jax.lax.scan(add, zero, (corners.index, corners.weight * weights))[0]
+    zero = jnp.zeros((*weights.shape[2:], value.shape[-1]), jnp.float32)
+    return jax.lax.scan(add, zero, (corners.index, _scaled(corners, weights)))[0]
 
 
 def _backward(value, locations, weights, gradient, shapes: Shapes):
-    """One head's gradients, float32 in the layouts of the arguments, given that of its output `[b, q, c]`."""
+    """One head's gradients, float32 and shaped like the first three, given that of its output `[b, q, c]`."""
     corners = _corners(locations, shapes)
+    gradient = gradient.astype(jnp.float32)
 
     def project(_, index):  # <pixel, gradient> at the corners of one sampled point
         return None, jnp.sum(_rows(value, index) * gradient[:, :, None], axis=-1)
 
-    def scatter(d_value, step):
-        index, weight = step
-        update = weight[..., None] * gradient[:, :, None]  # [b, q, 4, c]
+    def scatter(d_value, step):  # one corner of one sampled point
+        index, weight = step  # [b, q]
+        update = weight[..., None] * gradient
         return jax.vmap(lambda d, i, u: d.at[i].add(u, mode="promise_in_bounds"))(d_value, index, update), None
 
-    _, dots = jax.lax.scan(project, None, corners.index)  # [l p, b, q, 4]
-    scaled = corners.weight * _by_sample(weights)
-    d_value, _ = jax.lax.scan(scatter, jnp.zeros(value.shape, jnp.float32), (corners.index, scaled))
-    d_weights = jnp.sum(dots * corners.weight, axis=-1).reshape(weights.shape)
-    slopes = jnp.stack([jnp.sum(dots * s, axis=-1) for s in (corners.slope_x, corners.slope_y)])
-    return d_value, slopes.reshape(locations.shape) * weights, d_weights
+    def total(factor):
+        return jnp.sum(dots * factor, axis=1).reshape(weights.shape)
+
+    _, dots = jax.lax.scan(project, None, jnp.moveaxis(corners.index, 1, -1))
+    dots = jnp.moveaxis(dots, -1, 1)  # [l p, 4, b, q]
+    zero = jnp.zeros(value.shape, jnp.float32)
+    steps = (a.reshape(-1, *a.shape[2:]) for a in (corners.index, _scaled(corners, weights)))  # [l p 4, b, q]
+    d_value, _ = jax.lax.scan(scatter, zero, tuple(steps))
+    slopes = jnp.stack([total(corners.slope_x), total(corners.slope_y)])
+    return d_value, slopes * weights, total(corners.weight)
+
+
+def _scaled(corners: _Corners, weights):
+    """Bilinear weights times the samples' own, `[l p, 4, b, q]`."""
+    return corners.weight * weights.reshape(-1, 1, *weights.shape[2:])
