@@ -12,6 +12,7 @@ from vps_jax.ops import masks as mask_ops
 from vps_jax.ops import sampling
 from vps_jax.types import IGNORE
 
+POINTS_AT_A_TIME = 16384  # points whose logits exist together
 NEVER = -1000.0  # uncertainty of an ignored candidate, logit of a null class
 
 
@@ -68,10 +69,15 @@ def uncertain_points(logits, ignored, base, shift, num_points: int):
         touched = sampling.bilinear(ignored, points)[..., 0] != 0
         return jnp.where(touched, NEVER, sampling.class_uncertainty(sampling.bilinear(logits, points)))
 
-    # in three parts: the logits of all candidates would be the largest array of the loss
-    parts = drawn.reshape(drawn.shape[0], sampling.OVERSAMPLE, -1, 2).swapaxes(0, 1)
-    values = jax.lax.map(uncertainty, parts).swapaxes(0, 1).reshape(drawn.shape[:2])
+    values = jax.lax.map(uncertainty, in_pieces(drawn)).swapaxes(0, 1).reshape(drawn.shape[:2])
     return sampling.most_uncertain(values, drawn, fresh)
+
+
+def in_pieces(points):
+    """Cut `[b, p, 2]` into equal pieces `[pieces, b, p / pieces, 2]` whose logits are of a bearable size."""
+    b, count, _ = points.shape
+    pieces = next((k for k in range(1, count) if count % k == 0 and count // k <= POINTS_AT_A_TIME), 1)
+    return points.reshape(b, pieces, -1, 2).swapaxes(0, 1)
 
 
 def point_sums(logits, labels, null=None) -> SemanticSums:
@@ -79,7 +85,9 @@ def point_sums(logits, labels, null=None) -> SemanticSums:
     if null is not None:
         logits = jnp.where(null[:, None], NEVER, logits)
     known = labels != IGNORE
-    ce = -jnp.take_along_axis(jax.nn.log_softmax(logits, axis=-1), jnp.maximum(labels, 0)[..., None], axis=-1)[..., 0]
+    # the label's logit by comparison: the gradient of a gather would be a scatter
+    told = jnp.sum(jnp.where(jnp.arange(logits.shape[-1]) == labels[..., None], logits, 0), axis=-1)
+    ce = jax.nn.logsumexp(logits, axis=-1) - told
     # the square root's slope at zero is infinite; there the norm has the subgradient 0
     square = jnp.sum(jnp.square(logits), axis=-1)
     norm = jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), 0)
@@ -129,26 +137,40 @@ def set_sums(
     given = jnp.swapaxes(shifts if points is None else points, 0, 1)  # [t, b, ...]
     ignored = mask_ops.quarter(labels == IGNORE)
 
-    def at_points(features, embeds, background, frame, given):
-        logits = semantic_logits(features[:, frame], embeds, background)  # [b, h4, w4, k]
-        if points is None:
-            given = uncertain_points(jax.lax.stop_gradient(logits), ignored[:, frame], base, given, num_points)
-            given = checkpoint_name(given, POINTS)
-        return sampling.bilinear(logits, given), sampling.nearest(labels[:, frame], given)
+    def choose(logits, frame, given):
+        if points is not None:
+            return given
+        chosen = uncertain_points(jax.lax.stop_gradient(logits), ignored[:, frame], base, given, num_points)
+        return checkpoint_name(chosen, POINTS)
 
     @functools.partial(jax.checkpoint, policy=jax.checkpoint_policies.save_only_these_names(POINTS))
     def frame_sums(features, embeds, background, frame, given, null):
-        return point_sums(*at_points(features, embeds, background, frame, given), null)
+        logits = semantic_logits(features[:, frame], embeds, background)  # [b, h4, w4, k]
 
+        @jax.checkpoint
+        def piece_sums(logits, points):
+            return point_sums(sampling.bilinear(logits, points), sampling.nearest(labels[:, frame], points), null)
+
+        def step(total, points):
+            return jax.tree.map(jnp.add, total, piece_sums(logits, points)), None
+
+        return jax.lax.scan(step, zero, in_pieces(choose(logits, frame, given)))[0]
+
+    def frame_seen(x):
+        frame, given = x
+        logits = semantic_logits(fixed[0][:, frame], *fixed[1:])
+        given = choose(logits, frame, given)
+        return seen_classes(sampling.bilinear(logits, given), sampling.nearest(labels[:, frame], given))
+
+    zero = SemanticSums(*[jnp.zeros(features.shape[0], jnp.float32)] * 4)
     null = None
     if ignore_null_classes:
         fixed = jax.lax.stop_gradient((features, embeds, background))
-        seen = jax.lax.map(lambda x: seen_classes(*at_points(*fixed, *x)), (frames, given))  # [t, b, k]
+        seen = jax.lax.map(frame_seen, (frames, given))  # [t, b, k]
         seen = jnp.any(seen, axis=0).reshape(-1, group, seen.shape[-1])
         null = ~jnp.repeat(jnp.any(seen, axis=1), group, axis=0)
 
     def step(total, x):
         return jax.tree.map(jnp.add, total, frame_sums(features, embeds, background, *x, null)), None
 
-    zero = SemanticSums(*[jnp.zeros(features.shape[0], jnp.float32)] * 4)
     return jax.lax.scan(step, zero, (frames, given))[0]
