@@ -71,6 +71,11 @@ def _tarvis(config) -> nn.Module:
             f"config.model.decoder_layers={config['decoder_layers']} is not a multiple of 3; the layers take the three "
             "maps in turn, set 3, 6 or 9"
         )
+    if config["hidden_dim"] % config["num_heads"]:
+        raise UserError(
+            f"config.model.hidden_dim={config['hidden_dim']} cannot be split over num_heads={config['num_heads']}; "
+            "set a multiple"
+        )
     dtype = DTYPES.get(config["dtype"])
     if dtype is None:
         raise UserError(f"config.model.dtype={config['dtype']!r}; expected one of {', '.join(DTYPES)}")
