@@ -83,13 +83,16 @@ def test_pixels_are_normalised_with_the_row_s_own_numbers():
     [
         ({"size": "beit_huge"}, "model.size='beit_huge'; choose one of beit_large_640"),
         ({"widht": 3}, r"model keys \['widht'\]"),
-        ({"semantic_groups": (("A", 1), ("B", 2))}, "one label set"),
-        ({"windows": (0,) * 4}, "BEiT has no windows"),
-        ({"beit": False, "windows": (7,)}, "1 windows for 4 blocks"),
+        ({"semantic_groups": (("A", 1), ("B", 2))}, "expected one label set"),
+        ({"windows": (0,) * 4}, "windows=.*which has no windows"),
+        ({"beit": False, "windows": (7,)}, "one for each of the 4 blocks"),
         ({"groups": (2, 2)}, "four interactions"),
         ({"decoder_layers": 4}, "multiple of 3"),
+        ({"trunk_heads": 5}, "trunk_heads=5: expected a divisor of width=96"),
+        ({"deform_heads": 5}, "deform_heads=5: expected a divisor of width . deform_ratio = 48"),
+        ({"num_heads": 5}, "num_heads=5: expected a divisor of hidden_dim=96"),
         ({"hidden_dim": 48}, "multiple of 32"),
-        ({"dtype": "float8"}, "float32, bfloat16"),
+        ({"dtype": "float8"}, "float32 or bfloat16"),
     ],
 )
 def test_numbers_that_do_not_fit_are_refused(change, message):
@@ -112,3 +115,39 @@ def test_other_tasks_and_label_sets_are_refused(model, variables, call, message)
 def test_clips_of_several_frames_are_refused(model, variables):
     with pytest.raises(UserError, match="clip of 2 frames"):
         jax.eval_shape(model.apply, variables, jnp.zeros((1, 2, 96, 96, 3), jnp.uint8))
+
+
+def test_every_set_is_read_by_the_same_heads():
+    small = CONFIG | {
+        "width": 32,
+        "hidden_dim": 32,
+        "trunk_heads": 2,
+        "deform_heads": 2,
+        "num_heads": 2,
+        "ffn_dim": 8,
+        "queries": 5,
+        "encoder_layers": 1,
+    }
+    model = mask2former.from_config(small)
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda a: 0.3 * rng.normal(size=a.shape).astype(np.float32), shapes_of(model)["params"])
+    maps = [rng.normal(size=(2, 1, 64 // s, 32 // s, 32)).astype(np.float32) for s in (4, 8, 16, 32)]
+
+    outputs = jax.jit(lambda params, maps: model.apply({"params": params}, maps, method="decode"))(params, maps)
+    np.testing.assert_array_equal(outputs.queries[0], np.broadcast_to(params["query_feat"], (2, 5, 32)))
+    assert all(np.abs(np.diff(outputs.queries, axis=0)).max(axis=(1, 2, 3)) > 1e-2)
+    x = np.asarray(outputs.queries)
+    heads = params["heads"]
+    y = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5)
+    y = y * heads["norm"]["scale"] + heads["norm"]["bias"]
+    linear = lambda x, p: x @ p["kernel"] + p["bias"]  # noqa: E731
+    np.testing.assert_allclose(outputs.class_logits, linear(y, heads["cls_embed"]), atol=1e-4)
+    for i in range(3):
+        y = linear(np.maximum(y, 0) if i else y, heads["mask_embed"][f"layers_{i}"])
+    np.testing.assert_allclose(outputs.mask_embeds["object"], y, atol=1e-4)
+
+
+def test_the_last_set_stands_alone():
+    outputs = QueryOutputs(jnp.zeros(()), {"object": jnp.arange(3)}, jnp.arange(10, 13), jnp.arange(20, 23))
+    last = mask2former.last_set(outputs)
+    assert (last.mask_embeds["object"].tolist(), last.class_logits.tolist(), last.queries.tolist()) == ([2], [12], [22])

@@ -171,7 +171,7 @@ class Mask2Former(nn.Module):
     def decode_features(self, features, *, task: str = TASK, group: str | None = None):
         """The last prediction set only (`d = 1`) from the maps of `backbone_features`."""
         self.check(task, group)
-        return self.decode(features, last=True)
+        return last_set(self.decode(features))
 
     def semantic_scores(self, frames):
         """Class scores of frames, the last prediction set's.
@@ -188,8 +188,8 @@ class Mask2Former(nn.Module):
         images = images.astype(jnp.float32)
         return (images - jnp.asarray(self.pixel_mean, jnp.float32)) / jnp.asarray(self.pixel_std, jnp.float32)
 
-    def decode(self, maps, *, attend=None, last: bool = False) -> QueryOutputs:
-        """Maps `[b, 1, h_i, w_i, c]` to predictions; with `last` the final set alone."""
+    def decode(self, maps, *, attend=None) -> QueryOutputs:
+        """Maps `[b, 1, h_i, w_i, c]` to predictions."""
         mask_features, levels = self.pixel_decoder([m[:, 0] for m in maps])
         b = mask_features.shape[0]
         x, embed = (jnp.broadcast_to(a, (b, *a.shape)) for a in (self.query_feat, self.query_embed))
@@ -207,7 +207,6 @@ class Mask2Former(nn.Module):
             lambda x: heads.apply(variables, x, method="mask_embeds"),
             attend,
         )  # [d, b, q, c]
-        x = x[-1:] if last else x
         class_logits, mask_embeds = self.heads(x)
         return QueryOutputs(mask_features, {GROUP: mask_embeds}, class_logits, x)
 
@@ -216,6 +215,15 @@ class Mask2Former(nn.Module):
         b, h, w, c = level.shape
         tokens = level.reshape(b, -1, c) + self.level_embed[i].astype(level.dtype)
         return tokens, sine_2d(h, w, c).reshape(1, -1, c).astype(level.dtype)
+
+
+def last_set(outputs: QueryOutputs) -> QueryOutputs:
+    """The final prediction set alone, `d = 1`; the compiler leaves the heads of the others out."""
+    return outputs._replace(
+        mask_embeds={name: embeds[-1:] for name, embeds in outputs.mask_embeds.items()},
+        class_logits=outputs.class_logits[-1:],
+        queries=outputs.queries[-1:],
+    )
 
 
 def semantic_scores(outputs: QueryOutputs):
@@ -271,20 +279,22 @@ def from_config(config_model: Mapping) -> Mask2Former:
 
 def check_numbers(n: Mapping) -> None:
     """Refuse numbers that do not fit together."""
-    depth = sum(n["groups"])
-    complaints = {
-        len(n["semantic_groups"]) != 1: f"semantic_groups={n['semantic_groups']!r}: one label set, give one pair",
-        bool(
-            n["beit"] and n["windows"]
-        ): f"windows={n['windows']!r}: BEiT has no windows, set beit=False or windows=()",
-        len(n["windows"]) not in (0, depth): f"{len(n['windows'])} windows for {depth} blocks; give one per block",
-        len(n["groups"]) != 4: f"groups={n['groups']!r}: give the blocks of four interactions, one per map",
-        n["decoder_layers"] % LEVELS != 0: f"decoder_layers={n['decoder_layers']}: give a multiple of {LEVELS}",
-        n["hidden_dim"] % 32 != 0: f"hidden_dim={n['hidden_dim']}: give a multiple of 32, the groups of its norms",
-        n["dtype"] not in DTYPES: f"dtype={n['dtype']!r}: choose one of {', '.join(DTYPES)}",
-    }
-    if True in complaints:
-        raise UserError(f"config.model of Mask2Former: {complaints[True]}")
+    depth, points = sum(n["groups"]), int(n["width"] * n["deform_ratio"])
+    rules = (
+        (len(n["semantic_groups"]) == 1, "semantic_groups", "one label set, one pair (name, classes)"),
+        (not (n["beit"] and n["windows"]), "windows", "() for BEiT, which has no windows; set beit=False for a ViT"),
+        (len(n["windows"]) in (0, depth), "windows", f"one for each of the {depth} blocks, or ()"),
+        (len(n["groups"]) == 4, "groups", "the blocks of four interactions, one per map"),
+        (n["width"] % n["trunk_heads"] == 0, "trunk_heads", f"a divisor of width={n['width']}"),
+        (points % n["deform_heads"] == 0, "deform_heads", f"a divisor of width * deform_ratio = {points}"),
+        (n["hidden_dim"] % 32 == 0, "hidden_dim", "a multiple of 32, the groups of its norms"),
+        (n["hidden_dim"] % n["num_heads"] == 0, "num_heads", f"a divisor of hidden_dim={n['hidden_dim']}"),
+        (n["decoder_layers"] % LEVELS == 0, "decoder_layers", f"a multiple of {LEVELS}"),
+        (n["dtype"] in DTYPES, "dtype", " or ".join(DTYPES)),
+    )
+    for holds, key, expected in rules:
+        if not holds:
+            raise UserError(f"model.{key}={n[key]!r}: expected {expected}; change it in the config")
 
 
 def numbers(config_model: Mapping) -> dict:
