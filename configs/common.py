@@ -14,9 +14,11 @@ def base() -> ml_collections.ConfigDict:
     config = ml_collections.ConfigDict()
     config.name = "base"
     config.train = train()
+    config.init_from = init_from()
     config.optim = optim()
     config.model = model()
     config.tasks = {"panoptic": panoptic()}
+    config.class_maps = {}  # source name -> its classes in the order of its semantic group, -1 for none; none: the same
     config.data = data()
     config.data.batch_size = config.train.get_ref("batch_size")
     config.data.seed = config.train.get_ref("seed")
@@ -48,7 +50,6 @@ def model() -> ml_collections.ConfigDict:
 def panoptic() -> ml_collections.ConfigDict:
     """Losses of video panoptic segmentation [spec 6.2, 6.3; weights of Swin-L fine-tuning, 6.6]."""
     return ml_collections.ConfigDict({
-        "num_classes": VIPSEG_CLASSES,
         "match_points": 12544,
         "mask_points": 12544,
         "semantic_points": 50176,
@@ -59,6 +60,40 @@ def panoptic() -> ml_collections.ConfigDict:
         "mask_weight": 5.0,
         "dice_weight": 5.0,
         "background_weight": 0.1,
+    })  # fmt: skip
+
+
+def tasks(backbone: str, semantic_weight: dict, *, points: int, sharpen: str) -> ml_collections.ConfigDict:
+    """Losses of the joint stages [spec 6.6].
+
+    Args:
+      backbone: Swin-L has weights of its own.
+      semantic_weight: weight of the semantic cross entropy for `swin_large` and for the `other` backbones.
+      points: semantic points per frame of panoptic clips.
+      sharpen: what Swin-L adds to the semantic loss: `norm`, the regularisation, or `null`, ignored null classes.
+    """
+    large = backbone == "swin_large"
+    shared = {
+        "semantic_weight": semantic_weight["swin_large" if large else "other"],
+        "regularization": large and sharpen == "norm",
+        "ignore_null_classes": large and sharpen == "null",
+    }
+    result = ml_collections.ConfigDict({"panoptic": panoptic(), "instance": panoptic()})
+    result.panoptic.update({**shared, "semantic_points": points})
+    result.instance.update({**shared, "semantic_points": 12544})
+    result.instance.void_is_background = True  # as published, for data sets that label things alone
+    result.semantic = {**shared, "semantic_points": points}
+    result.vos = {"mask_points": 12544, "mask_weight": 5.0, "dice_weight": 5.0}
+    return result
+
+
+def init_from() -> ml_collections.ConfigDict:
+    """Weights that a fresh run starts from: an earlier stage's workdir, or converted ones."""
+    return ml_collections.ConfigDict({
+        "path": "",  # empty: random
+        "weights": "ema",  # or "raw"
+        "groups": (),  # semantic groups that start from another: (group, source group, its classes or None for all)
+        "fresh": (),  # patterns of parameter paths that the checkpoint need not have
     })  # fmt: skip
 
 
@@ -94,9 +129,10 @@ def train() -> ml_collections.ConfigDict:
         "on_nonfinite": "stop",  # or "skip" the step
         "log_every": 50,
         "checkpoint_every": 1_000,
-        "evaluate_every": 10_000,
+        "evaluate_every": 10_000,  # and after the last step; 0 never
         "keep_checkpoints": 2,  # the newest; the best by `best_metric` of the average stays as well
         "best_metric": "vpq",
+        "vos_point_likelihood": 0.3,  # share of VOS objects that are given by a point [spec 4.4]
     })  # fmt: skip
 
 

@@ -99,8 +99,9 @@ def convert(
     """
     from vps_jax import experiment
 
-    count = experiment.convert_weights(source, load_config(config), output)
-    print(f"{count} parameters -> {output}")
+    report = experiment.convert_weights(source, load_config(config), output)
+    print("\n".join(report["notes"]))
+    print(f"{report['from_file']} of {report['parameters']} parameters from {source} -> {output}")
 
 
 @data.command()

@@ -138,11 +138,12 @@ def predict_with_checkpoint(
       UserError: no checkpoint, nothing to read, or `out` cannot be written.
     """
     set_up_jax()
-    from vps_jax import models
+    from vps_jax import convert, models
     from vps_jax.infer.predict import predict
-    from vps_jax.train.checkpoint import restore_for_inference
+    from vps_jax.train.checkpoint import check_same_tree, restore_for_inference
 
     config, variables = restore_for_inference(checkpoint, weights)
+    check_same_tree(variables, convert.expected(config["model"]), checkpoint)
     settings = dict(config["infer"])
     if short_side is not None:
         if short_side < 1:
@@ -154,21 +155,22 @@ def predict_with_checkpoint(
     )  # fmt: skip
 
 
-def convert_weights(source, config: Mapping, out) -> int:
-    """Turn a published file into a checkpoint with this config; the number of its parameters.
+def convert_weights(source, config: Mapping, out) -> dict:
+    """Turn a published file into a checkpoint with this config; what the file does not hold starts fresh.
+
+    Returns:
+      The report of `convert.convert_file`: `parameters`, `from_file`, `notes`.
 
     Raises:
       UserError: the file cannot be read safely, does not fit `config['model']`, or `out` exists.
     """
     set_up_jax()
-    from vps_jax.convert import to_params
-    from vps_jax.convert.reader import read_checkpoint
+    from vps_jax.convert import convert_file
     from vps_jax.train.checkpoint import save_converted
-    from vps_jax.train.state import count_parameters
 
-    variables = to_params(read_checkpoint(source), config["model"])
+    variables, report = convert_file(source, config["model"])
     save_converted(out, config, variables)
-    return count_parameters(variables)
+    return report
 
 
 def headline(result: Mapping) -> dict[str, float]:

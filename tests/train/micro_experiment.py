@@ -48,7 +48,7 @@ def loss(outputs, targets, key, settings, mesh=None):
     return settings["weight"] * squared, {"squared": squared}
 
 
-TASK = python_types.SimpleNamespace(make_targets=make_targets, loss=loss)
+TASK = python_types.SimpleNamespace(make_targets=make_targets, loss=loss, DEFAULTS={})
 SETTINGS = {"label": 1, "weight": 2.0}
 
 
@@ -72,7 +72,9 @@ def micro_config(**train) -> dict:
         "name": "micro",
         "model": {"name": "micro"},
         "tasks": {"micro": SETTINGS},
+        "class_maps": {},
         "optim": OPTIM,
+        "init_from": {"path": "", "weights": "ema", "groups": (), "fresh": ()},
         "data": {"sources": {"clips": {"task": "micro", "group": "g"}}},
         "train": {
             "steps": 6, "batch_size": 8, "accumulate": 1, "fsdp": 1, "seed": 0, "ema_decay": 0.9, "log_every": 2,
@@ -98,13 +100,14 @@ def micro_batches(broken_step=None):
 
 
 def use_micro_rooms(monkeypatch, broken_step=None) -> None:
-    """Let `train.loop` build the micro model, task and data."""
-    from vps_jax.train import loop
+    """Let the loop build the micro model, task and data."""
+    from vps_jax import models, tasks
+    from vps_jax.data import pipeline
 
-    monkeypatch.setattr(loop.models, "build", lambda config: MicroModel())
-    monkeypatch.setattr(loop.models, "init", lambda model, key, size: micro_variables())
-    monkeypatch.setitem(loop.tasks.TASKS, "micro", TASK)
-    monkeypatch.setattr(loop.pipeline, "train_batches", micro_batches(broken_step))
-    monkeypatch.setattr(loop.pipeline, "describe", lambda config: [("micro", "clips", (8, 2, 4, 4))])
-    monkeypatch.setattr(loop.pipeline, "settings", lambda config: config["data"])
-    monkeypatch.setattr(loop.pipeline, "fingerprint", lambda config: "0")
+    monkeypatch.setattr(models, "build", lambda config: MicroModel())
+    monkeypatch.setattr(models, "init", lambda model, key, size: micro_variables())
+    monkeypatch.setitem(tasks.TASKS, "micro", TASK)
+    monkeypatch.setattr(pipeline, "train_batches", micro_batches(broken_step))
+    monkeypatch.setattr(pipeline, "describe", lambda config: [("micro", "clips", (8, 2, 4, 4))])
+    monkeypatch.setattr(pipeline, "settings", lambda config: config["data"])
+    monkeypatch.setattr(pipeline, "fingerprint", lambda config: "0")

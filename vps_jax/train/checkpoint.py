@@ -162,19 +162,32 @@ def restore_for_inference(path, which: str = "ema") -> tuple[dict, dict]:
       UserError: no checkpoint there.
     """
     folder = find_step(path)
-    item = folder / "ema" if which == "ema" and (folder / "ema").is_dir() else folder / "variables"
-    return read_meta(folder)["config"], read_tree(item)
+    return read_meta(folder)["config"], read_tree(weights_item(folder, which))
+
+
+def shapes_for_inference(path, which: str = "ema") -> tuple[dict, dict]:
+    """As `restore_for_inference`, with shapes in place of numbers."""
+    folder = find_step(path)
+    return read_meta(folder)["config"], tree_shapes(weights_item(folder, which))
+
+
+def weights_item(folder: pathlib.Path, which: str) -> pathlib.Path:
+    """The item of a checkpoint that holds the average or the raw weights."""
+    return folder / "ema" if which == "ema" and (folder / "ema").is_dir() else folder / "variables"
+
+
+def tree_shapes(item: pathlib.Path):
+    """Shapes of a saved tree, to be laid on the first local device."""
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    with ocp.StandardCheckpointer() as reader:
+        saved = reader.metadata(item).item_metadata.tree
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), saved)
 
 
 def read_tree(item: pathlib.Path):
     """A saved tree on the first local device, whatever devices wrote it."""
-    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     with ocp.StandardCheckpointer() as reader:
-        target = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here),
-            reader.metadata(item).item_metadata.tree,
-        )
-        return reader.restore(item, target)
+        return reader.restore(item, tree_shapes(item))
 
 
 def save_converted(path, config, variables) -> None:

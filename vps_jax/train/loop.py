@@ -5,42 +5,27 @@ and the randomness of step k depend on k alone, so a run that was killed and sta
 """
 
 import contextlib
-import functools
 import json
-import pathlib
 import signal
 import threading
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 
-from vps_jax import models, tasks
 from vps_jax.data import pipeline
-from vps_jax.train.checkpoint import Checkpoints, check_disk_space, check_writable
-from vps_jax.train.optimizer import make_optimizer, make_schedule
+from vps_jax.train import handover
+from vps_jax.train.checkpoint import Checkpoints
+from vps_jax.train.optimizer import make_schedule
+from vps_jax.train.programs import StepPrograms
 from vps_jax.train.report import CompileCounter, Report, write_json
-from vps_jax.train.sharding import check_batch, make_mesh, put_batch, replicated, state_sharding
-from vps_jax.train.state import TrainState, count_parameters, create_state
-from vps_jax.train.step import make_step
+from vps_jax.train.setup import Setup, prepare, start_state
+from vps_jax.train.sharding import replicated
+from vps_jax.train.state import TrainState, count_parameters
 from vps_jax.types import UserError
 
-SLOW_SCATTER = ("0.10.2", "0.11.0")  # float32 scatter-add up to 450 x slower on GPUs (spec: performance 0)
-INIT_SIZE = (64, 64)  # parameters do not depend on it
 Evaluate = Callable[[Any, int, str], tuple[dict[str, float], dict[str, np.ndarray]]]
-
-
-class Setup(NamedTuple):
-    """What stays the same through a run."""
-
-    config: Mapping
-    workdir: pathlib.Path
-    model: Any
-    mesh: jax.sharding.Mesh
-    tx: Any
-    abstract: TrainState
-    shardings: TrainState
 
 
 def train(config: Mapping, workdir, *, evaluate: Evaluate | None = None) -> list[dict]:
@@ -92,46 +77,6 @@ def evaluate_newest(config: Mapping, workdir, *, evaluate: Evaluate) -> list[dic
     return report.history
 
 
-def prepare(config: Mapping, workdir) -> Setup:
-    """Check everything and describe the run, without compiling."""
-    settings = config["train"]
-    check_writable(workdir)
-    warn_of_slow_jax()
-    mesh = make_mesh(settings["fsdp"])
-    check_batch(settings["batch_size"], settings["accumulate"], mesh)
-    if settings["on_nonfinite"] not in ("stop", "skip"):
-        raise UserError(f"train.on_nonfinite={settings['on_nonfinite']!r}; choose 'stop' or 'skip'")
-    programs = pipeline.describe(config)  # opens the data
-    missing = sorted({task for task, _, _ in programs} - set(config["tasks"]))
-    if missing:
-        raise UserError(f"data.sources use the tasks {missing}, which config.tasks does not have; add their settings")
-    model = models.build(config["model"])
-    variables = jax.eval_shape(functools.partial(initial_variables, model, config))
-    tx = make_optimizer(config["optim"], variables["params"])
-    abstract = jax.eval_shape(functools.partial(create_state, tx=tx), variables)
-    check_disk_space(workdir, abstract, settings["keep_checkpoints"])
-    return Setup(config, pathlib.Path(workdir), model, mesh, tx, abstract, state_sharding(mesh, abstract))
-
-
-def initial_variables(model, config: Mapping):
-    """Random variables of the model, from the seed."""
-    return models.init(model, jax.random.key(config["train"]["seed"]), INIT_SIZE)
-
-
-def warn_of_slow_jax() -> None:
-    """Say so when this jax has the GPU regression that the requirements avoid."""
-    if jax.__version__ in SLOW_SCATTER and jax.default_backend() == "gpu":
-        print(f"warning: jax {jax.__version__} is up to 450 x slower in scatter-add on GPUs; install requirements.txt")
-
-
-def start_state(setup: Setup, checkpoints: Checkpoints) -> TrainState:
-    """The newest checkpoint's state, or a fresh one."""
-    if checkpoints.latest_step() is not None:
-        return checkpoints.restore(setup.abstract, setup.shardings)
-    init = functools.partial(initial_variables, setup.model, setup.config)
-    return jax.jit(lambda: create_state(init(), setup.tx), out_shardings=setup.shardings)()
-
-
 def introduce(setup: Setup, state: TrainState, report: Report) -> None:
     """Write config.json and say what will run."""
     config = plain(setup.config)
@@ -145,6 +90,9 @@ def introduce(setup: Setup, state: TrainState, report: Report) -> None:
     )
     if int(state.step):
         say(f"resumed after step {int(state.step)}")
+    elif setup.plan is not None:
+        groups = config["model"].get("semantic_groups", ())
+        say(f"from {config['init_from']['path']}: {handover.describe(setup.plan, groups)}")
 
 
 def run_steps(setup: Setup, state: TrainState, *, checkpoints, report, evaluate, stopping) -> TrainState:
@@ -158,7 +106,7 @@ def run_steps(setup: Setup, state: TrainState, *, checkpoints, report, evaluate,
     )
     for step in range(first, total):
         batch = next(batches)
-        state, scalars = programs(state, batch)
+        state, scalars = programs(step, state, batch)
         watch.add(step, batch, scalars)
         report.progress.step(step + 1)
         done, last = step + 1, step + 1 == total
@@ -167,7 +115,8 @@ def run_steps(setup: Setup, state: TrainState, *, checkpoints, report, evaluate,
             report.log(done)
         due = last or done % settings["checkpoint_every"] == 0 or stopping.is_set()
         metrics = None
-        if evaluate and not stopping.is_set() and (last or done % settings["evaluate_every"] == 0):
+        wanted = settings["evaluate_every"] and (last or done % settings["evaluate_every"] == 0)
+        if evaluate and wanted and not stopping.is_set():
             watch.drain()
             metrics = run_evaluation(setup, state, evaluate, report)
         if due:
@@ -180,39 +129,6 @@ def run_steps(setup: Setup, state: TrainState, *, checkpoints, report, evaluate,
             raise SystemExit(143)
     report.progress.say(f"{len(programs.seen)} step program(s): {', '.join(sorted(programs.seen))}")
     return state
-
-
-class StepPrograms:
-    """The jitted step of every (task, data set), made when first needed; `seen` names the compiled programs."""
-
-    def __init__(self, setup: Setup):
-        self._setup = setup
-        self._steps: dict[tuple[str, str], Callable] = {}
-        self.seen: set[str] = set()
-
-    def __call__(self, state: TrainState, batch):
-        key = (batch.task, batch.dataset)
-        if key not in self._steps:
-            self._steps[key] = self._make(*key)
-        self.seen.add(f"{batch.task} {batch.dataset} {'x'.join(map(str, batch.clip.images.shape[1:4]))}")
-        return self._steps[key](state, put_batch(self._setup.mesh, batch.clip))
-
-    def _make(self, task: str, dataset: str) -> Callable:
-        config, setup = self._setup.config, self._setup
-        return make_step(
-            setup.model,
-            tasks.TASKS[task],
-            settings=config["tasks"][task],
-            task_name=task,
-            group=pipeline.settings(config)["sources"][dataset]["group"],
-            tx=setup.tx,
-            mesh=setup.mesh,
-            shardings=setup.shardings,
-            seed=config["train"]["seed"],
-            ema_decay=config["train"]["ema_decay"],
-            accumulate=config["train"]["accumulate"],
-            skip_nonfinite=config["train"]["on_nonfinite"] == "skip",
-        )
 
 
 class Watch:

@@ -15,13 +15,27 @@ from vps_jax.train.state import TrainState
 
 
 def make_step(
-    model, task, *, settings, task_name, group, tx, mesh, shardings, seed, ema_decay, accumulate=1, skip_nonfinite=False
+    model,
+    task,
+    *,
+    settings,
+    task_name,
+    group,
+    tx,
+    mesh,
+    shardings,
+    seed,
+    ema_decay,
+    accumulate=1,
+    skip_nonfinite=False,
+    point_objects=0,
 ):
     """Compile-on-first-call step for one task and one query group.
 
     Args:
       model: flax module; `apply(variables, images, task=, group=, train=, rngs=, mutable=)` gives the outputs.
-      task: module with `make_targets(clip, settings)` and `loss(outputs, targets, key, settings, mesh=)`.
+      task: module with `make_targets(clip, settings)` and `loss(outputs, targets, key, settings, mesh=)`; one that is
+        asked about given objects has `exemplars(clip, settings, point_objects)` too.
       settings: the task's numbers, `config.tasks[task_name]`.
       group: the semantic query group of the data set.
       tx: optax transformation.
@@ -30,6 +44,7 @@ def make_step(
       ema_decay: final decay of the average of the variables.
       accumulate: micro-batches per step, computed one after the other, gradients averaged (spec: tarvis 7.3).
       skip_nonfinite: leave variables, moments and average as they are when loss or gradient is not finite.
+      point_objects: how many of the exemplars are given by a point instead of a mask.
 
     Returns:
       `step(state, clip) -> (state, scalars)`; the clip has leading axis `b`, the state is donated, scalars are float32
@@ -39,6 +54,7 @@ def make_step(
     def gradients(variables, clip, key):
         """Clip `[b, ...]` -> gradients, collections after the step, scalars."""
         drop_key, loss_key = jax.random.split(key)
+        shown = {"exemplars": task.exemplars(clip, settings, point_objects)} if hasattr(task, "exemplars") else {}
 
         def loss_of(params):
             others = {name: tree for name, tree in variables.items() if name != "params"}
@@ -50,6 +66,7 @@ def make_step(
                 train=True,
                 rngs={"drop_path": drop_key},
                 mutable=list(others),
+                **shown,
             )
             targets = task.make_targets(clip, settings)
             loss, terms = task.loss(outputs, targets, loss_key, settings, mesh=mesh)

@@ -1,0 +1,142 @@
+"""Commands: help with an example, one line and exit code 2 for whatever the user gets wrong, nothing left behind."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import cv2
+import jax
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from vps_jax import cli, convert
+from vps_jax.train.checkpoint import save_converted
+
+ROOT = pathlib.Path(cli.__file__).parents[1]
+COMMANDS = ["predict", "evaluate", "convert", "demo", "data synthesize", "data convert", "data prepare", "data check"]
+
+
+def run(*arguments, capsys) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as stop:
+        cli.main([str(a) for a in arguments])
+    out, err = capsys.readouterr()
+    return stop.value.code, out, err
+
+
+def complaint(*arguments, capsys) -> str:
+    """The one line of bad input."""
+    code, _, err = run(*arguments, capsys=capsys)
+    assert code == cli.BAD_INPUT
+    assert err.startswith("error: ") and err.count("\n") == 1, err
+    return err
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_shows_an_example(command):
+    result = CliRunner().invoke(cli.app, [*command.split(), "--help"])
+    assert result.exit_code == 0 and f"Example: vps-jax {command}" in result.output
+
+
+def test_no_command_is_help(capsys):
+    code, out, _ = run(capsys=capsys)
+    assert code == 0 and "Commands:" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["paint"], "No such command 'paint'"),
+        (["data"], "Missing command"),
+        (["predict", "a.mp4"], "Missing option '--checkpoint'"),
+        (["data", "synthesize", "--out", "x", "--seed", "many"], "Invalid value for '--seed'"),
+        (["data", "convert", "davis", "--source", "x", "--out", "y"], "data set 'davis' has no conversion"),
+        (["data", "convert", "vipseg", "--source", "x", "--out", "y", "--height", "tall"], "--height 'tall'"),
+        (["data", "prepare", "imagenet", "--source", "x", "--out", "y"], "data set 'imagenet' is unknown"),
+        (["data", "prepare", "vipseg", "--source", "/nowhere", "--out", "y"], "/nowhere is no folder"),
+        (["data", "check", "vipseg", "--source", "/nowhere"], "/nowhere"),
+        (["evaluate", "--truth", "/nowhere", "--predictions", "x"], "/nowhere: no truth"),
+        (["convert", "x.pth", "--config", "/nowhere.py", "--output", "y"], "/nowhere.py is not there"),
+        (["predict", "a.mp4", "--checkpoint", "/nowhere", "--output", "y"], "/nowhere holds no checkpoint"),
+    ],
+)
+def test_bad_arguments_are_one_line(arguments, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert message in complaint(*arguments, capsys=capsys)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory) -> pathlib.Path:
+    """A checkpoint of configs/tiny.py whose numbers are all zero."""
+    folder = tmp_path_factory.mktemp("run") / "weights"
+    config = cli.load_config(ROOT / "configs" / "tiny.py")
+    zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), convert.expected(config["model"]))
+    save_converted(folder, config, zeros)
+    return folder
+
+
+def frames(folder: pathlib.Path) -> pathlib.Path:
+    folder.mkdir()
+    for i in range(2):
+        cv2.imwrite(str(folder / f"{i:05d}.jpg"), np.random.default_rng(i).integers(0, 256, (32, 48, 3), np.uint8))
+    return folder
+
+
+def test_inputs_that_are_no_videos(checkpoint, tmp_path, capsys):
+    text = tmp_path / "notes.mp4"
+    text.write_text("not a video")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    cut = frames(tmp_path / "cut")
+    whole = (cut / "00001.jpg").read_bytes()
+    (cut / "00001.jpg").write_bytes(whole[: len(whole) // 2])
+    out = tmp_path / "out"
+    for given, expected in ((text, "notes.mp4"), (empty, "empty"), (cut, "00001.jpg"), (tmp_path / "no", "no")):
+        line = complaint("predict", given, "--checkpoint", checkpoint, "--output", out, capsys=capsys)
+        assert expected in line
+        assert not list(out.rglob("*.png")) and not (out / "pred.json").exists()
+
+
+def test_output_that_cannot_be_written(checkpoint, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    video = frames(tmp_path / "video")
+    line = complaint("predict", video, "--checkpoint", checkpoint, "--output", tmp_path / "file" / "out", capsys=capsys)
+    assert "cannot be written" in line
+    line = complaint("data", "synthesize", "--out", tmp_path / "file" / "out", capsys=capsys)
+    assert "file" in line
+
+
+def test_checkpoint_of_another_architecture(tmp_path, capsys):
+    config = cli.load_config(ROOT / "configs" / "tiny.py")
+    save_converted(tmp_path / "w", config, {"params": {"level_embed": np.zeros((3, 5), np.float32)}})
+    line = complaint(
+        "predict", frames(tmp_path / "v"), "--checkpoint", tmp_path / "w", "--output", tmp_path / "out", capsys=capsys
+    )
+    assert "another architecture" in line and "missing" in line and "level_embed (3, 5) instead of (3, 64)" in line
+    assert not (tmp_path / "out").exists()
+
+
+def main_py(*flags, cwd) -> subprocess.CompletedProcess:
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, str(ROOT / "main.py"), *flags]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--config.train.stepz=3"], "no config key"),
+        (["--config.train.steps=many"], "invalid literal for int() with base 10: 'many'"),
+        (["--config.train.steps", "3", "4"], "['4'] is left over"),
+        (["--config=/nowhere.py"], "/nowhere.py"),
+        (["--mode=dream"], "should be one of <train|evaluate>"),
+        (["--config.synthetic.folder=", "--config.evaluate.truth=/nowhere"], "/nowhere/panoptic_gt_VIPSeg_val.json"),
+    ],
+)
+def test_main_refuses_in_one_line(flags, message, tmp_path):
+    done = main_py(*flags, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())
