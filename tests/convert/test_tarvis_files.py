@@ -9,6 +9,7 @@ import pytest
 from vps_jax import convert, models
 from vps_jax.convert import rules, tarvis_files
 from vps_jax.convert.torch_writer import save_torch
+from vps_jax.models.swin import SIZES
 from vps_jax.types import UserError
 
 GROUPS = tarvis_files.PUBLISHED_GROUPS[1]
@@ -109,7 +110,7 @@ def test_a_bare_backbone_fills_the_backbone_alone():
     backbone = filled.variables["params"]["backbone"]
     kernel = published()["backbone.backbone.patch_embed.proj.weight"]  # [o, i, h, w]
     np.testing.assert_array_equal(backbone["patch"]["kernel"], kernel.transpose(2, 3, 1, 0))
-    np.testing.assert_array_equal(backbone["norm_2"]["scale"], np.ones(128))
+    np.testing.assert_array_equal(backbone["norm_2"]["scale"], np.ones(SIZES["swin_micro"].channels[2]))
     assert filled.notes[0] == "left out, of the classifier: head, norm"
     with pytest.raises(UserError, match="does not fill the whole model"):
         convert.to_params(bare_swin(), MICRO)

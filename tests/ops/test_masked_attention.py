@@ -1,5 +1,7 @@
 """Masked attention against a slow numpy twin; chunks change nothing."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -41,8 +43,8 @@ def test_equals_the_twin(chunk):
 @pytest.mark.parametrize("chunk", [64, 8])
 def test_a_row_without_keys_equals_unmasked_attention(chunk):
     q, k, v, attend = inputs()
-    everywhere = masked_attention(q, k, v, np.ones_like(attend), chunk=chunk)
-    out = masked_attention(q, k, v, attend, chunk=chunk)
+    attention = jax.jit(functools.partial(masked_attention, chunk=chunk))
+    everywhere, out = attention(q, k, v, np.ones_like(attend)), attention(q, k, v, attend)
     np.testing.assert_array_equal(out[0, 1], everywhere[0, 1])
     assert not np.allclose(out[0, 0], everywhere[0, 0])
 
@@ -79,7 +81,38 @@ def test_gradients_of_chunks_equal_those_of_the_plain_form():
 def test_bfloat16_values_stay_close():
     q, k, v, attend = inputs()
     low = [jnp.asarray(a, jnp.bfloat16) for a in (q, k, v)]
-    out = masked_attention(*low, attend, chunk=16)
+    out = jax.jit(functools.partial(masked_attention, chunk=16))(*low, attend)
     assert out.dtype == jnp.bfloat16
     expected = twin(*(np.asarray(a, np.float32) for a in low), attend)
     np.testing.assert_allclose(np.asarray(out, np.float32), expected, atol=2e-2)
+
+
+def temporary_bytes(chunk: int, keys: int, *, backward: bool) -> int:
+    """What the compiled program needs beside inputs and outputs: 256 queries, 8 heads of 32, as in the decoder."""
+    draw = functools.partial(jax.ShapeDtypeStruct, dtype=jnp.float32)
+    shapes = draw((1, 256, 8, 32)), draw((1, keys, 8, 32)), draw((1, keys, 8, 32))
+
+    def attention(q, k, v, attend):
+        return masked_attention(q, k, v, attend, chunk=chunk)
+
+    def gradients(q, k, v, attend):
+        return jax.grad(lambda *qkv: attention(*qkv, attend).sum(), argnums=(0, 1, 2))(q, k, v)
+
+    program = jax.jit(gradients if backward else attention)
+    compiled = program.lower(*shapes, jax.ShapeDtypeStruct((1, 256, keys), bool)).compile()
+    return compiled.memory_analysis().temp_size_in_bytes
+
+
+@pytest.mark.parametrize("backward", [False, True])
+def test_memory_is_a_tenth_of_the_plain_form_at_the_size_of_a_720p_clip(backward):
+    keys = 12 * 96 * 160  # 184,320: twelve frames at stride 8
+    plain = temporary_bytes(keys, keys, backward=backward)
+    assert plain > 256 * 8 * keys * 4  # one table of scores at least: the comparison is fair
+    assert temporary_bytes(4096, keys, backward=backward) <= plain / 10
+
+
+def test_error_over_very_many_keys():
+    q, k, v, attend = inputs(keys=184_320, batch=2, queries=4, heads=1)
+    out = jax.jit(masked_attention)(q, k, v, attend)
+    expected = twin(q, k, v, attend)
+    assert np.linalg.norm(out - expected) <= 1e-6 * np.linalg.norm(expected)
