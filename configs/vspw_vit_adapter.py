@@ -26,7 +26,7 @@ SIZES = {
 def get_config(size: str = "beit_large_640") -> ml_collections.ConfigDict:
     crop, max_side, stride, batch, decay, drop_path = SIZES[size]
     config = common.base()
-    config.name = f"vspw_{size}"
+    config.name = "vspw_vit_adapter" if size == "beit_large_640" else f"vspw_vit_adapter_{size}"
     config.model = ml_collections.ConfigDict({
         "name": "mask2former",
         "size": size,
