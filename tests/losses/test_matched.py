@@ -20,7 +20,7 @@ def plain(features, embeds, columns, objects, scale, points):
         per_row = masks.row_losses(logits, rows, objects, P, points=points[d])
         sums.append(jnp.sum(jnp.where(columns[d] >= 0, per_row, 0), axis=-1))
     sums = jnp.stack(sums)
-    return jnp.sum(sums * scale[:, None]), sums
+    return jnp.sum(sums * scale[:, None], axis=(0, 1)), sums
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,13 @@ def case():
 
 
 def gradient(function):
-    return jax.jit(jax.value_and_grad(function, argnums=(0, 1), has_aux=True))
+    """Of the sum over samples: `((sum, (loss [b], sums)), gradients of features and embeds)`."""
+
+    def total(*args):
+        loss, sums = function(*args)
+        return jnp.sum(loss), (loss, sums)
+
+    return jax.jit(jax.value_and_grad(total, argnums=(0, 1), has_aux=True))
 
 
 def test_loss_sums_and_gradient(case):
@@ -45,27 +51,28 @@ def test_loss_sums_and_gradient(case):
     scale = jnp.array([0.5, 2.0])
     ours = gradient(lambda f, e, c: matched.matched_loss(f, e, c, objects, scale, P, points=points))(*args)
     theirs = gradient(lambda f, e, c: plain(f, e, c, objects, scale, points))(*args)
-    assert float(theirs[0][0]) > 1
+    assert theirs[0][1][0].shape == (B,) and float(theirs[0][0]) > 1
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), ours, theirs)
 
 
-def test_slope_scales_the_gradient_and_sums_have_none(case):
+def test_slopes_scale_the_gradient_by_sample_and_sums_have_none(case):
     (features, embeds, columns), objects, points = case
 
-    def weighted(features, slope, of_sums):
+    def weighted(features, slopes, of_sums):
         loss, sums = matched.matched_loss(features, embeds, columns, objects, jnp.ones(2), P, points=points)
-        return slope * loss + of_sums * jnp.sum(sums)
+        return jnp.sum(slopes * loss) + of_sums * jnp.sum(sums)
 
     grad = jax.jit(jax.grad(weighted))
-    one, three = grad(features, 1.0, 0.0), grad(features, 3.0, 7.0)
-    np.testing.assert_allclose(three, 3 * one, rtol=1e-5)
+    slopes = jnp.array([3.0, -2.0])
+    one, other = grad(features, jnp.ones(2), 0.0), grad(features, slopes, 7.0)
+    np.testing.assert_allclose(other, slopes[:, None, None, None, None] * one, rtol=1e-5)
 
 
 def test_no_objects_no_loss_no_gradient(case):
     (features, embeds, columns), objects, _ = case
     base, shifts = jax.random.uniform(jax.random.key(0), (B, 20, 2)), jnp.zeros((D, B, N, T, 2))
     run = gradient(lambda f, e, c: matched.matched_loss(f, e, c, objects, jnp.ones(2), P, base=base, shifts=shifts))
-    (loss, sums), grads = run(features, embeds, jnp.full_like(columns, -1))
+    (loss, (_, sums)), grads = run(features, embeds, jnp.full_like(columns, -1))
     assert loss == 0 and not sums.any() and not any(g.any() for g in grads)
     (loss, _), grads = run(features, embeds, columns)  # the same program, with points of its own
     assert loss > 0 and all(jnp.isfinite(g).all() and g.any() for g in grads)

@@ -274,7 +274,7 @@ def test_vos(inputs, load):
 
     def run(features):
         outputs = QueryOutputs(features, embeds, None, None)
-        return vos.set_terms(outputs, objects, None, {"group": BATCH}, points, queries=1)
+        return vos.set_terms(outputs, objects, None, {"group": BATCH}, points=points, queries=1)
 
     (_, terms), grad = jax.jit(jax.value_and_grad(run, has_aux=True))(features)
     of_logits = split_channels(grad, groups)

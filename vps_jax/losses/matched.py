@@ -59,7 +59,7 @@ def matched_loss(
       points: `[d, b, n, t, p, 2]` to use instead of choosing.
 
     Returns:
-      loss: scalar, scale times the sums, over all sets and samples.
+      loss: `[b]`, scale times the sums, over all sets.
       sums: `[d, 2, b]`, cross entropy and dice, means over points and frames and sums over objects; no gradient.
     """
     d, b, n = columns.shape
@@ -87,7 +87,7 @@ def matched_loss(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _loss(num_points, features, embeds, rows: _Rows, fixed: _Fixed):
-    """Loss and sums, embeds `[d, chunks, b, r, c]`; the gradient is of the loss alone."""
+    """Loss `[b]` and sums, embeds `[d, chunks, b, r, c]`; the gradient is of the loss alone."""
 
     def one_set(_, x):
         def add(i, total):
@@ -97,7 +97,7 @@ def _loss(num_points, features, embeds, rows: _Rows, fixed: _Fixed):
         return None, jax.lax.fori_loop(0, fixed.chunks, add, zero)
 
     _, sums = jax.lax.scan(one_set, None, (embeds, rows))
-    return jnp.einsum("dib,i->", sums, fixed.scale), sums
+    return jnp.einsum("dib,i->b", sums, fixed.scale), sums
 
 
 def _loss_and_gradient(num_points, features, embeds, rows: _Rows, fixed: _Fixed):
@@ -116,12 +116,13 @@ def _loss_and_gradient(num_points, features, embeds, rows: _Rows, fixed: _Fixed)
         return of_features, (sums, of_embeds)
 
     of_features, (sums, of_embeds) = jax.lax.scan(one_set, jnp.zeros_like(features), (embeds, rows))
-    return (jnp.einsum("dib,i->", sums, fixed.scale), sums), (of_features, of_embeds)
+    return (jnp.einsum("dib,i->b", sums, fixed.scale), sums), (of_features, of_embeds)
 
 
 def _scale_gradient(num_points, gradient, slopes):
-    of_features, of_embeds = gradient
-    return of_features * slopes[0], of_embeds * slopes[0], None, None
+    of_features, of_embeds = gradient  # of a sample: of its own loss
+    slope = slopes[0]
+    return of_features * slope[:, None, None, None, None], of_embeds * slope[:, None, None], None, None
 
 
 _loss.defvjp(_loss_and_gradient, _scale_gradient)

@@ -9,6 +9,7 @@ from vps_jax.losses.masks import Objects
 from vps_jax.ops import sampling
 from vps_jax.ops.assignment import assign
 from vps_jax.ops.masks import mask_logits
+from vps_jax.ops.per_sample import per_sample
 
 
 class Costs(NamedTuple):
@@ -51,9 +52,13 @@ def matching_costs(features, embeds, class_logits, objects: Objects, points) -> 
 
 def match(features, embeds, class_logits, objects: Objects, points, *, weights, mesh=None):
     """The query of every object: int32 `[d, b, n]`, -1 for an empty row; `weights` are those of `Costs.total`."""
+
+    def own(features, embeds, class_logits, objects, points):
+        cost = matching_costs(features, embeds, class_logits, objects, points).total(*weights)
+        return assign(cost, objects.valid)
+
     inputs = jax.lax.stop_gradient((features, embeds, class_logits))
-    cost = matching_costs(*inputs, objects, points).total(*weights)
-    return assign(cost, objects.valid, mesh=mesh)
+    return per_sample(own, mesh, (0, 1, 1, 0, 1), 1)(*inputs, objects, points)
 
 
 def _labels(objects: Objects, points):

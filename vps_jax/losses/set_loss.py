@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from vps_jax.losses import masks, matched, semantic
 from vps_jax.losses.masks import Objects
+from vps_jax.ops.per_sample import ALL, per_sample
 
 
 class Semantic(NamedTuple):
@@ -57,17 +58,20 @@ def class_terms(class_logits, columns, objects: Objects, *, null: int, null_weig
     Returns:
       `[d]`.
     """
-    d, b, q, _ = class_logits.shape
-    place = jnp.where(columns < 0, q, columns)  # objects without a query write behind the end
-    wanted = jnp.full((d, b, q + 1), null, jnp.int32)
-    wanted = wanted.at[jnp.arange(d)[:, None, None], jnp.arange(b)[:, None], place].set(objects.labels)[..., :q]
+    taken = columns[..., None] == jnp.arange(
+        class_logits.shape[2]
+    )  # [d, b, n, q]; a scatter would not stay on its device
+    wanted = jnp.sum(jnp.where(taken, objects.labels[..., None], 0), axis=2)
+    wanted = jnp.where(jnp.any(taken, axis=2), wanted, null)
     log_p = jax.nn.log_softmax(class_logits.astype(jnp.float32), axis=-1)
     ce = -jnp.take_along_axis(log_p, wanted[..., None], axis=-1)[..., 0]
     weight = jnp.where(wanted == null, null_weight, 1.0)
     return group_mean(jnp.sum(weight * ce, axis=-1), jnp.sum(weight, axis=-1), group)
 
 
-def mask_terms(features, embeds, columns, objects: Objects, *, weights, num_points, group: int | None, **points):
+def mask_terms(
+    features, embeds, columns, objects: Objects, *, weights, num_points, group: int | None, mesh=None, **points
+):
     """Weighted cross entropy and dice of the matched masks (spec: tarvis 6.2).
 
     Args:
@@ -75,6 +79,7 @@ def mask_terms(features, embeds, columns, objects: Objects, *, weights, num_poin
       embeds: `[d, b, q, c]`.
       columns: `[d, b, n]`.
       weights: of cross entropy and dice.
+      mesh: that the batch is sharded over, or None.
       points: `base`, `shifts` and `points` of `matched.matched_loss`.
 
     Returns:
@@ -82,13 +87,19 @@ def mask_terms(features, embeds, columns, objects: Objects, *, weights, num_poin
     """
     groups = objects.valid.shape[0] // (group or objects.valid.shape[0])
     scale = jnp.asarray(weights, jnp.float32) / (groups * mean_objects(objects.valid, group))
-    loss, sums = matched.matched_loss(features, embeds, columns, objects, scale, num_points, **points)
+
+    def own(features, embeds, columns, objects, scale, base, points):
+        return matched.matched_loss(features, embeds, columns, objects, scale, num_points, base=base, **points)
+
+    base = points.pop("base", None)
+    run = per_sample(own, mesh, (0, 1, 1, 0, ALL, 0, 1), (0, 2))
+    loss, sums = run(features, embeds, columns, objects, scale, base, points)
     ce, dice = jnp.einsum("dib,i->id", sums, scale)
-    return loss, ce, dice
+    return jnp.sum(loss), ce, dice
 
 
 def object_terms(
-    features, object_logits, embeds, objects: Objects, *, num_points, group, base=None, shifts=None, points=None
+    features, object_logits, embeds, objects: Objects, *, num_points, group: int | None, mesh=None, **points
 ):
     """Cross entropy and dice of objects that need no matching, and of the background (spec: tarvis 6.5), `[d]` each.
 
@@ -98,59 +109,61 @@ def object_terms(
       features: `[b, t, h4, w4, c]`.
       object_logits: `(features, embeds of a set) -> [b, 1 + n, t, h4, w4]`, the background first.
       embeds: pytree of `[d, b, q, c]`.
-      base, shifts: `[b, m, 2]` and `[d, b, 1 + n, t, 2]`, see `sampling.Draw`.
-      points: `[d, b, 1 + n, t, p, 2]` to use instead of choosing.
+      mesh: that the batch is sharded over, or None.
+      points: `base` `[b, m, 2]` and `shifts` `[d, b, 1 + n, t, 2]`, see `sampling.Draw`; or `points`
+        `[d, b, 1 + n, t, p, 2]` to use instead of choosing.
     """
-    batch, n = objects.valid.shape
-    rows = jnp.broadcast_to(jnp.arange(-1, n, dtype=jnp.int32), (batch, 1 + n))
+    n = objects.valid.shape[1]
     there = jnp.pad(objects.valid, ((0, 0), (1, 0)), constant_values=True)
 
-    @functools.partial(jax.checkpoint, policy=jax.checkpoint_policies.save_only_these_names(masks.POINTS))
-    def one_set(features, embeds, shifts, points):
-        logits = object_logits(features, embeds)
-        random = None if shifts is None else (base, shifts)
-        per_row = masks.row_losses(logits, rows, objects, num_points, random=random, points=points)
-        return jnp.sum(jnp.where(there, per_row, 0), axis=-1)
+    def own(features, embeds, objects, there, base, points):
+        rows = jnp.broadcast_to(jnp.arange(-1, n, dtype=jnp.int32), there.shape)
 
-    _, sums = jax.lax.scan(lambda _, x: (None, one_set(features, *x)), None, (embeds, shifts, points))  # [d, 2, b]
+        @functools.partial(jax.checkpoint, policy=jax.checkpoint_policies.save_only_these_names(masks.POINTS))
+        def one_set(features, embeds, points):
+            logits = object_logits(features, embeds)
+            random = (base, points["shifts"]) if "shifts" in points else None
+            per_row = masks.row_losses(logits, rows, objects, num_points, random=random, points=points.get("points"))
+            return jnp.sum(jnp.where(there, per_row, 0), axis=-1)
+
+        return jax.lax.scan(lambda _, x: (None, one_set(features, *x)), None, (embeds, points))[1]  # [d, 2, b]
+
+    base = points.pop("base", None)
+    sums = per_sample(own, mesh, (0, 1, 0, 0, 0, 1), 2)(features, embeds, objects, there, base, points)
     count = jnp.broadcast_to(jnp.sum(there, axis=1, dtype=jnp.float32), sums[:, 0].shape)
     return group_mean(sums[:, 0], count, group), group_mean(sums[:, 1], count, group)
 
 
 def semantic_terms(
-    features,
-    branch: Semantic,
-    *,
-    num_points: int,
-    ignore_null_classes: bool,
-    group: int | None,
-    base=None,
-    shifts=None,
-    points=None,
+    features, branch: Semantic, *, num_points, ignore_null_classes: bool, group: int | None, mesh=None, **points
 ):
     """Mean cross entropy over labelled points and mean norm of the logits over all points, `[d]` each.
 
     Args:
       features: `[b, t, h4, w4, c]`.
-      base, shifts: `[b, m, 2]` and `[d, b, t, 2]`, see `sampling.Draw`.
-      points: `[d, b, t, p, 2]` to use instead of choosing.
+      mesh: that the batch is sharded over, or None; a group lies on one device when null classes are ignored.
+      points: `base` `[b, m, 2]` and `shifts` `[d, b, t, 2]`, see `sampling.Draw`; or `points` `[d, b, t, p, 2]` to use
+        instead of choosing.
     """
-    batch = features.shape[0]
 
-    def one_set(embeds, background, shifts, points):
-        return semantic.set_sums(
-            features,
-            embeds,
-            background,
-            branch.labels,
-            num_points=num_points,
-            ignore_null_classes=ignore_null_classes,
-            group=group or batch,
-            base=base,
-            shifts=shifts,
-            points=points,
-        )
+    def own(features, branch, labels, base, points):
+        def one_set(x):
+            (embeds, background), points = x
+            return semantic.set_sums(
+                features,
+                embeds,
+                background,
+                labels,
+                num_points=num_points,
+                ignore_null_classes=ignore_null_classes,
+                group=group or features.shape[0],
+                base=base,
+                **points,
+            )
 
-    xs = (branch.embeds, branch.background, shifts, points)
-    _, sums = jax.lax.scan(lambda _, x: (None, one_set(*x)), None, xs)  # [d, b]
+        return jax.lax.scan(lambda _, x: (None, one_set(x)), None, (branch, points))[1]
+
+    base = points.pop("base", None)
+    run = per_sample(own, mesh, (0, 1, 0, 0, 1), 1)
+    sums = run(features, (branch.embeds, branch.background), branch.labels, base, points)  # [d, b]
     return group_mean(sums.ce, sums.labelled, group), group_mean(sums.norm, sums.points, group)

@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh, PartitionSpec
 
 WORST = 1e5  # costs are cut to +-this and a non-finite one is this bad, so that the loop ends whatever a model says
 
@@ -41,41 +40,28 @@ class _Search(NamedTuple):
     flip: jax.Array
 
 
-def assign(cost, valid, *, mesh: Mesh | None = None):
+def assign(cost, valid):
     """Minimum-cost assignment of every valid object to a query of its own.
+
+    Under a mesh, call it on each device's own samples (`ops.per_sample`): partitioned by XLA, the devices would talk in
+    every turn of the loop.
 
     Args:
       cost: `[d, b, n, q]` cost of giving query `q` to object `n`.
       valid: bool `[b, n]`; rows that hold an object, anywhere in the table. Where there are more objects than
         queries, every query is used and the objects left over get -1.
-      mesh: when given, each device solves its own samples: `b` is sharded over ('data', 'fsdp'). Without it, a sharded
-        batch would make the devices talk in every turn of the loop.
 
     Returns:
       int32 `[d, b, n]`: query of each object, -1 where it has none.
     """
-
-    def solve(cost, valid):
-        d, b, n, q = cost.shape
-        valid = jnp.broadcast_to(valid, (d, b, n))
-        return assign_batch(cost.reshape(d * b, n, q), valid.reshape(d * b, n)).reshape(d, b, n)
-
-    cost = jax.lax.stop_gradient(cost)
-    if mesh is None:
-        return solve(cost, valid)
-    batch = ("data", "fsdp")
-    specs = (PartitionSpec(None, batch), PartitionSpec(batch))
-    return jax.shard_map(solve, mesh=mesh, in_specs=specs, out_specs=specs[0], check_vma=False)(cost, valid)
-
-
-def assign_batch(cost, valid):
-    """`assign` for a flat batch of problems: cost `[B, n, m]`, valid `[B, n]` -> columns `[B, n]`, -1 for none."""
-    cost = jnp.where(jnp.isfinite(cost), jnp.clip(cost.astype(jnp.float32), -WORST, WORST), WORST)
-    columns = cost.shape[2]
+    d, b, n, q = cost.shape
+    cost = jax.lax.stop_gradient(cost).reshape(d * b, n, q).astype(jnp.float32)
+    valid = jnp.broadcast_to(valid, (d, b, n)).reshape(d * b, n)
+    cost = jnp.where(jnp.isfinite(cost), jnp.clip(cost, -WORST, WORST), WORST)
     cost, usable = _with_spare_columns(cost, valid)
     start = _start(cost, valid, usable)
     end = jax.lax.while_loop(lambda s: jnp.any(s.root >= 0), lambda s: _advance(s, cost, valid, usable), start)
-    return jnp.where(end.column_of < columns, end.column_of, -1)
+    return jnp.where(end.column_of < q, end.column_of, -1).reshape(d, b, n)
 
 
 def _with_spare_columns(cost, valid):

@@ -65,11 +65,18 @@ def set_terms(outputs: QueryOutputs, targets: Targets, key, settings, mesh=None,
     columns = matching.match(features, embeds, logits, objects, drawn["matcher"], weights=weights, mesh=mesh)
     null, group = s["num_classes"], s["group"]
     classes = set_loss.class_terms(logits, columns, objects, null=null, null_weight=s["background_weight"], group=group)
-    points, weights = s["mask_points"], weights[1:]
     loss, mask, dice = set_loss.mask_terms(
-        features, embeds, columns, objects, weights=weights, num_points=points, group=group, **drawn["instance"]
+        features,
+        embeds,
+        columns,
+        objects,
+        weights=weights[1:],
+        num_points=s["mask_points"],
+        group=group,
+        mesh=mesh,
+        **drawn["instance"],
     )
-    classes = s["class_weight"] * classes
+    classes = weights[0] * classes
     return loss + jnp.sum(classes), {"class": classes, "mask": mask, "dice": dice}
 
 

@@ -50,7 +50,7 @@ def set_terms(outputs, objects: Objects, labels, key, settings, mesh=None, point
     s = complete(settings, DEFAULTS, "panoptic")
     drawn = queries.given_points(points) if points else queries.random_points(key, outputs, s, objects.valid.shape[1])
     instances, terms = queries.instance_terms(outputs, objects, s, drawn, mesh=mesh)
-    semantic, more = queries.semantic_terms(outputs, labels, s, drawn, background=False)
+    semantic, more = queries.semantic_terms(outputs, labels, s, drawn, background=False, mesh=mesh)
     return instances + semantic, terms | more
 
 

@@ -38,13 +38,14 @@ def instance_terms(outputs: QueryOutputs, objects: Objects, s, points, *, mesh=N
         weights=weights[1:],
         num_points=s["mask_points"],
         group=group,
+        mesh=mesh,
         **points["instance"],
     )
     classes = weights[0] * classes
     return loss + jnp.sum(classes), {"class": classes, "mask": mask, "dice": dice}
 
 
-def semantic_terms(outputs: QueryOutputs, labels, s, points, *, background: bool):
+def semantic_terms(outputs: QueryOutputs, labels, s, points, *, background: bool, mesh=None):
     """Semantic loss (spec: tarvis 6.3, 6.4).
 
     Args:
@@ -66,6 +67,7 @@ def semantic_terms(outputs: QueryOutputs, labels, s, points, *, background: bool
         num_points=s["semantic_points"],
         ignore_null_classes=s["ignore_null_classes"],
         group=s["group"],
+        mesh=mesh,
         **points["semantic"],
     )
     terms = {"semantic": s["semantic_weight"] * ce}

@@ -21,15 +21,14 @@ def make_targets(clip: Clip, settings) -> Targets:
 
 def loss(outputs: QueryOutputs, targets: Targets, key, settings, mesh=None, points=None):
     """Loss summed over all prediction sets, of the `semantic` group alone; see `tasks.panoptic.loss`."""
-    del mesh  # nothing to match
-    return queries.over_sets(*set_terms(outputs, targets.semantic, key, settings, points))
+    return queries.over_sets(*set_terms(outputs, targets.semantic, key, settings, mesh, points))
 
 
-def set_terms(outputs, labels, key, settings, points=None):
+def set_terms(outputs, labels, key, settings, mesh=None, points=None):
     """Loss, and the weighted terms of every prediction set, `[d]` each."""
     s = complete(settings, DEFAULTS, "semantic")
     drawn = queries.given_points(points) if points else queries.random_points(key, outputs, s)
-    return queries.semantic_terms(outputs, labels, s, drawn, background=False)
+    return queries.semantic_terms(outputs, labels, s, drawn, background=False, mesh=mesh)
 
 
 def decode(outputs: QueryOutputs, settings) -> ClipPrediction:

@@ -63,12 +63,11 @@ def loss(outputs: QueryOutputs, targets: Targets, key, settings, mesh=None, poin
 
     The arguments are those of `tasks.panoptic.loss`, the outputs those of a model in training.
     """
-    del mesh  # nothing to match
     objects = Objects(targets.instance_ids, targets.instance_classes, targets.instance_classes >= 0)
-    return over_sets(*set_terms(outputs, objects, key, settings, points))
+    return over_sets(*set_terms(outputs, objects, key, settings, mesh, points))
 
 
-def set_terms(outputs, objects: Objects, key, settings, points=None, *, queries: int = QUERIES_IN_TRAINING):
+def set_terms(outputs, objects: Objects, key, settings, mesh=None, points=None, *, queries: int = QUERIES_IN_TRAINING):
     """Loss, and the weighted terms `mask` and `dice` of every set, `[d]` each; `queries` of an object with a mask."""
     s = complete(settings, DEFAULTS, "vos")
     features = outputs.mask_features.astype(jnp.float32)
@@ -84,7 +83,7 @@ def set_terms(outputs, objects: Objects, key, settings, points=None, *, queries:
         return object_logits(features, embeds["background_vos"], embeds["vos"], n, queries)
 
     mask, dice = set_loss.object_terms(
-        features, logits, embeds, objects, num_points=s["mask_points"], group=s["group"], **random
+        features, logits, embeds, objects, num_points=s["mask_points"], group=s["group"], mesh=mesh, **random
     )
     terms = {"mask": s["mask_weight"] * mask, "dice": s["dice_weight"] * dice}
     return jnp.sum(terms["mask"]) + jnp.sum(terms["dice"]), terms

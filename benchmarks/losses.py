@@ -1,0 +1,88 @@
+"""Temporary memory and time of the panoptic loss and its gradients, against the form that holds all mask logits.
+
+python benchmarks/losses.py [--height 512 --width 640 --frames 3 --sets 10 --batch 1] [--run]
+
+Both forms start from mask features and the queries of ten prediction sets, do the same matching and point losses, and
+end in the loss and the gradients of features, queries and class logits. The baseline makes the logits of all queries of
+all sets first and takes from them, one set at a time. Memory is what XLA allocates beside inputs and results.
+"""
+
+import argparse
+import time
+
+import jax
+import jax.numpy as jnp
+
+from vps_jax.ops.masks import mask_logits
+from vps_jax.tasks import panoptic
+from vps_jax.types import Clip, QueryOutputs
+
+CLASSES, INSTANCES, ROWS, WIDTH = 124, 128, 64, 256
+SETTINGS = {"num_classes": CLASSES}
+
+
+def example(args):
+    """Random features and queries, and an id map of squares; shapes of a Swin-L training clip."""
+    b, d, t, h, w = args.batch, args.sets, args.frames, args.height // 4, args.width // 4
+    keys = jax.random.split(jax.random.key(0), 5)
+    features = 0.1 * jax.random.normal(keys[0], (b, t, h, w, WIDTH))
+    embeds = {"instance": INSTANCES, "background": 1, "semantic": CLASSES}
+    embeds = {
+        name: jax.random.normal(k, (d, b, q, WIDTH)) for (name, q), k in zip(embeds.items(), keys[1:4], strict=True)
+    }
+    class_logits = jax.random.normal(keys[4], (d, b, INSTANCES, 1 + CLASSES))
+    squares = jax.random.randint(keys[4], (b, t, h // 8 + 1, w // 8 + 1), 0, 1 + args.objects + CLASSES)
+    squares = jnp.where(squares > args.objects, squares + ROWS - args.objects, squares)
+    ids = jnp.repeat(jnp.repeat(squares, 32, axis=2), 32, axis=3)[:, :, : args.height, : args.width]
+    classes = jnp.where(jnp.arange(ROWS) < args.objects, jnp.arange(ROWS), -1)
+    clip = Clip(None, ids.astype(jnp.uint16), jnp.broadcast_to(classes, (b, ROWS)))
+    return features, embeds, class_logits, clip
+
+
+def factored(features, embeds, class_logits, clip, key):
+    """The loss as it is trained."""
+    outputs = QueryOutputs(features, embeds, class_logits, None)
+    return panoptic.loss(outputs, panoptic.make_targets(clip, SETTINGS), key, SETTINGS)[0]
+
+
+def holding_all(features, embeds, class_logits, clip, key):
+    """The same loss from the logits of all queries of all sets: they are the features, a query picks its channel."""
+    d, b, _, c = embeds["instance"].shape
+    every = jnp.concatenate([embeds["instance"], embeds["semantic"]], axis=2)  # [d, b, q, c]
+    logits = jax.vmap(lambda e: mask_logits(features, e))(every)  # [d, b, t, h4, w4, q]
+    # the losses take one set's logits at a time
+    terms = jax.lax.scan(lambda _, x: (None, one_set(*x, clip, key)), None, (logits, class_logits))[1]
+    return jnp.sum(terms)
+
+
+def one_set(logits, class_logits, clip, key):
+    """Loss of one set whose logits `[b, t, h4, w4, q]` exist."""
+    eye = jnp.broadcast_to(jnp.eye(logits.shape[-1])[None, None], (1, logits.shape[0], *[logits.shape[-1]] * 2))
+    embeds = {"instance": eye[:, :, :INSTANCES], "semantic": eye[:, :, INSTANCES:]}
+    return factored(logits, embeds, class_logits[None], clip, key)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name, value in (("height", 512), ("width", 640), ("frames", 3), ("sets", 10), ("batch", 1), ("objects", 12)):
+        parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--run", action="store_true", help="also time the factored form")
+    args = parser.parse_args()
+    inputs = example(args)
+    shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), inputs)
+    memory = {}
+    for form in (factored, holding_all):
+        start = time.perf_counter()
+        step = jax.jit(jax.value_and_grad(form, argnums=(0, 1, 2))).lower(*shapes, jax.random.key(1)).compile()
+        memory[form] = step.memory_analysis().temp_size_in_bytes / 2**20
+        print(f"{form.__name__:12s} {memory[form]:8.0f} MiB temporary, compiled in {time.perf_counter() - start:.1f} s")
+        if args.run and form is factored:
+            jax.block_until_ready(step(*inputs, jax.random.key(1)))
+            start = time.perf_counter()
+            jax.block_until_ready(step(*inputs, jax.random.key(2)))
+            print(f"{'':12s} {time.perf_counter() - start:8.2f} s for loss and gradients")
+    print(f"ratio {memory[factored] / memory[holding_all]:.3f} (goal: at most 0.2)")
+
+
+if __name__ == "__main__":
+    main()

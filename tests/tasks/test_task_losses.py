@@ -1,0 +1,158 @@
+"""Losses of whole tasks: finite where there is nothing to learn, means over clips, no callback, equal on any device."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vps_jax import tasks
+from vps_jax.types import Clip, QueryOutputs
+
+B, T, H, W, C, Q, K, N, D = 4, 1, 4, 8, 8, 3, 5, 6, 2  # six rows for three queries
+SETTINGS = {"num_classes": K, "match_points": 16, "mask_points": 16, "semantic_points": 16}
+panoptic = tasks.TASKS["panoptic"]
+
+
+def outputs_of(seed=0):
+    rng = np.random.default_rng(seed)
+
+    def normal(*shape):
+        return jnp.asarray(rng.normal(size=shape), jnp.float32)
+
+    embeds = {"instance": normal(D, B, Q, C), "background": normal(D, B, 1, C), "semantic": normal(D, B, K, C)}
+    return QueryOutputs(normal(B, T, H, W, C), embeds, normal(D, B, Q, 1 + K), None)
+
+
+def clip_of(ids, classes):
+    ids = np.broadcast_to(ids, (B, T, 4 * H, 4 * W)).astype(np.uint16)
+    return Clip(None, jnp.asarray(ids), jnp.broadcast_to(jnp.asarray(classes, jnp.int32), (B, N)))
+
+
+def stripes(values):
+    return np.resize(np.repeat(values, 3), 4 * W)
+
+
+@functools.cache
+def program(mesh=None):
+    def loss(trained, clip, key):
+        outputs = QueryOutputs(*trained, None)
+        return panoptic.loss(outputs, panoptic.make_targets(clip, SETTINGS), key, SETTINGS, mesh=mesh)
+
+    return jax.jit(jax.value_and_grad(loss, has_aux=True))
+
+
+@pytest.fixture(scope="module")
+def step():
+    outputs = outputs_of()
+    return lambda clip, key=0: program()(outputs[:3], clip, jax.random.key(key))
+
+
+CASES = {
+    "objects with an empty row between": ([0, 1, 3, 8], [1, -1, 4, -1, -1, -1]),
+    "no instances": ([0, 7, 9, 11], [-1] * N),
+    "all ignored": ([0], [-1] * N),
+    "more objects than queries": ([1, 2, 3, 4, 5, 6], [0, 1, 2, 3, 4, 0]),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_defined_and_finite(step, name):
+    ids, classes = CASES[name]
+    (loss, terms), grads = step(clip_of(stripes(ids), classes))
+    assert jnp.isfinite(loss) and loss > 0
+    np.testing.assert_allclose(sum(terms.values()), loss, rtol=1e-5)
+    assert all(jnp.isfinite(g).all() for g in jax.tree.leaves(grads))
+    has_objects, has_labels = max(classes) >= 0, ids != [0]
+    assert (terms["mask"] > 0) == (terms["dice"] > 0) == has_objects
+    assert (terms["semantic"] > 0) == has_labels
+    assert terms["class"] > 0 and terms["regularization"] > 0
+    assert bool(jnp.any(grads[1]["instance"])) == has_objects and not jnp.any(grads[1]["background"])
+
+
+def test_key_draws_the_points(step):
+    clip = clip_of(stripes([1, 8, 3]), [1, -1, 4, -1, -1, -1])
+    first, again, other = (float(step(clip, key)[0][0]) for key in (1, 1, 2))
+    assert first == again != other
+
+
+def test_jaxpr_holds_no_callback():
+    text = str(jax.make_jaxpr(program())(outputs_of()[:3], clip_of(stripes([1, 8]), [1] * N), jax.random.key(0)))
+    assert "callback" not in text and "while" in text
+
+
+def test_batch_is_the_mean_of_its_clips():
+    """Every clip has its own means (spec: tarvis 7.3); with equal numbers of objects the batch is their average."""
+    outputs, rng = outputs_of(), np.random.default_rng(5)
+    ids = np.stack(
+        [np.broadcast_to(stripes(row), (T, 4 * H, 4 * W)) for row in ([1, 2, 9], [2, 1, 0], [0, 1, 2], [2, 1])]
+    )
+    clip = Clip(None, jnp.asarray(ids.astype(np.uint16)), jnp.broadcast_to(jnp.array([1, 4] + [-1] * 4), (B, N)))
+    points = {
+        "matcher": jnp.asarray(rng.random((D, B, 16, 2)), jnp.float32),
+        "instance": jnp.asarray(rng.random((D, B, N, T, 16, 2)), jnp.float32),
+        "semantic": jnp.asarray(rng.random((D, B, T, 16, 2)), jnp.float32),
+    }
+
+    @jax.jit
+    def loss(features, embeds, class_logits, clip, points):
+        outputs = QueryOutputs(features, embeds, class_logits, None)
+        return panoptic.loss(outputs, panoptic.make_targets(clip, SETTINGS), None, SETTINGS, points=points)[0]
+
+    together = loss(*outputs[:3], clip, points)
+    alone = []
+    for b in range(B):
+        # four copies of one clip: the same program, and its mean is that clip
+        def copy(a, axis, b=b):
+            return jnp.repeat(jnp.take(a, jnp.array([b]), axis=axis), B, axis=axis)
+
+        second = functools.partial(copy, axis=1)
+        trained = (
+            copy(outputs.mask_features, 0),
+            jax.tree.map(second, outputs.mask_embeds),
+            second(outputs.class_logits),
+        )
+        clips = Clip(None, copy(clip.ids, 0), copy(clip.instance_classes, 0))
+        alone.append(loss(*trained, clips, jax.tree.map(second, points)))
+    assert np.ptp(alone) > 0.1
+    np.testing.assert_allclose(together, np.mean(alone), rtol=1e-5)
+
+
+def test_devices_do_not_matter():
+    mesh = jax.make_mesh((2, 2), ("data", "fsdp"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
+    clip = clip_of(stripes([1, 8, 3]), [1, -1, 4, -1, -1, -1])
+
+    def put(axis):
+        spec = jax.sharding.PartitionSpec(*[None] * axis, ("data", "fsdp"))
+        return functools.partial(jax.device_put, device=jax.sharding.NamedSharding(mesh, spec))
+
+    outputs = outputs_of()
+    sharded = put(0)(outputs.mask_features), jax.tree.map(put(1), outputs.mask_embeds), put(1)(outputs.class_logits)
+    one = program()(outputs[:3], clip, jax.random.key(0))
+    args = sharded, jax.tree.map(put(0), clip), jax.random.key(0)
+    on_four = program(mesh).lower(*args).compile()
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), one, on_four(*args))
+    assert "all-gather" not in on_four.as_text()  # no device looks at another's clips
+
+
+def test_other_tasks_take_the_groups_they_have():
+    clip = clip_of(stripes([1, 8, 3]), [1, -1, 4, -1, -1, -1])
+    outputs = outputs_of()
+    expected = {
+        "instance": {"class", "mask", "dice", "semantic", "regularization"},
+        "semantic": {"semantic", "regularization"},
+        "vos": {"mask", "dice"},
+        "mask_classification": {"class", "mask", "dice"},
+    }
+    embeds = outputs.mask_embeds | {"background_vos": outputs.mask_embeds["background"]}
+    embeds |= {"vos": jnp.ones((D, B, 4 * N, C)), "object": embeds["instance"]}
+    for name, terms in expected.items():
+        task = tasks.TASKS[name]
+        settings = {key: value for key, value in SETTINGS.items() if key in task.DEFAULTS}
+        targets = jax.eval_shape(lambda clip, task=task, s=settings: task.make_targets(clip, s), clip)
+        found = jax.eval_shape(
+            lambda f, e, c, t, k, task=task, s=settings: task.loss(QueryOutputs(f, e, c, None), t, k, s),
+            *(outputs.mask_features, embeds, outputs.class_logits, targets, jax.random.key(0)),
+        )
+        assert found[0].shape == () and set(found[1]) == terms and all(t.shape == () for t in found[1].values())
