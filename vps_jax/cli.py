@@ -178,14 +178,16 @@ def check(name: Annotated[str, typer.Argument(help="Data set: vipseg or vspw.")]
 @app.command()
 def demo(
     workdir: Annotated[str, Text("--workdir", help="Folder for everything the demo makes.")] = "runs/demo",
+    seed: Annotated[int | None, Text("--seed", help="Seed of the training; default the config's.")] = None,
+    data_seed: Annotated[list[int], Text("--data-seed", help="Also score videos drawn from this seed.")] = [],  # noqa: B006
 ):
     """Everything once at a small size: draw data, train, predict, evaluate, pictures.
 
-    Example: vps-jax demo
+    Example: vps-jax demo --workdir runs/seed1 --seed 1 --data-seed 11 --data-seed 12
     """
     from vps_jax import demo as demonstration
 
-    demonstration.run(Folder(workdir))
+    demonstration.run(Folder(workdir), seed=seed, data_seeds=tuple(data_seed))
 
 
 def split_names(text: str | None) -> list[str] | None:
