@@ -7,6 +7,8 @@ system, [ours] our own choice. Sections are those of the specification of TarViS
 import ml_collections
 
 VIPSEG_CLASSES = 124
+# in published files, but nothing runs them; torch skips parameters without gradient, so they must not decay [spec 6.6]
+NEVER_USED = ("never_used", "^heads/(mask_embed_free|proj_vos|proj_background_vos)/", 0.0)
 
 
 def base() -> ml_collections.ConfigDict:

@@ -26,6 +26,7 @@ def get_config(backbone: str = "swin_large"):
     config.tasks = common.tasks(backbone, {"swin_large": 0.75, "other": 2.0}, points=25088, sharpen="null")
     config.class_maps = {f"{name}_instance": datasets.things_only(name) for name in WEIGHTS}
 
+    config.optim.lr_groups = (common.NEVER_USED, *config.optim.lr_groups)
     config.optim.warmup_steps = 0
     config.optim.decay_steps = (444_500, 481_500)
     config.train.steps = 500_000

@@ -26,6 +26,7 @@ def get_config(backbone: str = "swin_large"):
         (name, "CITYSCAPES", datasets.CITYSCAPES_19) for name in ("CITYSCAPES_VPS", "KITTI_STEP")
     )
     config.tasks = common.tasks(backbone, {"swin_large": 1.0, "other": 2.0}, points=50176, sharpen="norm")
+    config.optim.lr_groups = (common.NEVER_USED, *config.optim.lr_groups)
     config.data.sources = sources()
     return config
 

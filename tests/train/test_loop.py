@@ -2,7 +2,12 @@
 
 import json
 import os
+import pathlib
+import random
 import signal
+import subprocess
+import sys
+import time
 
 import jax
 import numpy as np
@@ -35,6 +40,59 @@ def test_a_run_in_two_parts_ends_in_the_same_bits(tmp_path, monkeypatch):
     end = final_state(tmp_path / "parts")
     assert_same_bits(end, final_state(tmp_path / "whole"))
     assert not np.array_equal(end["ema"]["params"]["head"]["kernel"], middle["ema"]["params"]["head"]["kernel"])
+
+
+RUN = """
+import sys, time, pytest
+from micro_experiment import micro_config, use_micro_rooms
+from vps_jax.train import loop
+patch = pytest.MonkeyPatch()
+use_micro_rooms(patch)
+batches = loop.pipeline.train_batches
+def slow(config, **where):
+    for batch in batches(config, **where):
+        print("batch", flush=True)
+        time.sleep(0.02)
+        yield batch
+patch.setattr(loop.pipeline, "train_batches", slow)
+loop.train(micro_config(steps=40, checkpoint_every=3, log_every=40), sys.argv[1])
+"""
+
+
+def start_run(workdir) -> subprocess.Popen:
+    path = os.pathsep.join([str(pathlib.Path(__file__).parent), *sys.path])
+    return subprocess.Popen(
+        [sys.executable, "-c", RUN, str(workdir)], env=os.environ | {"PYTHONPATH": path}, stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
+
+
+def test_runs_that_are_killed_at_any_moment_end_in_the_same_bits(tmp_path):
+    whole = start_run(tmp_path / "whole")
+    assert whole.wait() == 0
+    for _ in range(3):
+        victim, moment = start_run(tmp_path / "killed"), random.randint(5, 30)
+        for _ in range(moment):
+            victim.stdout.readline()
+        time.sleep(random.random() * 0.02)
+        victim.send_signal(signal.SIGKILL)
+        victim.wait()
+        print(f"killed after {moment} batches; kept {sorted(p.name for p in (tmp_path / 'killed').glob('*/*'))}")
+    last = start_run(tmp_path / "killed")
+    last.communicate()
+    assert last.returncode == 0 and find_step(tmp_path / "killed").name == "40"
+    assert_same_bits(final_state(tmp_path / "killed"), final_state(tmp_path / "whole"))
+
+
+def test_a_resumed_run_says_what_changed(tmp_path, monkeypatch, capsys):
+    use_micro_rooms(monkeypatch)
+    loop.train(micro_config(steps=2), tmp_path)
+    monkeypatch.setattr(loop.pipeline, "fingerprint", lambda config: "other")
+    loop.train(micro_config(steps=2, seed=5), tmp_path)
+    text = capsys.readouterr().err
+    assert "changed since the checkpoint: train.seed 0 -> 5\n" in text
+    assert "the batches will differ" in text
+    assert "all 2 steps were done before" in text
 
 
 def test_evaluation_sees_both_weights_and_its_numbers_are_kept(tmp_path, monkeypatch):

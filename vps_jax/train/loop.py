@@ -52,6 +52,8 @@ def train(config: Mapping, workdir, *, evaluate: Evaluate | None = None) -> list
         report = Report(setup.workdir, total=settings["steps"], done=int(state.step), schedule=schedule)
         with contextlib.closing(report):
             introduce(setup, state, report)
+            if int(state.step):
+                tell_changes(checkpoints.meta(), meta_of(setup), report)
             run_steps(setup, state, checkpoints=checkpoints, report=report, evaluate=evaluate, stopping=stopping)
             report.progress.say(f"{compiled.count} XLA compilations in all")
     return report.history
@@ -95,6 +97,25 @@ def introduce(setup: Setup, state: TrainState, report: Report) -> None:
         say(f"from {config['init_from']['path']}: {handover.describe(setup.plan, groups)}")
 
 
+def tell_changes(before: Mapping, now: Mapping, report: Report) -> None:
+    """Say in what a resumed run differs from what its checkpoint was made with: it will not repeat that run."""
+    old, new = flat(before["config"]), flat(now["config"])
+    changed = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
+    if changed:
+        rows = [f"{key} {old.get(key)} -> {new.get(key)}" for key in changed]
+        report.progress.say(f"changed since the checkpoint: {', '.join(rows)}")
+    if before["data"] != now["data"]:
+        report.progress.say("the data or their settings are not those of the checkpoint: the batches will differ")
+
+
+def flat(config: Mapping, prefix: str = "") -> dict[str, Any]:
+    """Values of nested dicts by dotted key."""
+    rows = {}
+    for key, value in config.items():
+        rows |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return rows
+
+
 def run_steps(setup: Setup, state: TrainState, *, checkpoints, report, evaluate, stopping) -> TrainState:
     """Steps until the end or until a signal asks to stop."""
     settings = setup.config["train"]
@@ -127,7 +148,10 @@ def run_steps(setup: Setup, state: TrainState, *, checkpoints, report, evaluate,
         if stopping.is_set():
             report.progress.say(f"stopped by a signal after step {done}; the same command resumes")
             raise SystemExit(143)
-    report.progress.say(f"{len(programs.seen)} step program(s): {', '.join(sorted(programs.seen))}")
+    if first >= total:
+        report.progress.say(f"all {total} steps were done before; train.steps asks for no more")
+    else:
+        report.progress.say(f"{len(programs.seen)} step program(s): {', '.join(sorted(programs.seen))}")
     return state
 
 

@@ -1,0 +1,116 @@
+"""The four stages: state and step at full size by shapes alone; their tiny twins learn one batch of every task."""
+
+import functools
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import stage1, stage2, stage3, stage4
+from vps_jax import models, tasks
+from vps_jax.data import pipeline
+from vps_jax.train.optimizer import make_optimizer
+from vps_jax.train.setup import group_of, task_settings
+from vps_jax.train.sharding import make_mesh, put_batch, state_sharding
+from vps_jax.train.state import create_state, flat_paths
+from vps_jax.train.step import make_step
+from vps_jax.types import Clip
+
+STAGES = {"stage1": stage1, "stage2": stage2, "stage3": stage3, "stage4": stage4}
+# one data set for each task of each stage
+CASES = [
+    ("stage1", "COCO_instance"), ("stage1", "ADE20K_panoptic"), ("stage1", "MAPILLARY_vos"),
+    ("stage2", "youtube_vis"), ("stage2", "vipseg"), ("stage2", "davis"),
+    ("stage3", "vps"), ("stage3", "vss"), ("stage3", "vis"),
+    ("stage4", "vipseg"),
+]  # fmt: skip
+
+
+def prepare(config: dict, *, image_size=(64, 64)):
+    model = models.build(config["model"])
+    init = functools.partial(models.init, model, image_size=image_size)
+    params = jax.eval_shape(init, jax.random.key(0))["params"]
+    tx = make_optimizer(config["optim"], params)
+    return model, tx, lambda: create_state(init(jax.random.key(0)), tx)
+
+
+def step_of(config: dict, dataset: str, model, tx, mesh, abstract, point_objects: int = 0):
+    task = pipeline.settings(config)["sources"][dataset]["task"]
+    return make_step(
+        model, tasks.TASKS[task], settings=task_settings(config, task, dataset), task_name=task,
+        group=group_of(config, dataset), tx=tx, mesh=mesh, shardings=state_sharding(mesh, abstract), seed=0,
+        ema_decay=config["train"]["ema_decay"], point_objects=point_objects,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("stage", "dataset"), CASES)
+def test_full_size_step_resolves(stage, dataset):
+    config = STAGES[stage].get_config().to_dict()
+    model, tx, create = prepare(config)
+    abstract = jax.eval_shape(create)
+    rows = 4 if pipeline.settings(config)["sources"][dataset]["task"] == "vos" else 64
+    shapes = ((8, 3, 512, 640, 3), jnp.uint8), ((8, 3, 512, 640), jnp.uint16), ((8, rows), jnp.int32)
+    clip = Clip(*(jax.ShapeDtypeStruct(*shape) for shape in shapes))
+    step = step_of(config, dataset, model, tx, make_mesh(), abstract, point_objects=1 if rows == 4 else 0)
+    after, scalars = jax.eval_shape(step, abstract, clip)
+    assert jax.tree.map(lambda a: (a.shape, a.dtype), after) == jax.tree.map(lambda a: (a.shape, a.dtype), abstract)
+    assert {"loss", "grad_norm"} < set(scalars)
+    # nothing of the step's state may be computed in less than float32
+    assert {leaf.dtype for leaf in jax.tree.leaves(after.variables)} == {jnp.dtype(jnp.float32)}
+
+
+def twin(stage: str) -> dict:
+    """A stage at tiny width, with a schedule of its own and without decay, so that what gets no gradient stays."""
+    config = STAGES[stage].get_config()
+    config.model.update({
+        "backbone": "swin_micro", "hidden_dim": 32, "num_heads": 4, "neck_layers": 1, "neck_ffn_dim": 32,
+        "decoder_layers": 3, "decoder_ffn_dim": 32, "instance_queries": 8, "remat": False, "dtype": "float32",
+        "drop_path_rate": 0.0,
+    })  # fmt: skip
+    for settings in config.tasks.values():
+        settings.update({key: 64 for key in settings if key.endswith("_points")})
+    config.optim.update({"lr": 3e-3, "warmup_steps": 0, "decay_steps": (), "clip_norm": 1.0, "weight_decay": 0.0})
+    return config.to_dict()
+
+
+def fixed_clip(rows: int) -> Clip:
+    """Two clips of two frames: two moving squares of classes 0 and 2 on a background of class 1, in two colors each."""
+    images = np.full((2, 2, 64, 64, 3), 90, np.uint8)
+    ids = np.full((2, 2, 64, 64), 1 + rows + 1, np.uint16)
+    for b in range(2):
+        for t in range(2):
+            for i, (y, x) in enumerate(((6 + 4 * b, 8 + 4 * t), (36, 34 - 4 * t))):
+                images[b, t, y : y + 20, x : x + 20] = (220, 30 + 90 * i, 60 * b)
+                ids[b, t, y : y + 20, x : x + 20] = 1 + i
+    classes = np.full((2, rows), -1, np.int32)
+    classes[:, :2] = 0, 2
+    return Clip(images, ids, classes)
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("stage", STAGES)
+def test_twin_learns_every_task_and_trains_what_it_should(stage):
+    config = twin(stage)
+    model, tx, create = prepare(config)
+    mesh = make_mesh(devices=jax.devices()[:1])
+    changed = set()
+    for dataset in (name for case, name in CASES if case == stage):
+        state = jax.jit(create)()
+        before = flat_paths(jax.tree.map(np.asarray, state.variables["params"]))
+        vos = pipeline.settings(config)["sources"][dataset]["task"] == "vos"
+        clip = put_batch(mesh, fixed_clip(2 if vos else 4))
+        step = step_of(config, dataset, model, tx, mesh, jax.eval_shape(create))
+        losses = []
+        for _ in range(20):
+            state, scalars = step(state, clip)
+            losses.append(float(scalars["loss"]))
+        assert losses[-1] <= 0.7 * losses[0], (dataset, losses)
+        after = flat_paths(state.variables["params"])
+        changed |= {path for path, leaf in after.items() if not np.array_equal(leaf, before[path])}
+    unused = {path for path in before if re.search("^heads/(mask_embed_free|proj_vos|proj_background_vos)/", path)}
+    # a bias in front of softmax's keys changes nothing, and relative offsets between levels of one 1x1 map neither
+    idle = {path for path in before if path.endswith("key/bias")}
+    assert unused.isdisjoint(changed)
+    assert set(before) - changed - idle == unused
