@@ -50,8 +50,9 @@ def holding_all(features, embeds, class_logits, clip, key):
     d, b, _, c = embeds["instance"].shape
     every = jnp.concatenate([embeds["instance"], embeds["semantic"]], axis=2)  # [d, b, q, c]
     logits = jax.vmap(lambda e: mask_logits(features, e))(every)  # [d, b, t, h4, w4, q]
-    # the losses take one set's logits at a time
-    terms = jax.lax.scan(lambda _, x: (None, one_set(*x, clip, key)), None, (logits, class_logits))[1]
+    # the losses take one set's logits at a time and keep nothing else of it for the gradient
+    set_loss = jax.checkpoint(one_set)
+    terms = jax.lax.scan(lambda _, x: (None, set_loss(*x, clip, key)), None, (logits, class_logits))[1]
     return jnp.sum(terms)
 
 

@@ -20,7 +20,6 @@ from vps_jax.tasks import instance, panoptic, queries, vos
 from vps_jax.types import IGNORE, QueryOutputs
 
 pytestmark = pytest.mark.parity
-BATCH = 2  # one published loss call holds both items
 
 
 @pytest.fixture
@@ -55,19 +54,25 @@ def split_channels(features, groups: dict[str, np.ndarray]) -> dict[str, np.ndar
     return found
 
 
+def batch_of(inputs) -> int:
+    """One published loss call holds all items, so they are one group."""
+    return inputs["pred_inst"].shape[1]
+
+
 def objects_of(inputs) -> Objects:
     """The stored dense masks as one id per combination that occurs."""
-    masks = [inputs[f"gt_instance_masks_item{i}"] for i in range(BATCH)]
-    classes = [inputs[f"gt_instance_classes_item{i}"] for i in range(BATCH)]
+    batch = batch_of(inputs)
+    masks = [inputs[f"gt_instance_masks_item{i}"] for i in range(batch)]
+    classes = [inputs[f"gt_instance_classes_item{i}"] for i in range(batch)]
     rows = max(map(len, masks)) + 1  # an empty row as well
-    labels, valid = np.zeros((BATCH, rows), np.int32), np.zeros((BATCH, rows), bool)
+    labels, valid = np.zeros((batch, rows), np.int32), np.zeros((batch, rows), bool)
     ids, tables = [], []
     for i, (mask, of_mask) in enumerate(zip(masks, classes, strict=True)):
         labels[i, : len(mask)], valid[i, : len(mask)] = of_mask, True
         combinations, inverse = np.unique(mask.reshape(len(mask), -1), axis=1, return_inverse=True)
         ids.append(inverse.reshape(mask.shape[1:]))
         tables.append(combinations.T)
-    overlaps = np.zeros((BATCH, max(map(len, tables)), rows), bool)
+    overlaps = np.zeros((batch, max(map(len, tables)), rows), bool)
     for i, table in enumerate(tables):
         overlaps[i, : len(table), : table.shape[1]] = table
     return Objects(*map(jnp.asarray, (np.stack(ids).astype(np.int32), labels, valid, overlaps)))
@@ -77,10 +82,10 @@ def instance_points(inputs, stored, rows: int):
     """Stored points of matched maps, in the order of the matcher's rows, as `[d, b, n, t, p, 2]`."""
     flat = inputs["points_inst"]
     sets, frames = inputs["pred_inst"].shape[0], inputs["pred_inst"].shape[3]
-    points = np.zeros((sets, BATCH, rows, frames, *flat.shape[2:]), np.float32)
+    points = np.zeros((sets, batch_of(inputs), rows, frames, *flat.shape[2:]), np.float32)
     for d in range(sets):
         start = 0
-        for b in range(BATCH):
+        for b in range(batch_of(inputs)):
             columns = stored[f"match_cols_layer{d}_item{b}"]
             own = flat[d, start : start + len(columns) * frames].reshape(len(columns), frames, *flat.shape[2:])
             points[d, b, columns] = own
@@ -91,17 +96,17 @@ def instance_points(inputs, stored, rows: int):
 
 def points_of(inputs, stored, rows):
     sets, frames = inputs["pred_inst"].shape[0], inputs["pred_inst"].shape[3]
-    matcher = inputs["points_matcher"].reshape(sets, BATCH, *inputs["points_matcher"].shape[2:])
+    matcher = inputs["points_matcher"].reshape(sets, batch_of(inputs), *inputs["points_matcher"].shape[2:])
     return {
         "matcher": jnp.asarray(matcher),
         "instance": instance_points(inputs, stored, rows),
-        "semantic": jnp.asarray(inputs["points_sem"].reshape(sets, BATCH, frames, -1, 2)),
+        "semantic": jnp.asarray(inputs["points_sem"].reshape(sets, batch_of(inputs), frames, -1, 2)),
     }
 
 
-def settings_of(manifest, classes: int) -> dict:
+def settings_of(manifest, classes: int, group: int) -> dict:
     told = manifest["settings"]
-    settings = {"num_classes": classes, "group": BATCH}
+    settings = {"num_classes": classes, "group": group}
     for key, value in told.items():
         if key.endswith("w_ce"):
             settings["semantic_weight"] = value
@@ -136,7 +141,7 @@ def test_panoptic(name, inputs, load):
     objects = objects_of(inputs)
     labels = jnp.where(inputs["ignore"], IGNORE, inputs["gt_semantic"].astype(np.int32))
     points = points_of(inputs, stored, objects.valid.shape[1])
-    settings = settings_of(manifest, inputs["pred_sem"].shape[2])
+    settings = settings_of(manifest, inputs["pred_sem"].shape[2], batch_of(inputs))
 
     def run(features, class_logits):
         outputs = QueryOutputs(features, embeds, class_logits, None)
@@ -162,7 +167,7 @@ def test_instance(inputs, load):
     features, embeds = unit_queries(groups)
     objects = objects_of(inputs)
     points = points_of(inputs, stored, objects.valid.shape[1])
-    s = instance.DEFAULTS | {"group": BATCH}
+    s = instance.DEFAULTS | {"group": batch_of(inputs)}
 
     def run(features, class_logits):
         outputs = QueryOutputs(features, embeds, class_logits, None)
@@ -195,7 +200,7 @@ def test_matching(name, inputs, load):
     costs, columns = run(features, jnp.asarray(inputs["pred_cls"]))
     total = costs.total(2.0, 5.0, 5.0)
     for d in range(columns.shape[0]):
-        for b in range(BATCH):
+        for b in range(batch_of(inputs)):
             case = f"layer{d}_item{b}"
             count = int(objects.valid[b].sum())
             for part, cost in (("C", total), ("cost_mask", costs.mask), ("cost_dice", costs.dice)):
@@ -213,9 +218,9 @@ def test_matching(name, inputs, load):
 def test_semantic_of_the_instance_task(inputs, load):
     """With the stored labels, which the published code invents at edges; our own are checked below."""
     manifest, stored = load("tarvis_f_loss_semantic_instance_task")
-    settings = settings_of(manifest, inputs["pred_bgsem"].shape[2] - 1)
+    settings = settings_of(manifest, inputs["pred_bgsem"].shape[2] - 1, batch_of(inputs))
     sets, _, _, frames = inputs["pred_bgsem"].shape[:4]
-    points = jnp.asarray(inputs["points_sem"].reshape(sets, BATCH, frames, -1, 2))
+    points = jnp.asarray(inputs["points_sem"].reshape(sets, batch_of(inputs), frames, -1, 2))
 
     def frame(x):
         maps, points, labels = x  # [k, h, w], [p, 2], [p]
@@ -234,7 +239,7 @@ def test_semantic_of_the_instance_task(inputs, load):
     step = jax.jit(jax.value_and_grad(run, has_aux=True))
     found = {}
     for suffix in ("", "_fp32"):
-        labels = stored[f"point_labels{suffix}"].astype(np.int32).reshape(sets, BATCH, frames, -1)
+        labels = stored[f"point_labels{suffix}"].astype(np.int32).reshape(sets, batch_of(inputs), frames, -1)
         (_, (ce, norm, total)), grad = step(jnp.asarray(inputs["pred_bgsem"]), jnp.asarray(labels))
         found |= {f"loss_ce{suffix}": ce, f"loss_total{suffix}": total}
         if not suffix:
@@ -246,15 +251,15 @@ def test_nearest_labels_of_the_instance_task(inputs, load):
     """What we do instead of the published truncation (spec: tarvis 9.5): small instances on top, nearest pixel."""
     _, stored = load("tarvis_f_loss_semantic_instance_task")
     sets, _, _, frames = inputs["pred_bgsem"].shape[:4]
-    points = inputs["points_sem"].reshape(sets, BATCH, frames, -1, 2)
-    for b in range(BATCH):
+    points = inputs["points_sem"].reshape(sets, batch_of(inputs), frames, -1, 2)
+    for b in range(batch_of(inputs)):
         masks, classes = inputs[f"gt_instance_masks_item{b}"], inputs[f"gt_instance_classes_item{b}"]
         painted = np.zeros(masks.shape[1:], np.int32)
         for i in np.argsort(-masks.sum(axis=(1, 2, 3)), kind="stable"):
             painted[masks[i]] = classes[i]
         for d in range(sets):
             found = sampling.nearest(jnp.asarray(painted), jnp.asarray(points[d, b]))
-            expected = stored["point_labels_nearest"].reshape(sets, BATCH, frames, -1)[d, b]
+            expected = stored["point_labels_nearest"].reshape(sets, batch_of(inputs), frames, -1)[d, b]
             np.testing.assert_array_equal(found, expected)
 
 
@@ -270,11 +275,11 @@ def test_vos(inputs, load):
     overlaps = jnp.concatenate([shown, ~jnp.any(shown, axis=2, keepdims=True)], axis=2)
     valid = every.valid[:, : maps - 1]
     objects = Objects(every.ids, jnp.zeros_like(valid, jnp.int32), valid, overlaps)
-    points = {"vos": jnp.asarray(inputs["points_vos"].reshape(sets, BATCH, maps, frames, -1, 2))}
+    points = {"vos": jnp.asarray(inputs["points_vos"].reshape(sets, batch_of(inputs), maps, frames, -1, 2))}
 
     def run(features):
         outputs = QueryOutputs(features, embeds, None, None)
-        return vos.set_terms(outputs, objects, None, {"group": BATCH}, points=points, queries=1)
+        return vos.set_terms(outputs, objects, None, {"group": batch_of(inputs)}, points=points, queries=1)
 
     (_, terms), grad = jax.jit(jax.value_and_grad(run, has_aux=True))(features)
     of_logits = split_channels(grad, groups)

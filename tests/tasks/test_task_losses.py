@@ -77,9 +77,36 @@ def test_key_draws_the_points(step):
     assert first == again != other
 
 
-def test_jaxpr_holds_no_callback():
-    text = str(jax.make_jaxpr(program())(outputs_of()[:3], clip_of(stripes([1, 8]), [1] * N), jax.random.key(0)))
-    assert "callback" not in text and "while" in text
+def primitives(jaxpr):
+    """Every equation of a jaxpr and of the jaxprs inside."""
+    for equation in jaxpr.eqns:
+        yield equation
+        for value in jax.tree.leaves(equation.params, is_leaf=lambda p: hasattr(p, "eqns") or hasattr(p, "jaxpr")):
+            inner = getattr(value, "jaxpr", value)
+            if hasattr(inner, "eqns"):
+                yield from primitives(inner)
+
+
+def test_full_size_holds_no_callback_and_never_all_mask_logits():
+    """Swin-L's training clip: 3 frames of 512x640, 253 queries, ten sets, published numbers of points."""
+    d, t, h, w, c, q, k, n = 10, 3, 128, 160, 256, 128, 124, 64
+    shape = jax.ShapeDtypeStruct
+    embeds = {"instance": shape((d, 1, q, c), jnp.float32), "semantic": shape((d, 1, k, c), jnp.float32)}
+    trained = shape((1, t, h, w, c), jnp.bfloat16), embeds, shape((d, 1, q, 1 + k), jnp.float32)
+    clip = Clip(None, shape((1, t, 4 * h, 4 * w), jnp.uint16), shape((1, n), jnp.int32))
+
+    def loss(trained, clip, key):
+        settings = {"num_classes": k}
+        return panoptic.loss(QueryOutputs(*trained, None), panoptic.make_targets(clip, settings), key, settings)[0]
+
+    traced = jax.make_jaxpr(jax.grad(loss))(trained, clip, jax.random.key(0))
+    found = list(primitives(traced.jaxpr))
+    names = {equation.primitive.name for equation in found}
+    assert {"while", "scan", "top_k", "dot_general"} <= names
+    assert not any("callback" in name for name in names)
+    largest = max(v.aval.size for equation in found for v in equation.outvars if hasattr(v.aval, "size"))
+    assert largest == t * h * w * c  # the features; all mask logits would be ten times as much
+    assert 5 * largest < d * (q + 1 + k) * t * h * w
 
 
 def test_batch_is_the_mean_of_its_clips():

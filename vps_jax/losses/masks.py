@@ -65,10 +65,12 @@ def uncertain_points(logits, base, shift, num_points: int):
 
 def labels_at(objects: Objects, rows, points):
     """Soft labels of rows at points of their own: rows `[b, r]`, points `[b, r, t, p, 2]` -> `[b, r, t, p]`."""
-    ids = jnp.broadcast_to(objects.ids[:, None], (*points.shape[:3], *objects.ids.shape[-2:]))
-    around, weight = sampling.corner_ids(ids, points)  # [4, b, r, t, p]
-    rows = rows[:, :, None, None]
-    return sum(jnp.where(objects.covers(i, rows), w, 0) for i, w in zip(around, weight, strict=True))
+    b, r, t, p, _ = points.shape
+    of_frames = jnp.swapaxes(points, 1, 2).reshape(b, t, r * p, 2)  # all rows look at the same maps
+    around, weight = (a.reshape(4, b, t, r, p) for a in sampling.corner_ids(objects.ids, of_frames))
+    rows = rows[:, None, :, None]
+    labels = sum(jnp.where(objects.covers(i, rows), w, 0) for i, w in zip(around, weight, strict=True))
+    return jnp.swapaxes(labels, 1, 2)
 
 
 def row_losses(logits, rows, objects: Objects, num_points: int, *, random=None, points=None):
