@@ -75,7 +75,7 @@ SIZE = swin.SwinSize(8, (2, 4, 2, 2), (1, 2, 2, 4), 2)
 
 
 def two_pairs(remat=True):
-    return swin.scan_pairs(pairs=2, remat=remat, num_heads=2, window=2, train=False)
+    return swin.scan_pairs(pairs=2, remat=remat, num_heads=2, window=2)
 
 
 def test_scanned_blocks_are_applied_in_order():
@@ -88,7 +88,7 @@ def test_scanned_blocks_are_applied_in_order():
     def both(params, x):
         scanned, _ = pairs.apply(params, x, None)
         for number in range(4):
-            block = swin.Block(2, 2, shift=number % 2, train=False)
+            block = swin.Block(2, 2, shift=number % 2)
             own = jax.tree.map(lambda a, n=number: a[n // 2], params["params"][f"block_{number % 2}"])
             x = block.apply({"params": own}, x, None)
         return scanned, x
@@ -105,23 +105,47 @@ def test_maps_have_four_strides_and_the_stem_reads_patches():
     assert [m.shape for m in shapes] == [(2, 8, 16, 8), (2, 4, 8, 16), (2, 2, 4, 32), (2, 1, 2, 64)]
 
 
-def test_drop_path_spares_rate_zero_and_drops_both_branches():
-    x = np.random.default_rng(3).normal(size=(6, 4, 4, 8)).astype(np.float32)
-    block = swin.Block(2, 2, 0, train=True)
-    rngs = {"drop_path": jax.random.key(1)}
-    params = random_like(jax.eval_shape(lambda: block.init({"params": jax.random.key(0), **rngs}, x, 0.0)))
-    train = jax.jit(lambda rate: block.apply(params, x, rate, rngs=rngs))
-    kept = jax.jit(lambda: swin.Block(2, 2, 0, train=False).apply(params, x, None))()
-    np.testing.assert_allclose(train(0.0), kept, atol=1e-6)
-    np.testing.assert_allclose(train(0.999999), x, atol=1e-6)
+def test_drop_path_keeps_the_mean_and_draws_for_every_branch_and_sample():
+    rates = np.array([0.0, 0.3, 0.9])
+    found = np.asarray(swin.drop_path_factors(jax.random.key(0), rates, 4000))
+    assert found.shape == (3, 2, 4000)
+    for block, rate in zip(found, rates, strict=True):
+        np.testing.assert_allclose(np.unique(block), sorted({1 / (1 - rate)} | ({0.0} if rate else set())), rtol=1e-6)
+        np.testing.assert_allclose(block.mean(axis=1), 1.0, atol=5 * np.sqrt(rate / (1 - rate) / 4000))
+    dropped = found[1:] == 0
+    assert np.abs(np.corrcoef(dropped.reshape(4, -1)) - np.eye(4)).max() < 0.1
+
+
+def test_factors_scale_the_branches_of_their_own_sample():
+    x = np.random.default_rng(3).normal(size=(3, 4, 4, 8)).astype(np.float32)
+    block = swin.Block(2, 2, 0)
+    params = random_like(jax.eval_shape(lambda: block.init(jax.random.key(0), x, None)))
+    run = jax.jit(block.apply)
+    whole = np.asarray(run(params, x, None))
+    np.testing.assert_allclose(run(params, x, jnp.ones((2, 3))), whole, atol=1e-6)
+    found = np.asarray(run(params, x, jnp.asarray([[1.0, 0.0, 0.0], [1.0, 0.0, 2.0]])))
+    np.testing.assert_allclose(found[0], whole[0], atol=1e-6)
+    np.testing.assert_allclose(found[1], x[1], atol=1e-6)
+    mlp_only = np.asarray(run(params, x, jnp.asarray([[0.0] * 3, [1.0] * 3])))
+    np.testing.assert_allclose(found[2] - x[2], 2 * (mlp_only[2] - x[2]), atol=1e-5)
 
 
 def test_rates_of_the_blocks_rise_linearly_from_zero(monkeypatch):
     seen = []
-    monkeypatch.setattr(swin, "scan_pairs", lambda **_: lambda x, rates: (seen.append(rates), (x, None))[1])
+
+    def record(key, rates, count):
+        seen.append((rates, count))
+        return jnp.ones((len(rates), 2, count))
+
+    monkeypatch.setattr(swin, "drop_path_factors", record)
     model = swin.Swin(SIZE, drop_path_rate=0.9)
-    jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)), train=True))
-    np.testing.assert_allclose(np.concatenate(seen), np.arange(10).reshape(5, 2) * 0.1, atol=1e-6)
+    images = jnp.zeros((3, 32, 32, 3))
+    rngs = {"params": jax.random.key(0), "drop_path": jax.random.key(1)}
+    jax.eval_shape(lambda: model.init(rngs, images, train=True))
+    np.testing.assert_allclose(seen[0][0], np.arange(10) * 0.1, atol=1e-6)
+    assert seen[0][1] == 3 and len(seen) == 1
+    jax.eval_shape(lambda: model.init(rngs["params"], images, train=False))
+    assert len(seen) == 1
 
 
 @pytest.mark.parametrize(

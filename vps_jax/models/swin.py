@@ -102,27 +102,24 @@ class WindowAttention(nn.Module):
 
 
 class Block(nn.Module):
-    """Window attention and MLP, each a pre-norm residual branch with its own stochastic depth."""
+    """Window attention and MLP, each a pre-norm residual branch."""
 
     num_heads: int
     window: int
     shift: int
-    train: bool
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x, rate):
-        """`[n, h, w, c]` to the same shape; `rate` scalar drop-path rate or None."""
+    def __call__(self, x, factors):
+        """`[n, h, w, c]` to the same shape; `factors [2, n]` of the two branches, see `drop_path_factors`, or None."""
         c = x.shape[-1]
-        norm = layers.LayerNorm(dtype=self.dtype, name="norm1")
-        attention = WindowAttention(self.num_heads, self.window, self.shift, self.dtype, name="attn")
-        x = x + self.drop(attention(norm(x)), rate)
+        y = layers.LayerNorm(dtype=self.dtype, name="norm1")(x)
+        y = WindowAttention(self.num_heads, self.window, self.shift, self.dtype, name="attn")(y)
+        x = x + (y if factors is None else y * factors[0, :, None, None, None])
         y = layers.LayerNorm(dtype=self.dtype, name="norm2")(x)
         y = layers.gelu(nn.Dense(4 * c, dtype=self.dtype, kernel_init=torch_linear, name="fc1")(y))
-        return x + self.drop(nn.Dense(c, dtype=self.dtype, kernel_init=torch_linear, name="fc2")(y), rate)
-
-    def drop(self, branch, rate):
-        return branch if rate is None else layers.DropPath()(branch, rate, train=self.train)
+        y = nn.Dense(c, dtype=self.dtype, kernel_init=torch_linear, name="fc2")(y)
+        return x + (y if factors is None else y * factors[1, :, None, None, None])
 
 
 class BlockPair(nn.Module):
@@ -130,24 +127,39 @@ class BlockPair(nn.Module):
 
     num_heads: int
     window: int
-    train: bool
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x, rates):
-        """`[n, h, w, c]` and two drop-path rates (or None) to the map and nothing."""
+    def __call__(self, x, factors):
+        """`[n, h, w, c]` and `[2, 2, n]` (or None) to the map and nothing."""
         for i, shift in enumerate((0, self.window // 2)):
-            block = Block(self.num_heads, self.window, shift, self.train, self.dtype, name=f"block_{i}")
-            x = block(x, None if rates is None else rates[i])
+            block = Block(self.num_heads, self.window, shift, self.dtype, name=f"block_{i}")
+            x = block(x, None if factors is None else factors[i])
         return x, None
 
 
 def scan_pairs(*, pairs: int, remat: bool, **block) -> nn.Module:
-    """A stage's blocks as one scanned `BlockPair(**block)`: call it with a map and the rates `[pairs, 2]` or None."""
+    """A stage's blocks as a scanned `BlockPair(**block)`; call it with a map and factors `[pairs, 2, 2, n]` or None."""
     # one pair makes no loop that could shield the recomputation from common-subexpression elimination
     body = nn.remat(BlockPair, prevent_cse=pairs == 1) if remat else BlockPair
-    split = {"params": True, "drop_path": True}
-    return nn.scan(body, variable_axes={"params": 0}, split_rngs=split, length=pairs)(**block)
+    return nn.scan(body, variable_axes={"params": 0}, split_rngs={"params": True}, length=pairs)(**block)
+
+
+def drop_path_factors(key: jax.Array, rates: np.ndarray, count: int) -> jax.Array:
+    """Stochastic depth: what each branch of each block is multiplied with, 0 or 1 / (1 - rate).
+
+    All draws of a forward pass are one call: blocks that draw for themselves take longer to compile and to run.
+
+    Args:
+      key: PRNG key.
+      rates: `[blocks]`, each in [0, 1).
+      count: samples (frames).
+
+    Returns:
+      float32 `[blocks, 2, count]`, independent for attention and MLP branch and for every sample.
+    """
+    keep = jnp.asarray(1.0 - rates, jnp.float32)[:, None, None]
+    return jax.random.bernoulli(key, keep, (len(rates), 2, count)) / keep
 
 
 class PatchMerging(nn.Module):
@@ -187,15 +199,20 @@ class Swin(nn.Module):
         cells = ((4, 4), (4, 4), "VALID")  # kernel, stride, padding
         x = nn.Conv(self.size.embed, *cells, dtype=jnp.float32, kernel_init=torch_linear, name="patch")(images)
         x = layers.LayerNorm(dtype=jnp.float32, name="patch_norm")(x)
-        rates = np.linspace(0, self.drop_path_rate, sum(self.size.depths), dtype=np.float32)
-        rates = np.split(rates, np.cumsum(self.size.depths)[:-1])
+        factors = self.factors(len(images)) if train and self.drop_path_rate else [None] * 4
         maps = []
         for i in range(4):
             if i:
                 x = PatchMerging(self.dtype, name=f"downsample_{i - 1}")(x)
-            drop = rates[i].reshape(-1, 2) if train and self.drop_path_rate else None
-            pairs = {"pairs": self.size.depths[i] // 2, "remat": self.remat}
-            blocks = {"num_heads": self.size.heads[i], "window": self.size.window, "train": train, "dtype": self.dtype}
-            x, _ = scan_pairs(**pairs, **blocks, name=f"stages_{i}")(x, drop)
+            pairs = {"pairs": self.size.depths[i] // 2, "remat": self.remat, "name": f"stages_{i}"}
+            stage = scan_pairs(num_heads=self.size.heads[i], window=self.size.window, dtype=self.dtype, **pairs)
+            x, _ = stage(x, factors[i])
             maps.append(layers.LayerNorm(dtype=self.dtype, name=f"norm_{i}")(x))
         return tuple(maps)
+
+    def factors(self, count: int) -> list[jax.Array]:
+        """Per stage `[pairs, 2, 2, count]` for its blocks; the rates rise linearly over all blocks."""
+        rates = np.linspace(0, self.drop_path_rate, sum(self.size.depths))
+        factors = drop_path_factors(self.make_rng("drop_path"), rates, count)
+        stages = jnp.split(factors, np.cumsum(self.size.depths)[:-1])
+        return [stage.reshape(-1, 2, 2, count) for stage in stages]

@@ -105,16 +105,26 @@ def _map_heads(function, arrays, axes, like, out_axes, chunk: int) -> list[jax.A
     Only heads are looped over: the batch axis may be sharded over devices, and a loop over it would gather it. Heads
     are cut out of the arrays and written into the results (shaped like `like`) in place: no copy of either exists.
     """
-    function = jax.vmap(function, in_axes=axes, out_axes=out_axes)
+    many = jax.vmap(function, in_axes=axes, out_axes=out_axes) if chunk > 1 else _single(function, axes, out_axes)
     count = arrays[0].shape[axes[0]] // chunk
 
     def step(i, results):
         cut = [jax.lax.dynamic_slice_in_dim(a, i * chunk, chunk, n) for a, n in zip(arrays, axes, strict=True)]
-        done = zip(results, function(*cut), out_axes, strict=True)
+        done = zip(results, many(*cut), out_axes, strict=True)
         return [jax.lax.dynamic_update_slice_in_dim(r, d.astype(r.dtype), i * chunk, n) for r, d, n in done]
 
     results = [jnp.zeros(a.shape, a.dtype) for a in like]
     return step(0, results) if count == 1 else jax.lax.fori_loop(0, count, step, results)
+
+
+def _single(function, axes, out_axes):
+    """`jax.vmap` over axes of length one, without them: an axis less in every index of the gathers and scatters."""
+
+    def squeezed(*arrays):
+        results = function(*(jax.lax.squeeze(a, [n]) for a, n in zip(arrays, axes, strict=True)))
+        return [jnp.expand_dims(r, n) for r, n in zip(results, out_axes, strict=True)]
+
+    return squeezed
 
 
 class _Corners(NamedTuple):
@@ -181,7 +191,7 @@ def _backward(value, locations, weights, gradient, shapes: Shapes):
     corners = _corners(locations, shapes)
     gradient = gradient.astype(jnp.float32)
 
-    def project(_, index):  # <pixel, gradient> at the corners of one sampled point
+    def project(_, index):  # <pixel, gradient> at the corners of one level's samples
         return None, jnp.sum(_rows(value, index) * gradient[:, :, None], axis=-1)
 
     def scatter(d_value, step):  # one corner of one sampled point
@@ -192,8 +202,9 @@ def _backward(value, locations, weights, gradient, shapes: Shapes):
     def total(factor):
         return jnp.sum(dots * factor, axis=1).reshape(weights.shape)
 
-    _, dots = jax.lax.scan(project, None, jnp.moveaxis(corners.index, 1, -1))
-    dots = jnp.moveaxis(dots, -1, 1)  # [l p, 4, b, q]
+    by_level = corners.index.reshape(len(shapes), -1, *gradient.shape[:2])  # [l, p 4, b, q]
+    _, dots = jax.lax.scan(project, None, jnp.moveaxis(by_level, 1, -1))
+    dots = jnp.moveaxis(dots, -1, 1).reshape(corners.index.shape)
     zero = jnp.zeros(value.shape, jnp.float32)
     steps = (a.reshape(-1, *a.shape[2:]) for a in (corners.index, _scaled(corners, weights)))  # [l p 4, b, q]
     d_value, _ = jax.lax.scan(scatter, zero, tuple(steps))
