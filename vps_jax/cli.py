@@ -65,7 +65,7 @@ def evaluate(
     truth: Annotated[Folder, Text("--truth", help="VIPSeg root (converted) or VSPW root.")],
     predictions: Annotated[Folder, Text("--predictions", help="Result folder in the official layout.")],
     split: Annotated[str, Text("--split", help="Split of the truth.")] = "val",
-    metrics: Annotated[str | None, Text("--metrics", help="Of vpq,stq,pq,miou,vc; default all.")] = None,
+    metrics: Annotated[str | None, Text("--metrics", help="Of vpq,stq,pq,miou,vc,anatomy,ap; or all.")] = None,
     windows: Annotated[
         str, Text("--windows", help="leaderboard, official-script, or lengths as 1,2,4.")
     ] = "leaderboard",
