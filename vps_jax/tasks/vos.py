@@ -52,8 +52,7 @@ def exemplars(clip: Clip, settings, point_objects: int = 0):
     batch, n = masks.shape[:2]
     shown = {"frames": jnp.zeros((batch, 1), jnp.int32), "masks": masks[:, : n - point_objects, None]}
     if point_objects:
-        flat = masks[:, n - point_objects :].reshape(-1, *masks.shape[2:])
-        shown["points"] = jax.lax.map(inmost_point, flat).reshape(batch, point_objects, 2)
+        shown["points"] = jax.vmap(jax.vmap(inmost_point))(masks[:, n - point_objects :])
         shown["point_frames"] = jnp.zeros((batch, point_objects), jnp.int32)
     return shown
 
