@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
 from vps_jax.data import pipeline
 from vps_jax.train import handover
@@ -120,6 +121,7 @@ def run_steps(setup: Setup, state: TrainState, *, checkpoints, report, evaluate,
     """Steps until the end or until a signal asks to stop."""
     settings = setup.config["train"]
     first, total = int(state.step), settings["steps"]
+    every = [settings[f"{what}_every"] for what in ("log", "checkpoint", "evaluate")]
     programs = StepPrograms(setup)
     watch = Watch(setup, report)
     batches = pipeline.train_batches(
@@ -130,22 +132,20 @@ def run_steps(setup: Setup, state: TrainState, *, checkpoints, report, evaluate,
         state, scalars = programs(step, state, batch)
         watch.add(step, batch, scalars)
         report.progress.step(step + 1)
-        done, last = step + 1, step + 1 == total
-        if last or done % settings["log_every"] == 0 or stopping.is_set():
-            watch.drain()
+        done, last, stop = step + 1, step + 1 == total, stopping(step + 1)
+        log, save, wanted = (last or (n and done % n == 0) for n in every)
+        if log or save or stop or wanted:
+            watch.drain()  # nothing after a step that is not finite may be kept
+        if log or stop:
             report.log(done)
-        due = last or done % settings["checkpoint_every"] == 0 or stopping.is_set()
         metrics = None
-        wanted = settings["evaluate_every"] and (last or done % settings["evaluate_every"] == 0)
-        if evaluate and wanted and not stopping.is_set():
-            watch.drain()
+        if evaluate and every[2] and wanted and not stop:
             metrics = run_evaluation(setup, state, evaluate, report)
-        if due:
-            watch.drain()
+        if save or stop:
             checkpoints.save(state, meta=meta_of(setup), metrics=metrics)
-        if due or metrics:
+        if save or metrics:
             report.restart_clock()
-        if stopping.is_set():
+        if stop:
             report.progress.say(f"stopped by a signal after step {done}; the same command resumes")
             raise SystemExit(143)
     if first >= total:
@@ -187,15 +187,19 @@ class Watch:
         self._report.progress.say(f"{line}; step skipped")
 
 
-def run_evaluation(setup: Setup, state: TrainState, evaluate: Evaluate, report: Report) -> dict | None:
-    """Evaluate raw and averaged weights on process 0; the metrics of the average."""
-    step, metrics = int(state.step), None
+def run_evaluation(setup: Setup, state: TrainState, evaluate: Evaluate, report: Report) -> dict[str, float]:
+    """Evaluate raw and averaged weights on process 0; every process gets the number that picks the best checkpoint."""
+    step, best = int(state.step), float("nan")
+    name = setup.config["train"]["best_metric"]
     for label, variables in (("raw", state.variables), ("ema", state.ema)):
         local = local_copy(setup.mesh, variables)
         if jax.process_index() == 0:
             metrics, images = evaluate(local, step, label)
             report.evaluation(step, label, metrics, images)
-    return metrics
+            best = metrics.get(name, best)
+    if jax.process_count() > 1:
+        best = float(multihost_utils.broadcast_one_to_all(np.float64(best)))
+    return {} if np.isnan(best) else {name: best}
 
 
 def local_copy(mesh, tree):
@@ -225,13 +229,20 @@ def plain(value):
 
 @contextlib.contextmanager
 def stop_signal():
-    """An event that SIGTERM sets: schedulers send it before they take the machine away."""
+    """A function `steps done -> whether to save and stop now`, true once SIGTERM came.
+
+    Schedulers send that before they take a machine away. With several processes jax agrees on a step that all of them
+    reach.
+    """
+    if jax.process_count() > 1:
+        yield multihost_utils.reached_preemption_sync_point
+        return
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():
-        yield event
+        yield lambda done: False
         return
     before = signal.signal(signal.SIGTERM, lambda *_: event.set())
     try:
-        yield event
+        yield lambda done: event.is_set()
     finally:
         signal.signal(signal.SIGTERM, before)
