@@ -1,4 +1,4 @@
-"""Train or evaluate an experiment: `python main.py [--config configs/tiny.py] [--workdir DIR] [--mode train|evaluate]`.
+"""Run an experiment: `python main.py [--config configs/tiny.py] [--workdir DIR] [--mode train|predict|evaluate]`.
 
 Any value of the config can be set on the command line: `--config.train.batch_size=16`. The same command in the same
 workdir resumes. Exit code 0 means that the work was done, 2 that something was given that cannot work.
@@ -13,7 +13,7 @@ from ml_collections import config_flags
 DEFAULT_CONFIG = "configs/tiny.py"
 CONFIG = config_flags.DEFINE_config_file("config", None, f"Experiment, default {DEFAULT_CONFIG}.", lock_config=True)
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; default runs/<name of the config>.")
-MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate"], "What to do.")
+MODE = flags.DEFINE_enum("mode", "train", ["train", "predict", "evaluate"], "What to do.")
 BAD_INPUT = 2
 
 
@@ -50,11 +50,13 @@ def fail(line: str):
 
 def main(_) -> None:
     logging.set_verbosity(logging.ERROR)  # libraries' remarks; ours go through the progress line
-    from vps_jax import experiment
+    from vps_jax import ensemble_experiment, experiment
     from vps_jax.types import UserError
 
+    config = CONFIG.value.to_dict()
+    kind = ensemble_experiment if "members" in config else experiment
     try:
-        experiment.run(CONFIG.value.to_dict(), WORKDIR.value, MODE.value)
+        kind.run(config, WORKDIR.value, MODE.value)
     except UserError as error:
         fail(str(error))
 

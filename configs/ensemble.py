@@ -1,6 +1,7 @@
 """The paper's final predictor: stuff scores of TarViS-VPS, TarViS-VSS and ViT-Adapter, things of TarViS-VPS.
 
-Command:   vps-jax predict VIDEOS --ensemble configs/ensemble.py --output DIR
+Command:   python main.py --config configs/ensemble.py --mode evaluate     (or predict: the split of `evaluate`)
+           vps-jax predict VIDEOS --ensemble configs/ensemble.py --output DIR
 Needs:     the checkpoints of stage 4, of stage 3 (stage 4 no longer trains its VSS queries) and of the ViT-Adapter
 
 The paper takes the plain mean of "logits", whose scales differ: TarViS gives unbounded products, the ViT-Adapter sums
@@ -8,6 +9,8 @@ of probabilities. `vps-jax tune-ensemble` chooses scales and weights on a split 
 """
 
 import ml_collections
+
+from configs import common
 
 
 def get_config():
@@ -45,4 +48,5 @@ def get_config():
                 "flip": False,
             },
         },
+        "evaluate": common.evaluate(),
     })  # fmt: skip

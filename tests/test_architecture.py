@@ -27,7 +27,10 @@ ALLOWED = {
     "tfds_builders": {"taxonomy"},
     "configs": {"configs"},
 }
-ANYTHING = {"cli", "main", "__main__", "__init__", "demo", "color_baseline", "experiment", "pytest_golden"}
+ANYTHING = {
+    "cli", "main", "__main__", "__init__", "demo", "color_baseline", "experiment", "ensemble_experiment",
+    "pytest_golden",
+}  # fmt: skip
 # what a bare GPU machine with jax, flax and optax may lack
 BARE = {"grain", "tensorflow_datasets", "array_record", "clu", "ml_collections", "tensorflow", "cv2", "av", "typer"}
 BARE_TRAIN = (".step", ".optimizer", ".state", ".sharding")

@@ -15,7 +15,13 @@ from vps_jax import cli, convert
 from vps_jax.train.checkpoint import save_converted
 
 ROOT = pathlib.Path(cli.__file__).parents[1]
-COMMANDS = ["predict", "evaluate", "convert", "demo", "data synthesize", "data convert", "data prepare", "data check"]
+COMMANDS = [
+    "predict", "tune-ensemble", "evaluate", "convert", "demo", "data synthesize", "data convert", "data prepare",
+    "data check",
+]  # fmt: skip
+ENSEMBLE = ROOT / "configs" / "ensemble.py"
+PREDICT = ["predict", "a.mp4", "--output", "y"]
+TUNE = ["tune-ensemble", "--ensemble", ENSEMBLE, "--predictions", "x"]
 
 
 def run(*arguments, capsys) -> tuple[int, str, str]:
@@ -49,7 +55,18 @@ def test_no_command_is_help(capsys):
     [
         (["paint"], "No such command 'paint'"),
         (["data"], "Missing command"),
-        (["predict", "a.mp4"], "Missing option '--checkpoint'"),
+        (["predict", "a.mp4"], "Missing option '--output'"),
+        (PREDICT, "neither of --checkpoint and --ensemble; give one of them"),
+        ([*PREDICT, "--checkpoint", "x", "--ensemble", ENSEMBLE], "both of --checkpoint and --ensemble"),
+        ([*PREDICT, "--ensemble", ENSEMBLE, "--weights", "raw"], "--weights raw means nothing with --ensemble"),
+        ([*PREDICT, "--ensemble", ENSEMBLE, "--short-side", "9"], "--short-side 9 means nothing with --ensemble"),
+        ([*PREDICT, "--checkpoint", "x", "--keep-scores", "z"], "--keep-scores z means nothing with --checkpoint"),
+        ([*PREDICT, "--ensemble", "/nowhere.py"], "/nowhere.py is not there"),
+        ([*PREDICT, "--ensemble", ROOT / "configs" / "tiny.py"], "tiny.py has no members"),
+        ([*PREDICT, "--ensemble", ENSEMBLE], "members.image: "),
+        ([*TUNE, "--output", "y"], "no folder of kept scores"),
+        ([*TUNE, "--output", ENSEMBLE, "--keep-scores", "z"], "ensemble.py exists; choose a new file"),
+        ([*TUNE, "--output", "y", "--keep-scores", "z", "--parts", "0"], "--parts 0: expected at least 1"),
         (["data", "synthesize", "--out", "x", "--seed", "many"], "Invalid value for '--seed'"),
         (["data", "convert", "davis", "--source", "x", "--out", "y"], "data set 'davis' has no conversion"),
         (["data", "convert", "vipseg", "--source", "x", "--out", "y", "--height", "tall"], "--height 'tall'"),
@@ -58,7 +75,7 @@ def test_no_command_is_help(capsys):
         (["data", "check", "vipseg", "--source", "/nowhere"], "/nowhere"),
         (["evaluate", "--truth", "/nowhere", "--predictions", "x"], "/nowhere: no truth"),
         (["convert", "x.pth", "--config", "/nowhere.py", "--output", "y"], "/nowhere.py is not there"),
-        (["predict", "a.mp4", "--checkpoint", "/nowhere", "--output", "y"], "/nowhere holds no checkpoint"),
+        ([*PREDICT, "--checkpoint", "/nowhere"], "/nowhere holds no checkpoint"),
     ],
 )
 def test_bad_arguments_are_one_line(arguments, message, capsys, tmp_path, monkeypatch):
@@ -131,7 +148,11 @@ def main_py(*flags, cwd) -> subprocess.CompletedProcess:
         (["--config.train.steps=many"], "invalid literal for int() with base 10: 'many'"),
         (["--config.train.steps", "3", "4"], "['4'] is left over"),
         (["--config=/nowhere.py"], "/nowhere.py"),
-        (["--mode=dream"], "should be one of <train|evaluate>"),
+        (["--mode=dream"], "should be one of <train|predict|evaluate>"),
+        ([f"--config={ENSEMBLE}"], "mode 'train': an ensemble has nothing to train; choose --mode predict or"),
+        ([f"--config={ENSEMBLE}", "--mode=evaluate"], "evaluate.truth: data/VIPSeg_720P/panoptic_gt_VIPSeg_val.json"),
+        ([f"--config={ENSEMBLE}", "--mode=predict"], "members.image: "),
+        (["--mode=predict", "--config.synthetic.folder="], "runs/tiny holds no checkpoint"),
         (["--config.synthetic.folder=", "--config.evaluate.truth=/nowhere"], "/nowhere/panoptic_gt_VIPSeg_val.json"),
     ],
 )

@@ -19,7 +19,7 @@ from vps_jax.train.setup import task_settings
 from vps_jax.train.state import flat_paths
 
 FOLDER = pathlib.Path(common.__file__).parent
-NAMES = sorted(p.stem for p in FOLDER.glob("*.py") if p.stem not in ("common", "datasets", "ensemble"))
+NAMES = sorted(p.stem for p in FOLDER.glob("*.py") if p.stem not in ("common", "datasets") and "ensemble" not in p.stem)
 
 
 def load(name: str) -> dict:

@@ -41,23 +41,70 @@ class Weights(StrEnum):
 @app.command()
 def predict(
     inputs: Annotated[list[Folder], typer.Argument(help="Video files, folders of frames, or VIPSeg roots.")],
-    checkpoint: Annotated[Folder, Text("--checkpoint", help="Workdir, or one step in its checkpoints/.")],
     output: Annotated[Folder, Text("--output", help="Folder for pan_pred/, pred.json and overlay/.")],
+    checkpoint: Annotated[Folder | None, Text("--checkpoint", help="Workdir, or one step in its checkpoints/.")] = None,
+    ensemble: Annotated[Folder | None, Text("--ensemble", help="Config of several models, in its place.")] = None,
     split: Annotated[str | None, Text("--split", help="Split of a VIPSeg root.")] = None,
-    weights: Annotated[Weights, Text("--weights", help="The average, or the raw weights.")] = Weights.ema,
-    short_side: Annotated[int | None, Text("--short-side", help="Pixels; default as the checkpoint says.")] = None,
+    weights: Annotated[Weights | None, Text("--weights", help="Average (default) or raw, of --checkpoint.")] = None,
+    short_side: Annotated[int | None, Text("--short-side", help="Pixels; default as --checkpoint says.")] = None,
+    keep_scores: Annotated[Folder | None, Text("--keep-scores", help="Keep an --ensemble's scores there.")] = None,
     overlay: Annotated[bool, Text("--overlay/--no-overlay", help="Write overlay videos too.")] = True,
 ):
     """Segment videos: panoptic PNGs, pred.json and overlay videos.
 
     Example: vps-jax predict clip.mp4 --checkpoint runs/tiny --output results
     """
-    from vps_jax import experiment
+    from vps_jax import ensemble_experiment, experiment
 
-    report = experiment.predict_with_checkpoint(
-        inputs, checkpoint, output, split=split, weights=weights.value, short_side=short_side, overlay=overlay
-    )
-    print(f"{report.videos} videos, {report.frames} frames, {len(report.programs)} compiled programs -> {output}")
+    if (checkpoint is None) == (ensemble is None):
+        raise UserError(f"{'neither' if ensemble is None else 'both'} of --checkpoint and --ensemble; give one of them")
+    if ensemble is None:
+        refuse_beside("--checkpoint", {"--keep-scores": keep_scores})
+        report = experiment.predict_with_checkpoint(
+            inputs, checkpoint, output, split=split, weights=weights or Weights.ema, short_side=short_side,
+            overlay=overlay,
+        )  # fmt: skip
+    else:
+        refuse_beside("--ensemble", {"--weights": weights, "--short-side": short_side})
+        config = load_ensemble(ensemble)
+        if keep_scores is not None:
+            config["keep_scores"] = str(keep_scores)
+        report = ensemble_experiment.predict(inputs, config, output, split=split, overlay=overlay)
+    print(report.summary(output))
+
+
+def refuse_beside(option: str, others: dict) -> None:
+    """Raises UserError if one of the other options, name -> value or None, was given beside this one."""
+    for name, value in others.items():
+        if value is not None:
+            raise UserError(f"{name} {value} means nothing with {option}; leave it out")
+
+
+@app.command("tune-ensemble")
+def tune_ensemble(
+    ensemble: Annotated[Folder, Text("--ensemble", help="Config whose scales and weights are to be chosen.")],
+    predictions: Annotated[Folder, Text("--predictions", help="Result folder of a split with truth.")],
+    output: Annotated[Folder, Text("--output", help="New config file.")],
+    keep_scores: Annotated[Folder | None, Text("--keep-scores", help="As it was given to predict.")] = None,
+    truth: Annotated[Folder | None, Text("--truth", help="VIPSeg root (converted); default the config's.")] = None,
+    split: Annotated[str | None, Text("--split", help="Split of the truth; default the config's.")] = None,
+    windows: Annotated[str | None, Text("--windows", help="Of VPQ; default the config's.")] = None,
+    parts: Annotated[int, Text("--parts", help="Weights are multiples of one part.")] = 4,
+):
+    """Choose an ensemble's scales and weights by VPQ, from scores that predict kept; no model runs.
+
+    Example: vps-jax tune-ensemble --ensemble configs/ensemble.py --keep-scores scores --predictions out --output new.py
+    """
+    from vps_jax import ensemble_experiment
+    from vps_jax.infer.tuning import table
+
+    config = load_ensemble(ensemble)
+    trials = ensemble_experiment.tune(
+        config, output, predictions=predictions, keep_scores=keep_scores, truth=truth, split=split, windows=windows,
+        parts=parts,
+    )  # fmt: skip
+    print("\n".join(table(sorted(config["members"]), trials)))
+    print(f"best of {len(trials)} candidates -> {output}")
 
 
 @app.command()
@@ -205,6 +252,14 @@ def load_config(path: Folder) -> dict:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.get_config().to_dict()
+
+
+def load_ensemble(path: Folder) -> dict:
+    """`load_config` of a file that describes an ensemble."""
+    config = load_config(path)
+    if "members" not in config:
+        raise UserError(f"{path} has no members; expected an ensemble such as configs/ensemble.py")
+    return config
 
 
 def main(arguments: list[str] | None = None) -> None:

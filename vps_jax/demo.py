@@ -1,4 +1,4 @@
-"""The whole way on a laptop: draw videos, prepare, train, predict, evaluate, compare with two baselines, draw pictures.
+"""The whole way on a laptop: draw videos, prepare, train, predict, evaluate, compare, ensemble, draw pictures.
 
 `make demo` runs it. Everything lands below one folder; started again it goes on where it was.
 """
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from rich.console import Console
 from rich.table import Table
 
-from vps_jax import color_baseline, experiment
+from vps_jax import color_baseline, ensemble_experiment, experiment
 from vps_jax.types import UserError
 
 
@@ -22,7 +22,7 @@ def run(folder="runs/demo", *, seed: int | None = None, data_seeds: tuple[int, .
       folder: for data, checkpoints, results and pictures.
       seed: of the training; the config's when left out.
       data_seeds: also score the trained model on validation videos that these seeds draw.
-      steps: fewer training steps, to try it out.
+      steps: fewer training steps of both models, to try it out.
 
     Returns:
       Row name -> numbers in percent, see `experiment.headline`.
@@ -32,6 +32,7 @@ def run(folder="runs/demo", *, seed: int | None = None, data_seeds: tuple[int, .
     config = tiny_config(folder, seed, steps)
     history = experiment.run(config, folder / "train")
     results = compare(config, folder, history)
+    results["ensemble with a ViT-Adapter"] = run_ensemble(config, folder, steps)
     for data_seed in data_seeds:
         results[f"EMA, videos of seed {data_seed}"] = score_other_seed(config, folder, data_seed)
     print_table(results)
@@ -42,16 +43,21 @@ def run(folder="runs/demo", *, seed: int | None = None, data_seeds: tuple[int, .
     return results
 
 
-def tiny_config(folder: pathlib.Path, seed: int | None, steps: int | None) -> dict:
-    """configs/tiny.py with the data below `folder`.
+def clone_config(name: str):
+    """Module of an experiment file.
 
     Raises:
       UserError: not started in a clone.
     """
     try:
-        config = importlib.import_module("configs.tiny").get_config()
+        return importlib.import_module(f"configs.{name}")
     except ModuleNotFoundError as error:
-        raise UserError("no configs/tiny.py here; start the demo in the folder of the clone") from error
+        raise UserError(f"no configs/{name}.py here; start the demo in the folder of the clone") from error
+
+
+def tiny_config(folder: pathlib.Path, seed: int | None, steps: int | None) -> dict:
+    """configs/tiny.py with the data below `folder`."""
+    config = clone_config("tiny").get_config()
     config.synthetic.folder = str(folder / "data")  # the paths of the config follow it
     if seed is not None:
         config.train.seed = seed
@@ -83,6 +89,27 @@ def compare(config: Mapping, folder: pathlib.Path, history: list[dict]) -> dict[
         "trained, raw weights": next(row for row in reversed(history) if row["weights"] == "raw"),
         "trained, EMA weights": score(config, folder / "ema"),
     }
+
+
+def run_ensemble(config: Mapping, folder: pathlib.Path, steps: int | None) -> dict[str, float]:
+    """Train the image model on the same scenes, drawn in VSPW's layout, and score it together with the trained model.
+
+    Its training videos are those of the first model: the validation videos stay unseen.
+    """
+    module = clone_config("tiny_ensemble")
+    image, ensemble = module.image_experiment(), module.get_config().to_dict()
+    image.synthetic.update(folder=str(folder / "data_vspw"), seed=config["synthetic"]["seed"])
+    image.train.seed = config["train"]["seed"]
+    if steps is not None:
+        image.train.steps = image.optim.total_steps = image.train.checkpoint_every = steps
+    experiment.run(image.to_dict(), folder / "image")
+    ensemble["members"]["vps"]["checkpoint"] = str(folder / "train")
+    ensemble["members"]["image"]["checkpoint"] = str(folder / "image")
+    settings = config["evaluate"]
+    ensemble_experiment.predict(
+        [settings["truth"]], ensemble, folder / "ensemble", split=settings["split"], overlay=False
+    )
+    return score(config, folder / "ensemble")
 
 
 def predict(model, variables, config: Mapping, out: pathlib.Path, *, overlay: bool) -> None:

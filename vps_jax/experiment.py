@@ -10,20 +10,20 @@ import numpy as np
 
 from vps_jax.types import UserError
 
-MODES = ("train", "evaluate")
+MODES = ("train", "predict", "evaluate")
 SHEET = {"columns": 4, "rows": 2, "cell_width": 240}  # overlay sheets in samples/ and TensorBoard
 
 
 def run(config: Mapping, workdir, mode: str = "train") -> list[dict]:
-    """Train, or evaluate the newest checkpoint of a workdir.
+    """Train, or predict or evaluate with the newest checkpoint of a workdir.
 
     Args:
       config: resolved config as plain dicts, see configs/common.py.
       workdir: folder of the run, see docs/training.md.
-      mode: `train` or `evaluate`.
+      mode: `train`, `predict` or `evaluate`.
 
     Returns:
-      Rows of metrics.json, one per evaluation.
+      Rows of metrics.json, one per evaluation; none for `predict`.
 
     Raises:
       UserError: something given does not fit.
@@ -35,6 +35,9 @@ def run(config: Mapping, workdir, mode: str = "train") -> list[dict]:
 
     if config.get("synthetic", {}).get("folder"):
         make_synthetic(**config["synthetic"])
+    if mode == "predict":  # needs no truth: the test split has none
+        predict_newest(config, workdir)
+        return []
     check_truth(config["evaluate"])
     callback = functools.partial(evaluate, config, workdir)
     if mode == "evaluate":
@@ -115,9 +118,27 @@ def evaluate(config: Mapping, workdir, variables, step: int, label: str) -> tupl
     result = evaluate_folders(
         settings["truth"], out, split=settings["split"], metrics=settings["metrics"], windows=settings["windows"]
     )
-    if settings["layout"] != "vipseg":
-        return headline(result), {}
-    return headline(result), write_samples(config, out, pathlib.Path(workdir) / "samples", f"step{step}_{label}")
+    return headline(result), write_samples(settings, out, pathlib.Path(workdir) / "samples", f"step{step}_{label}")
+
+
+def predict_newest(config: Mapping, workdir) -> None:
+    """Result folder `predictions/ema` of the evaluation split, by the average of the newest checkpoint in `workdir`.
+
+    Raises:
+      UserError: no checkpoint, not of this config's architecture, or no such split.
+    """
+    from vps_jax import convert, models
+    from vps_jax.infer.predict import predict
+    from vps_jax.train.checkpoint import check_same_tree, restore_for_inference
+
+    settings, out = config["evaluate"], pathlib.Path(workdir) / "predictions" / "ema"
+    _, variables = restore_for_inference(workdir, "ema")
+    check_same_tree(variables, convert.expected(config["model"]), workdir)
+    report = predict(
+        [settings["truth"]], models.build(config["model"]), variables, config["infer"], out, split=settings["split"],
+        overlay=False, layout=settings["layout"],
+    )  # fmt: skip
+    print(report.summary(out))
 
 
 def predict_with_checkpoint(
@@ -188,15 +209,26 @@ def headline(result: Mapping) -> dict[str, float]:
     return {name: float(value) for name, value in numbers.items() if value is not None}
 
 
-def write_samples(config: Mapping, predictions, folder: pathlib.Path, name: str) -> dict[str, np.ndarray]:
-    """Overlay sheets of the first videos, as files and as images for TensorBoard."""
+def write_samples(settings: Mapping, predictions, folder: pathlib.Path, name: str) -> dict[str, np.ndarray]:
+    """Overlay sheets of the first videos, as files and as images for TensorBoard; none of class maps alone.
+
+    Args:
+      settings: `config.evaluate`.
+      predictions: result folder of its split.
+      folder: gets `<name>_<video>.jpg`.
+      name: of the sheets.
+
+    Returns:
+      RGB uint8 `[1, h, w, 3]` by video.
+    """
+    if settings["layout"] != "vipseg":
+        return {}
     from vps_jax import taxonomy
     from vps_jax.infer.video_io import open_videos
     from vps_jax.infer.writers import read_video
     from vps_jax.viz.sheets import contact_sheet
 
-    settings = config["evaluate"]
-    table = taxonomy.class_table(config["infer"]["taxonomy"])
+    table = taxonomy.class_table("vipseg")
     sheets = {}
     for video in open_videos(settings["truth"], split=settings["split"])[: settings["samples"]]:
         frames = list(read_video(predictions, video.video_id, thing_ids=table.thing_ids))

@@ -12,10 +12,11 @@ from vps_jax.infer import video_io
 from vps_jax.infer.clip_model import geometry
 from vps_jax.infer.scores import read_header, read_stems, score_path
 from vps_jax.infer.segment import check_classes
-from vps_jax.infer.settings import IMAGE_TASK, Settings
+from vps_jax.infer.settings import IMAGE_TASK, TASKS, Settings
 from vps_jax.types import UserError
 
 SCALES = ("logits", "log_softmax", "log_scores")
+WEIGHTS = ("ema", "raw")
 KEYS = ("checkpoint", "weights", "task", "group", "scale", "weight", "flip", "scores")
 
 
@@ -89,14 +90,24 @@ def _read_member(name: str, row: Mapping, open_checkpoint) -> Member:
         return Member(name, Settings(task=row.get("task", "semantic")), kept=pathlib.Path(row["scores"]), **common)
     if not row.get("checkpoint"):
         raise UserError(f"members.{name}: has neither checkpoint nor scores; name one of them")
-    found = open_checkpoint(row["checkpoint"], row.get("weights", "ema"))
-    settings = Settings.from_config(found.config["infer"])
+    if row.get("weights", "ema") not in WEIGHTS:
+        raise UserError(f"members.{name}.weights={row['weights']!r}: expected one of {', '.join(WEIGHTS)}")
+    try:
+        found = open_checkpoint(row["checkpoint"], row.get("weights", "ema"))
+        settings = Settings.from_config(found.config["infer"])
+        model = models.build(found.config["model"])
+    except UserError as error:
+        raise UserError(f"members.{name}: {error}") from None
+    task = row.get("task") or settings.task
+    # the two kinds of models take different tasks, and a checkpoint's own tells its kind
+    fitting = (IMAGE_TASK,) if settings.task == IMAGE_TASK else tuple(t for t in TASKS if t != IMAGE_TASK)
+    if task not in fitting:
+        raise UserError(f"members.{name}.task={task!r}: its checkpoint can run {' or '.join(fitting)}; choose that")
     settings = settings._replace(
-        task=row.get("task") or settings.task,
+        task=task,
         semantic_group=row.get("group") or settings.semantic_group,
         flip=bool(row.get("flip", settings.flip)),
     )
-    model = models.build(found.config["model"])
     return Member(name, settings, model=model, load=found.load, identity=found.identity, **common)
 
 

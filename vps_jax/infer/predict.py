@@ -23,6 +23,10 @@ class Report(NamedTuple):
     frames: int
     programs: dict[str, int]
 
+    def summary(self, out) -> str:
+        """One line to print."""
+        return f"{self.videos} videos, {self.frames} frames, {len(self.programs)} compiled programs -> {out}"
+
 
 def predict(
     sources: Sequence[str | pathlib.Path],

@@ -12,7 +12,7 @@ from vps_jax.infer.predict import Report, make_writer, open_sources, progress_ba
 from vps_jax.types import UserError
 
 RUNS = ("together", "in_turn")
-KEYS = ("name", "members", "things", "run", "keep_scores")
+KEYS = ("name", "members", "things", "run", "keep_scores", "evaluate")
 
 
 def predict_ensemble(
@@ -44,6 +44,8 @@ def predict_ensemble(
     check_kept(members, things, videos)
     writer = make_writer(out, layout, things.settings)
     run, keep = config.get("run") or "together", config.get("keep_scores")
+    if not keep:  # for tuning, members without weight matter too
+        members = [member for member in members if member is things or member.weight > 0]
     with _score_folder(keep, pathlib.Path(out), run) as folder:
         ensemble = Ensemble(members, things, keep=folder, keep_things=bool(keep))
         check_room(ensemble, videos)

@@ -187,7 +187,7 @@ def write_tuned(path: str | pathlib.Path, config: Mapping, trials: Sequence[Tria
     members = {name: dict(config["members"][name]) for name in names}
     for name, weight, scale in zip(names, *best.candidate, strict=True):
         members[name] |= {"weight": weight, "scale": scale}
-    lines = [f"  {row:16s}{numbers}" for row, numbers in _table(names, trials)]
+    lines = [f"  {line}" for line in table(names, trials)]
     content = pprint.pformat(dict(config) | {"members": members}, width=100, sort_dicts=False)
     head = f'"""Ensemble chosen from {len(trials)} candidates by its VPQ on {split} of {truth}.\n\n'
     text = head + "\n".join(lines) + '\n"""\n\nimport ml_collections\n\n\ndef get_config():\n'
@@ -195,10 +195,11 @@ def write_tuned(path: str | pathlib.Path, config: Mapping, trials: Sequence[Tria
     write_text(pathlib.Path(path), f"{text}    return ml_collections.ConfigDict(\n        {indented}\n    )\n")
 
 
-def _table(names: Sequence[str], trials: Sequence[Trial]) -> list[tuple[str, str]]:
+def table(names: Sequence[str], trials: Sequence[Trial]) -> list[str]:
+    """Lines with the numbers of the best candidate, of the plain mean, and of each member (sorted names) alone."""
     rows = [("best", trials[0]), ("plain mean", plain_mean(trials))]
     rows += [(f"{name} alone", alone(trials, i)) for i, name in enumerate(names)]
     return [
-        (row, ", ".join(f"{key} {'-' if x is None else format(x, '.2f')}" for key, x in trial.numbers.items()))
+        f"{row:16s}" + ", ".join(f"{key} {'-' if x is None else format(x, '.2f')}" for key, x in trial.numbers.items())
         for row, trial in rows
     ]

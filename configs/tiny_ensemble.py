@@ -1,0 +1,56 @@
+"""The smallest ensemble: the model of configs/tiny.py and the ViT-Adapter's twin of configs/vspw_tiny.py.
+
+Command:   python main.py && python main.py --config configs/vspw_tiny.py      (the members)
+           python main.py --config configs/tiny_ensemble.py --mode evaluate
+Hardware:  two CPU cores
+The demo's last step; it trains the second member for fewer steps, see `image_experiment`.
+"""
+
+import ml_collections
+
+from configs import tiny, vspw_tiny
+
+IMAGE_STEPS = 400  # in the demo
+
+
+def get_config():
+    return ml_collections.ConfigDict({
+        "name": "tiny_ensemble",
+        "things": "vps",
+        "run": "together",
+        "keep_scores": "",
+        "members": {
+            "vps": {
+                "checkpoint": "runs/tiny",
+                "weights": "ema",
+                "task": "panoptic",
+                "group": "VIPSEG",
+                "scale": "logits",
+                "weight": 1.0,
+                "flip": False,
+            },
+            "image": {
+                "checkpoint": "runs/vspw_tiny",
+                "weights": "ema",
+                "task": "mask_classification",
+                "group": "VSPW",
+                "scale": "log_scores",
+                "weight": 1.0,
+                "flip": False,
+            },
+        },
+        "evaluate": tiny.get_config().evaluate.copy_and_resolve_references(),
+    })  # fmt: skip
+
+
+def image_experiment():
+    """configs/vspw_tiny.py on the scenes of configs/tiny.py's training videos, as long as a demo allows.
+
+    A scene is drawn from the seed and its split: no validation video of the one data set is a training video of the
+    other. VSPW's validation videos are those of VIPSeg, which the ensemble is scored on, so one is enough here.
+    """
+    config, videos = vspw_tiny.get_config(), tiny.get_config().synthetic
+    config.synthetic.update(seed=videos.seed, train=videos.train, val=1, test=1)
+    config.train.steps = config.optim.total_steps = config.train.checkpoint_every = IMAGE_STEPS
+    config.train.evaluate_every = 0
+    return config

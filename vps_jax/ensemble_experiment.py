@@ -1,0 +1,126 @@
+"""An ensemble from its config to numbers: binds checkpoints, inference, tuning and evaluation."""
+
+import pathlib
+from collections.abc import Mapping, Sequence
+
+from vps_jax import experiment
+from vps_jax.types import UserError
+
+MODES = ("predict", "evaluate")
+
+
+def run(config: Mapping, workdir, mode: str) -> dict[str, float]:
+    """Predict the evaluation split with an ensemble, and score it.
+
+    The workdir gets the result folder `predictions` and, when scored, `metrics.json` and overlay sheets in `samples`.
+
+    Args:
+      config: resolved config as plain dicts, see configs/ensemble.py.
+      workdir: folder of the run.
+      mode: `predict` or `evaluate`.
+
+    Returns:
+      Numbers in percent, see `experiment.headline`; none for `predict`.
+
+    Raises:
+      UserError: another mode, members that do not fit, no truth, or a folder that cannot be written.
+    """
+    if mode not in MODES:
+        raise UserError(f"mode {mode!r}: an ensemble has nothing to train; choose --mode predict or --mode evaluate")
+    from vps_jax.evaluation.runner import evaluate_folders, print_report
+
+    settings, workdir = config["evaluate"], pathlib.Path(workdir)
+    if mode == "evaluate":
+        experiment.check_truth(settings)
+    out = workdir / "predictions"
+    report = predict(
+        [settings["truth"]], config, out, split=settings["split"], overlay=False, layout=settings["layout"]
+    )
+    print(report.summary(out))
+    if mode == "predict":
+        return {}
+    result = evaluate_folders(
+        settings["truth"], out, split=settings["split"], metrics=settings["metrics"], windows=settings["windows"],
+        json_out=workdir / "metrics.json",
+    )  # fmt: skip
+    print_report(result)
+    experiment.write_samples(settings, out, workdir / "samples", "ensemble")
+    return experiment.headline(result)
+
+
+def predict(
+    sources: Sequence, config: Mapping, out, *, split: str | None = None, overlay: bool, layout: str = "vipseg",
+    progress: bool = True,
+):  # fmt: skip
+    """Segment videos with the ensemble of a config; see `infer.predict_ensemble.predict_ensemble`."""
+    experiment.set_up_jax()
+    from vps_jax.infer.predict_ensemble import predict_ensemble
+
+    return predict_ensemble(
+        list(sources), config, open_checkpoint, out, split=split, overlay=overlay, layout=layout, progress=progress
+    )
+
+
+def open_checkpoint(path, weights: str):
+    """A member's checkpoint, with its weights still on the disk.
+
+    Args:
+      path: see `train.checkpoint.find_step`.
+      weights: `ema` or `raw`.
+
+    Returns:
+      `infer.members.Checkpoint`; training again in the same folder gives another identity.
+
+    Raises:
+      UserError: no checkpoint there, or parameters of another architecture than its config says.
+    """
+    from vps_jax import convert
+    from vps_jax.infer.members import Checkpoint
+    from vps_jax.train.checkpoint import check_same_tree, find_step, read_meta, read_tree, tree_shapes, weights_item
+
+    folder = find_step(path)
+    config, item = read_meta(folder)["config"], weights_item(folder, weights)
+    check_same_tree(tree_shapes(item), convert.expected(config["model"]), folder)
+    return Checkpoint(config, f"{item} of {item.stat().st_mtime_ns}", lambda: read_tree(item))
+
+
+def tune(
+    config: Mapping, out, *, predictions, keep_scores=None, truth=None, split: str | None = None, windows=None,
+    parts: int = 4, progress: bool = True,
+) -> list:  # fmt: skip
+    """Choose scales and weights from kept scores and write the config with the best VPQ; no model runs.
+
+    Args:
+      config: the ensemble's.
+      out: new config file.
+      predictions: result folder of a run that kept its scores.
+      keep_scores: their folder; by default the config's.
+      truth, split, windows: by default the config's `evaluate`.
+      parts: weights are multiples of `1 / parts`.
+      progress: show a progress bar on stderr.
+
+    Returns:
+      `infer.tuning.Trial`s, the best first.
+
+    Raises:
+      UserError: `out` exists, scores or results are missing, or there is no truth.
+    """
+    keep_scores = keep_scores or config.get("keep_scores")
+    if not keep_scores:
+        raise UserError("no folder of kept scores; predict with --keep-scores DIR, then name it here")
+    if parts < 1:
+        raise UserError(f"--parts {parts}: expected at least 1, such as 4 for weights of quarters")
+    if pathlib.Path(out).exists():
+        raise UserError(f"{out} exists; choose a new file")
+    experiment.set_up_jax()
+    from vps_jax.infer import members, tuning
+
+    settings = config["evaluate"]
+    truth, split = truth or settings["truth"], split or settings["split"]
+    found, things = members.read_members(config, open_checkpoint)
+    trials = tuning.tune(
+        found, things, keep_scores, predictions, truth, split=split, steps=parts,
+        windows=windows or settings["windows"], progress=progress,
+    )  # fmt: skip
+    tuning.write_tuned(out, config, trials, truth=str(truth), split=split)
+    return trials
