@@ -16,6 +16,8 @@ def get_config(backbone: str = "swin_large"):
     config.model.backbone = backbone
     tasks = common.tasks(backbone, {"swin_large": 1.0, "other": 2.0}, points=50176, sharpen="norm")
     config.tasks = {"panoptic": tasks.panoptic}
+    # VIS alone trains the background's mask; torch skips what gets no gradient, so it must not decay [spec 6.6]
+    config.optim.lr_groups = (("unused", "^heads/mask_embed_background/", 0.0), *config.optim.lr_groups)
     config.optim.lr = 1e-5
     config.optim.warmup_steps = 500
     config.optim.decay_steps = (8_000,)

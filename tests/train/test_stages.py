@@ -1,17 +1,17 @@
 """The four stages: state and step at full size by shapes alone; their tiny twins learn one batch of every task."""
 
 import functools
-import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from configs import stage1, stage2, stage3, stage4
 from vps_jax import models, tasks
 from vps_jax.data import pipeline
-from vps_jax.train.optimizer import make_optimizer
+from vps_jax.train.optimizer import make_optimizer, parameter_groups
 from vps_jax.train.setup import group_of, task_settings
 from vps_jax.train.sharding import make_mesh, put_batch, state_sharding
 from vps_jax.train.state import create_state, flat_paths
@@ -62,7 +62,7 @@ def test_full_size_step_resolves(stage, dataset):
 
 
 def twin(stage: str) -> dict:
-    """A stage at tiny width, with a schedule of its own and without decay, so that what gets no gradient stays."""
+    """A stage at tiny width, with its own parameter groups and weight decay and a schedule of ours."""
     config = STAGES[stage].get_config()
     config.model.update({
         "backbone": "swin_micro", "hidden_dim": 32, "num_heads": 4, "neck_layers": 1, "neck_ffn_dim": 32,
@@ -71,7 +71,7 @@ def twin(stage: str) -> dict:
     })  # fmt: skip
     for settings in config.tasks.values():
         settings.update({key: 64 for key in settings if key.endswith("_points")})
-    config.optim.update({"lr": 3e-3, "warmup_steps": 0, "decay_steps": (), "clip_norm": 1.0, "weight_decay": 0.0})
+    config.optim.update({"lr": 3e-3, "warmup_steps": 0, "decay_steps": (), "clip_norm": 1.0})
     return config.to_dict()
 
 
@@ -89,19 +89,34 @@ def fixed_clip(rows: int) -> Clip:
     return Clip(images, ids, classes)
 
 
+def first_moments(state) -> dict:
+    """Adam's first moments by path: zero where no gradient ever came, whatever decay and groups did."""
+    adam = next(s for s in state.opt_state if isinstance(s, optax.ScaleByAdamState))
+    return flat_paths(adam.mu)
+
+
 @pytest.mark.e2e
 @pytest.mark.parametrize("stage", STAGES)
 def test_twin_learns_every_task_and_trains_what_it_should(stage):
+    """Over the tasks of a stage, what changes is what gets a gradient, and that is all but the groups of rate 0.
+
+    Rate 0 must have whatever no task of the stage runs: weight decay would shrink it, where torch skips it (spec:
+    tarvis 6.6). That is in stages 1 and 2 what the published system never runs, in stage 4 the mask of the background,
+    which VIS alone trains.
+    """
     config = twin(stage)
     model, tx, create = prepare(config)
     mesh = make_mesh(devices=jax.devices()[:1])
-    changed = set()
+    # laid out as a step leaves it, or the second step would be another program
+    create_laid_out = jax.jit(create, out_shardings=state_sharding(mesh, jax.eval_shape(create)))
+    changed, reached = set(), set()
     for dataset in (name for case, name in CASES if case == stage):
-        state = jax.jit(create)()
+        state = create_laid_out()
         before = flat_paths(jax.tree.map(np.asarray, state.variables["params"]))
         vos = pipeline.settings(config)["sources"][dataset]["task"] == "vos"
         clip = put_batch(mesh, fixed_clip(2 if vos else 4))
-        step = step_of(config, dataset, model, tx, mesh, jax.eval_shape(create))
+        # of the two objects of a VOS clip one is given by its mask and one by a point
+        step = step_of(config, dataset, model, tx, mesh, jax.eval_shape(create), point_objects=int(vos))
         losses = []
         for _ in range(20):
             state, scalars = step(state, clip)
@@ -109,8 +124,12 @@ def test_twin_learns_every_task_and_trains_what_it_should(stage):
         assert losses[-1] <= 0.7 * losses[0], (dataset, losses)
         after = flat_paths(state.variables["params"])
         changed |= {path for path, leaf in after.items() if not np.array_equal(leaf, before[path])}
-    unused = {path for path in before if re.search("^heads/(mask_embed_free|proj_vos|proj_background_vos)/", path)}
-    # a bias in front of softmax's keys changes nothing, and relative offsets between levels of one 1x1 map neither
+        reached |= {path for path, leaf in first_moments(state).items() if np.any(leaf)}
+    groups = parameter_groups(
+        state.variables["params"], lr_groups=config["optim"]["lr_groups"], no_decay=config["optim"]["no_decay"]
+    )
+    frozen = {path for path, scale in flat_paths(groups.lr_scales).items() if scale == 0}
+    # a bias in front of softmax's keys changes nothing but for rounding
     idle = {path for path in before if path.endswith("key/bias")}
-    assert unused.isdisjoint(changed)
-    assert set(before) - changed - idle == unused
+    assert set(before) - reached - idle == frozen - idle
+    assert set(before) - changed - idle == frozen - idle
