@@ -75,6 +75,9 @@ def test_no_command_is_help(capsys):
         (["data", "check", "vipseg", "--source", "/nowhere"], "/nowhere"),
         (["evaluate", "--truth", "/nowhere", "--predictions", "x"], "/nowhere: no truth"),
         (["convert", "x.pth", "--config", "/nowhere.py", "--output", "y"], "/nowhere.py is not there"),
+        (["convert", "x.pth", "--output", "y"], "--config is missing"),
+        (["convert", "x", "--to", "torch", "--config", "c.py", "--output", "y"], "carries its own config"),
+        (["convert", "x", "--to", "torch", "--output", "y"], "x"),
         ([*PREDICT, "--checkpoint", "/nowhere"], "/nowhere holds no checkpoint"),
     ],
 )
@@ -133,6 +136,24 @@ def test_checkpoint_of_another_architecture(tmp_path, capsys):
     )
     assert "another architecture" in line and "missing" in line and "level_embed (3, 5) instead of (3, 64)" in line
     assert not (tmp_path / "out").exists()
+
+
+def test_weights_go_to_torch_and_come_back(checkpoint, tmp_path, capsys):
+    config = cli.load_config(ROOT / "configs" / "tiny.py")
+    rng = np.random.default_rng(0)
+    shapes = convert.expected(config["model"])
+    variables = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(leaf.dtype), shapes)
+    save_converted(tmp_path / "ours", config, variables)
+    file = tmp_path / "weights.pth"
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["convert", str(tmp_path / "ours"), "--to", "torch", "--output", str(file)])
+    assert stop.value.code == 0 and f"-> {file}" in capsys.readouterr().out
+    arrays = convert.read_checkpoint(file)
+    assert "pixel_mean" in arrays  # a constant that only the published files hold
+    back = convert.to_params(arrays, config["model"])
+    jax.tree.map(np.testing.assert_array_equal, back, variables)
+    line = complaint("convert", tmp_path / "ours", "--to", "torch", "--output", file, capsys=capsys)
+    assert "exists; choose a new file" in line
 
 
 def main_py(*flags, cwd) -> subprocess.CompletedProcess:

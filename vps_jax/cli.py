@@ -38,6 +38,13 @@ class Weights(StrEnum):
     raw = "raw"
 
 
+class Form(StrEnum):
+    """What `convert` writes."""
+
+    checkpoint = "checkpoint"
+    torch = "torch"
+
+
 @app.command()
 def predict(
     inputs: Annotated[list[Folder], typer.Argument(help="Video files, folders of frames, or VIPSeg roots.")],
@@ -136,16 +143,28 @@ def evaluate(
 
 @app.command()
 def convert(
-    source: Annotated[Folder, typer.Argument(help="Published weights: .pth, .pkl, .safetensors or .npz.")],
-    config: Annotated[Folder, Text("--config", help="Experiment file with the architecture of the weights.")],
-    output: Annotated[Folder, Text("--output", help="New folder; it then serves as --checkpoint.")],
+    source: Annotated[Folder, typer.Argument(help="Published .pth, .pkl, .safetensors, .npz; or our checkpoint.")],
+    output: Annotated[Folder, Text("--output", help="New folder, it serves as --checkpoint; or new .pth file.")],
+    config: Annotated[Folder | None, Text("--config", help="Experiment of the published file's model.")] = None,
+    to: Annotated[Form, Text("--to", help="A checkpoint of ours, or PyTorch's file.")] = Form.checkpoint,
+    weights: Annotated[Weights, Text("--weights", help="Which of our weights go to PyTorch.")] = Weights.ema,
 ):
-    """Turn published PyTorch weights into a checkpoint.
+    """Turn published PyTorch weights into a checkpoint, or a checkpoint into a state dict with the published names.
 
     Example: vps-jax convert tarvis_swin_large.pth --config configs/stage2.py --output runs/published
+
+    Example: vps-jax convert runs/stage4_swin_large --to torch --output stage4.pth
     """
     from vps_jax import experiment
 
+    if to is Form.torch:
+        if config is not None:
+            raise UserError(f"--config {config}: a checkpoint carries its own config; leave it out with --to torch")
+        count = experiment.export_torch(source, output, weights=weights.value)
+        print(f"{count} entries of {source} -> {output}")
+        return
+    if config is None:
+        raise UserError("--config is missing; expected the experiment file with the architecture of the weights")
     report = experiment.convert_weights(source, load_config(config), output)
     print("\n".join(report["notes"]))
     print(f"{report['from_file']} of {report['parameters']} parameters from {source} -> {output}")

@@ -61,20 +61,23 @@ def set_up_jax() -> None:
     initialize_distributed()
 
 
-def make_synthetic(*, folder: str, seed: int, train: int, val: int, test: int, layout: str = "vipseg") -> None:
+def make_synthetic(
+    *, folder: str, seed: int, train: int, val: int, test: int, layout: str = "vipseg", also: tuple[str, ...] = ()
+) -> None:
     """Draw and prepare a synthetic data set in `folder`, whatever part of it is missing.
 
     Gives `raw/` in the data set's own layout, `prepared/<layout>` for training, and for VIPSeg `converted/` with truth
-    json for evaluation.
+    json for evaluation. `also` names further layouts of the same scenes, in `raw_<layout>/` and `prepared/<layout>`.
     """
     from vps_jax.data import prepare, synthetic, vipseg_convert
 
     root = pathlib.Path(folder)
-    if not (root / "raw").is_dir():
-        synthetic.synthesize(root / "raw", layout=layout, seed=seed, train=train, val=val, test=test)
-    if layout == "vipseg":
-        vipseg_convert.convert(root / "raw", root / "converted", height=None)
-    prepare.prepare(layout, root / "raw", root / "prepared")
+    for name, raw in [(layout, root / "raw"), *((name, root / f"raw_{name}") for name in also)]:
+        if not raw.is_dir():
+            synthetic.synthesize(raw, layout=name, seed=seed, train=train, val=val, test=test)
+        if name == "vipseg":
+            vipseg_convert.convert(raw, root / "converted", height=None)
+        prepare.prepare(name, raw, root / "prepared")
 
 
 def check_truth(settings: Mapping) -> None:
@@ -192,6 +195,31 @@ def convert_weights(source, config: Mapping, out) -> dict:
     variables, report = convert_file(source, config["model"])
     save_converted(out, config, variables)
     return report
+
+
+def export_torch(checkpoint, out, *, weights: str = "ema") -> int:
+    """Write a checkpoint as the `.pth` state dict of the published code.
+
+    Args:
+      checkpoint: see `train.checkpoint.find_step`.
+      out: new file.
+      weights: `ema` or `raw`.
+
+    Returns:
+      The number of entries.
+
+    Raises:
+      UserError: no checkpoint, parameters of another architecture than its config says, or `out` exists.
+    """
+    set_up_jax()
+    from vps_jax import convert
+    from vps_jax.train.checkpoint import check_same_tree, restore_for_inference
+
+    config, variables = restore_for_inference(checkpoint, weights)
+    check_same_tree(variables, convert.expected(config["model"]), checkpoint)
+    arrays = convert.to_arrays(variables, config["model"])
+    convert.save_torch(out, arrays)
+    return len(arrays)
 
 
 def headline(result: Mapping) -> dict[str, float]:
