@@ -85,10 +85,12 @@ def tensor(number: int, array: np.ndarray) -> bytes:
 
 
 def name(module: str, attribute: str) -> bytes:
+    """A global by name; the file only names it, nothing is imported."""
     return pickle.GLOBAL + f"{module}\n{attribute}\n".encode()
 
 
 def text(value: str) -> bytes:
+    """A string of up to 4 GiB."""
     raw = value.encode()
     return pickle.BINUNICODE + struct.pack("<I", len(raw)) + raw
 
@@ -101,4 +103,5 @@ def number_of(value: int) -> bytes:
 
 
 def several(items: list[bytes]) -> bytes:
+    """A tuple of items that are pickled already."""
     return pickle.MARK + b"".join(items) + pickle.TUPLE

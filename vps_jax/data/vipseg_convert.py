@@ -210,6 +210,7 @@ def merge(parts: dict[str, dict], names: list[str]) -> dict:
 
 
 def categories() -> list[dict]:
+    """The `categories` of the truth json: id, name, isthing and colour of the 124 classes."""
     return list(taxonomy.categories("vipseg"))
 
 
@@ -224,6 +225,7 @@ def count(truth: dict, lists: dict, out: pathlib.Path) -> dict[str, int]:
 
 
 def encoded(picture, kind: str) -> bytes:
+    """File bytes of a PIL image; `kind` is PIL's name of the format."""
     buffer = io.BytesIO()
     picture.save(buffer, kind)
     return buffer.getvalue()
@@ -237,6 +239,7 @@ def png(rgb: np.ndarray) -> bytes:
 
 
 def write(path: pathlib.Path, data: bytes) -> None:
+    """Write a file that appears whole or not at all, with the folders above it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with files.atomic_path(path) as temporary:
         temporary.write_bytes(data)

@@ -82,18 +82,7 @@ def evaluate_folders(
       UserError: a folder, file or frame is not as expected; the message names it.
     """
     truth, predictions = pathlib.Path(truth), pathlib.Path(predictions)
-    lengths, quirks = window_lengths(windows), without(*quirks_off)
-    if vipseg_folders.truth_json(truth, split).is_file():
-        plan = _plan_vipseg(truth, predictions, split, metrics, lengths, quirks)
-    elif (truth / "data").is_dir() and (truth / f"{split}.txt").is_file():
-        plan = _plan_vspw(truth, predictions, split, metrics, quirks)
-    elif (source := ytvis_folders.truth_json(truth, split)) is not None:
-        plan = _plan_ytvis(source, predictions, metrics, quirks)
-    else:
-        raise UserError(
-            f"{truth}: no truth of split {split!r} there; expected {vipseg_folders.truth_json(truth, split).name} "
-            f"(VIPSeg), {split}.txt and data/ (VSPW) or {split}/instances.json (YouTube-VIS)"
-        )
+    plan = _plan(truth, predictions, split, metrics, window_lengths(windows), without(*quirks_off))
     if per_video is not None and plan.layout == "ytvis":
         raise UserError(f"{per_video}: AP has no value for one video; leave the csv per video out")
     for states in _run(plan, processes=processes, progress=progress):
@@ -113,6 +102,20 @@ def evaluate_folders(
     if per_video is not None:
         _write(per_video, _per_video_csv(result))
     return result
+
+
+def _plan(truth, predictions, split, metrics, lengths, quirks: Quirks) -> Plan:
+    """The plan of whichever layout the truth has."""
+    if vipseg_folders.truth_json(truth, split).is_file():
+        return _plan_vipseg(truth, predictions, split, metrics, lengths, quirks)
+    if (truth / "data").is_dir() and (truth / f"{split}.txt").is_file():
+        return _plan_vspw(truth, predictions, split, metrics, quirks)
+    if (source := ytvis_folders.truth_json(truth, split)) is not None:
+        return _plan_ytvis(source, predictions, metrics, quirks)
+    raise UserError(
+        f"{truth}: no truth of split {split!r} there; expected {vipseg_folders.truth_json(truth, split).name} "
+        f"(VIPSeg), {split}.txt and data/ (VSPW) or {split}/instances.json (YouTube-VIS)"
+    )
 
 
 def _plan_vipseg(truth, predictions, split, metrics, lengths, quirks: Quirks) -> Plan:

@@ -50,9 +50,35 @@ def make_step(
       `step(state, clip) -> (state, scalars)`; the clip has leading axis `b`, the state is donated, scalars are float32
       device scalars with `loss`, `grad_norm` and the task's terms, means over micro-batches.
     """
+    gradients = gradients_of(
+        model, task, settings=settings, task_name=task_name, group=group, mesh=mesh, point_objects=point_objects
+    )
+
+    def step(state: TrainState, clip):
+        key = jax.random.fold_in(jax.random.key(seed), state.step)
+        grads, others, scalars = accumulated(gradients, state.variables, clip, key, accumulate, mesh)
+        updates, opt_state = tx.update(grads, state.opt_state, state.variables["params"])
+        variables = {"params": optax.apply_updates(state.variables["params"], updates), **others}
+        ema = optax.incremental_update(variables, state.ema, 1.0 - ramped_decay(ema_decay, state.step))
+        scalars = {name: value.astype(jnp.float32) for name, value in scalars.items()}
+        scalars["grad_norm"] = optax.tree.norm(grads)
+        new = TrainState(state.step + 1, variables, ema, opt_state)
+        if skip_nonfinite:
+            new = keep_if_finite(new, state, scalars)
+        return new, scalars
+
+    return jax.jit(
+        step,
+        in_shardings=(shardings, batch_sharding(mesh)),
+        out_shardings=(shardings, replicated(mesh)),
+        donate_argnums=0,
+    )
+
+
+def gradients_of(model, task, *, settings, task_name, group, mesh, point_objects):
+    """A function (variables, clip, key) -> (gradients, collections after the step, scalars); see `make_step`."""
 
     def gradients(variables, clip, key):
-        """Clip `[b, ...]` -> gradients, collections after the step, scalars."""
         drop_key, loss_key = jax.random.split(key)
         shown = {"exemplars": task.exemplars(clip, settings, point_objects)} if hasattr(task, "exemplars") else {}
 
@@ -75,25 +101,7 @@ def make_step(
         (loss, (others, terms)), grads = jax.value_and_grad(loss_of, has_aux=True)(variables["params"])
         return grads, others, {"loss": loss, **terms}
 
-    def step(state: TrainState, clip):
-        key = jax.random.fold_in(jax.random.key(seed), state.step)
-        grads, others, scalars = accumulated(gradients, state.variables, clip, key, accumulate, mesh)
-        updates, opt_state = tx.update(grads, state.opt_state, state.variables["params"])
-        variables = {"params": optax.apply_updates(state.variables["params"], updates), **others}
-        ema = optax.incremental_update(variables, state.ema, 1.0 - ramped_decay(ema_decay, state.step))
-        scalars = {name: value.astype(jnp.float32) for name, value in scalars.items()}
-        scalars["grad_norm"] = optax.tree.norm(grads)
-        new = TrainState(state.step + 1, variables, ema, opt_state)
-        if skip_nonfinite:
-            new = keep_if_finite(new, state, scalars)
-        return new, scalars
-
-    return jax.jit(
-        step,
-        in_shardings=(shardings, batch_sharding(mesh)),
-        out_shardings=(shardings, replicated(mesh)),
-        donate_argnums=0,
-    )
+    return gradients
 
 
 def accumulated(gradients, variables, clip, key, accumulate: int, mesh):
