@@ -23,16 +23,16 @@ def get_config():
 
     config.optim.lr = 1e-3
     config.optim.warmup_steps = 100
-    config.optim.total_steps = 1_500
+    config.optim.total_steps = 1_000
     config.optim.clip_norm = 1.0
     config.optim.lr_groups = (("all", "", 1.0),)  # nothing is pretrained
 
-    config.train.steps = 1_500
+    config.train.steps = 1_000
     config.train.batch_size = 8
     config.train.ema_decay = 0.99
     config.train.log_every = 20
-    config.train.checkpoint_every = 500
-    config.train.evaluate_every = 1_500
+    config.train.checkpoint_every = 250
+    config.train.evaluate_every = 1_000
     config.train.keep_checkpoints = 1
 
     config.synthetic = {
