@@ -100,6 +100,11 @@ def test_one_member_is_its_checkpoint_whichever_way_it_is_run(tmp_path, truth, c
     assert_same(tmp_path / "cli", tmp_path / "one" / "predictions")
 
 
+def test_the_image_model_alone_gives_panoptic_results_too(tmp_path, truth, checkpoints):
+    run_cli("predict", truth, "--checkpoint", checkpoints["image"], "--output", tmp_path, "--no-overlay")
+    assert json.loads((tmp_path / "pred.json").read_text())["categories"] == list(taxonomy.categories("vipseg"))
+
+
 def test_run_predicts_scores_and_shows(tmp_path, truth, checkpoints, capsys):
     config = ensemble(truth, checkpoints, "vps", "vss", "image")
     numbers = ensemble_experiment.run(config, tmp_path / "run", "evaluate")

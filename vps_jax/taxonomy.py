@@ -9,6 +9,8 @@ import importlib.resources
 import json
 from typing import NamedTuple
 
+SAME = {"vspw": "vipseg"}
+
 
 class ClassTable(NamedTuple):
     """Classes of one data set in official order; index = 0-based class id.
@@ -36,17 +38,20 @@ class ClassTable(NamedTuple):
 def categories(name: str) -> tuple[dict, ...]:
     """The official category list of a data set, `{id, name, isthing, color}` each, as its json has it.
 
+    Args:
+      name: `vipseg`; `vspw` is the same list.
+
     Raises:
       FileNotFoundError: no table of that name is shipped.
     """
-    file = importlib.resources.files("vps_jax") / "class_tables" / f"{name}.json"
+    file = importlib.resources.files("vps_jax") / "class_tables" / f"{SAME.get(name, name)}.json"
     return tuple(json.loads(file.read_text()))
 
 
 @functools.cache
 def class_table(name: str) -> ClassTable:
-    """Table of a data set by name (`vipseg`; `vspw` is the same list)."""
-    rows = categories("vipseg" if name == "vspw" else name)
+    """Table of a data set by name, see `categories`."""
+    rows = categories(name)
     return ClassTable(
         names=tuple(row["name"] for row in rows),
         colors=tuple(tuple(row["color"]) for row in rows),
