@@ -8,7 +8,7 @@ import re
 import jax
 import pytest
 
-from configs import common, datasets, stage1, stage2, stage3
+from configs import common, datasets, stage1, stage2, stage3, stage4, tiny, tiny_stages
 from vps_jax import models, tasks, taxonomy
 from vps_jax.data import pipeline
 from vps_jax.infer.predict import Settings
@@ -20,10 +20,13 @@ from vps_jax.train.state import flat_paths
 
 FOLDER = pathlib.Path(common.__file__).parent
 NAMES = sorted(p.stem for p in FOLDER.glob("*.py") if p.stem not in ("common", "datasets") and "ensemble" not in p.stem)
+NAMES += [f"tiny_stages:{stage}" for stage in tiny_stages.STEPS if stage != "stage2"]  # stage2: without argument
 
 
 def load(name: str) -> dict:
-    return importlib.import_module(f"configs.{name}").get_config().to_dict()
+    """Config of `FILE` or `FILE:ARGUMENT`, as after `--config`."""
+    file, *argument = name.split(":")
+    return importlib.import_module(f"configs.{file}").get_config(*argument).to_dict()
 
 
 def abstract_variables(config):
@@ -132,3 +135,47 @@ def test_small_backbones_have_their_own_weights(backbone):
         assert not settings.panoptic.regularization and not settings.instance.ignore_null_classes
     assert stage1.get_config().tasks.panoptic.ignore_null_classes
     assert stage2.get_config().tasks.instance.regularization
+
+
+@pytest.mark.parametrize("name", tiny_stages.STEPS)
+def test_tiny_stages_are_tiny_and_their_stages(name):
+    """Sizes, data and recipe of configs/tiny.py; tasks, groups, hand-over and what stays frozen of the stage."""
+    config, small, stage = load(f"tiny_stages:{name}"), load("tiny"), tiny_stages.MODELS[name].get_config().to_dict()
+    other = ("semantic_groups", "vos")
+    assert {k: v for k, v in config["model"].items() if k not in other} == {
+        k: v for k, v in small["model"].items() if k not in other
+    }
+    assert config["model"]["vos"] == stage["model"]["vos"] and set(config["tasks"]) == set(stage["tasks"])
+    assert {row for row in config["optim"]["lr_groups"] if row[2] == 0} == {
+        row for row in stage["optim"]["lr_groups"] if row[2] == 0
+    }
+    for source in config["data"]["sources"].values():
+        assert source["short_side"] == small["data"]["sources"]["vipseg"]["short_side"]
+    used = [{source.get("task") for source in c["data"]["sources"].values()} for c in (config, stage)]
+    assert used[0] == used[1]
+    if name != "stage2":
+        assert config["model"]["semantic_groups"] == stage["model"]["semantic_groups"]
+        assert config["init_from"] == stage["init_from"] and config["class_maps"] == stage["class_maps"]
+    assert config["evaluate"] == small["evaluate"] and config["infer"] == small["infer"]
+
+
+def test_tiny_schedules_are_tinys_in_other_steps():
+    small = tiny.get_config()
+    for name, steps in tiny_stages.STEPS.items():
+        config = tiny_stages.get_config(name)
+        share = steps / small.train.steps
+        assert config.train.steps == config.train.evaluate_every == steps
+        assert config.optim.decay_steps == tuple(round(share * k) for k in small.optim.decay_steps)
+        factor = stage4.get_config().optim.lr / stage3.get_config().optim.lr if name == "stage4" else 1
+        assert config.optim.lr == pytest.approx(factor * small.optim.lr)
+
+
+def test_the_data_of_tiny_stages_follow_their_folder():
+    config = tiny_stages.get_config("stage2")
+    config.synthetic.folder = "elsewhere"
+    paths = {name: source.path for name, source in config.data.sources.items()}
+    assert paths == {
+        "vipseg": "elsewhere/prepared/vipseg", "things": "elsewhere/prepared/vipseg",
+        "davis": "elsewhere/prepared/davis",
+    }  # fmt: skip
+    assert config.evaluate.truth == "elsewhere/converted"

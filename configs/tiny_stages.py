@@ -1,0 +1,66 @@
+"""Tiny twins of stages 2, 3 and 4, to walk the chain of hand-overs on two CPU cores.
+
+Command:   python main.py --config configs/tiny_stages.py:STAGE --workdir DIR --config.init_from.path EARLIER
+           STAGE: stage2 (default; from random weights), stage3 (from stage2), stage4 (from stage3), vps_alone
+Chain:     python -m benchmarks.stage_chain
+Hardware:  two CPU cores, 2 GB of memory
+Expected:  docs/benchmarks.md
+
+Tasks, query groups, hand-over and what stays frozen are those of the stages, everything else is that of
+configs/tiny.py. `vps_alone` is what joint training is compared with: stage 3's steps and rate on VPS alone.
+"""
+
+from configs import common, datasets, stage2, stage3, stage4, tiny
+
+STEPS = {"stage2": 500, "stage3": 500, "vps_alone": 500, "stage4": 150}
+MODELS = {"stage2": stage2, "stage3": stage3, "vps_alone": stage4, "stage4": stage4}
+
+
+def get_config(name: str = "stage2"):
+    stage, config = MODELS[name].get_config(), tiny.get_config()
+    config.name = f"tiny_{name}"
+    config.model.semantic_groups = stage.model.semantic_groups
+    config.model.vos = stage.model.vos
+    config.init_from = stage.init_from
+    config.class_maps = stage.class_maps
+    for task in stage.tasks.values():
+        points = config.tasks.panoptic
+        task.update({key: points[key] for key in task if key.endswith("_points")})
+    config.tasks = stage.tasks
+    frozen = tuple(row for row in stage.optim.lr_groups if row[2] == 0)
+    config.optim.lr_groups = (*frozen, *config.optim.lr_groups)
+    if name == "stage4":
+        config.optim.lr *= stage.optim.lr / common.base().optim.lr
+    shorten(config, STEPS[name])
+    prepared = config.synthetic.get_ref("folder") + "/prepared"
+    video = config.data.sources.vipseg.to_dict() | {"path": prepared + "/vipseg"}
+    if name == "stage2":
+        use_three_data_sets(config, video, {"path": prepared + "/davis"})
+    else:
+        keys = ("task", "group", "weight")
+        config.data.sources = {n: video | {key: s[key] for key in keys} for n, s in stage.data.sources.items()}
+    return config
+
+
+def shorten(config, steps: int) -> None:
+    """The schedule of `config` in other steps; evaluation after the last one."""
+    share = steps / config.train.steps
+    config.optim.warmup_steps = round(share * config.optim.warmup_steps)
+    config.optim.decay_steps = tuple(round(share * k) for k in config.optim.decay_steps)
+    config.train.steps = config.train.evaluate_every = steps
+    config.train.checkpoint_every = min(steps, config.train.checkpoint_every)
+
+
+def use_three_data_sets(config, video: dict, davis: dict) -> None:
+    """Stage 2 in small: VIPSeg, the same videos as an instance set with classes of its own, and as DAVIS."""
+    config.synthetic.also = ("davis",)
+    config.model.semantic_groups = (("THINGS", len(datasets.VIPSEG_THINGS)), ("VIPSEG", datasets.CLASSES["VIPSEG"]))
+    config.init_from.groups = ()
+    config.class_maps = {"things": datasets.things_renumbered("VIPSEG")}
+    davis["frame_window"] = 3 * video["frame_window"]  # at three times the frame rate
+    davis["objects"] = (2,)  # each number of objects has programs of its own
+    config.data.sources = {
+        "vipseg": video | {"weight": 0.5, "task": "panoptic"},
+        "things": video | {"weight": 0.25, "task": "instance", "group": "THINGS"},
+        "davis": video | davis | {"weight": 0.25, "task": "vos"},
+    }
