@@ -18,7 +18,7 @@ from vps_jax.evaluation import scores as scoring
 from vps_jax.evaluation import vipseg_folders
 from vps_jax.infer.ensemble import weighted_mean
 from vps_jax.infer.fusion import Geometry, label_map
-from vps_jax.infer.members import SCALES, Member, kept_folder
+from vps_jax.infer.members import Member, kept_folder
 from vps_jax.infer.scores import read_header, read_scores, score_path
 from vps_jax.infer.settings import IMAGE_TASK
 from vps_jax.infer.writers import read_video
@@ -45,14 +45,14 @@ class Trial(NamedTuple):
 def candidates(members: Sequence[Member], *, steps: int = 4) -> list[Candidate]:
     """Every split of the weight in `steps` equal parts, with every scale that can matter.
 
-    A single member, and the plain mean of the paper (equal weights, scale `logits`), are always among them. For clip
-    models `log_softmax` gives the same labels as `logits`, so only image models have a choice; the scale of a member
-    without weight does not matter.
+    A single member, and the plain mean of the paper (equal weights, scale `logits`), are always among them.
+    `log_softmax` subtracts one number from all classes of a pixel and so gives the labels of `logits`; only image
+    models have another choice: `log_scores`. The scale of a member without weight does not matter.
     """
-    count = len(members)
+    members, count = _in_order(members), len(members)
     splits = [parts for parts in itertools.product(range(steps + 1), repeat=count) if sum(parts) == steps]
     weights = [tuple(part / steps for part in parts) for parts in splits] + [(1 / count,) * count]
-    choices = [SCALES if member.settings.task == IMAGE_TASK else ("logits",) for member in members]
+    choices = [("logits", "log_scores") if member.settings.task == IMAGE_TASK else ("logits",) for member in members]
     found = {}
     for weight, scales in itertools.product(weights, itertools.product(*choices)):
         scales = tuple(scale if w else "logits" for scale, w in zip(scales, weight, strict=True))
@@ -68,18 +68,18 @@ def tune(
     truth: str | pathlib.Path,
     *,
     split: str = "val",
-    steps: int = 4,
+    tried: Sequence[Candidate] | None = None,
     windows: str | Sequence[int] = "leaderboard",
     progress: bool = True,
 ) -> list[Trial]:
-    """Score every candidate.
+    """Score candidates.
 
     Args:
       members, things: from `members.read_members`.
       kept: folder in which a run with `keep_scores` left the scores of all members.
       predictions: result folder of that run.
       truth: VIPSeg root with truth json; `split` of it.
-      steps: parts of the weight, see `candidates`.
+      tried: by default all `candidates` of the members.
       windows: of VPQ.
       progress: show a progress bar on stderr.
 
@@ -89,12 +89,12 @@ def tune(
     Raises:
       UserError: scores or frames of a video are missing, or all videos are shorter than a window.
     """
-    members = sorted(members, key=lambda member: member.name)
+    members = _in_order(members)
+    tried = candidates(members) if tried is None else tried
     root = vipseg_folders.read_truth(pathlib.Path(truth), split)
     settings = scoring.Settings(root.classes, METRICS, scoring.window_lengths(windows))
     results = vipseg_folders.read_predictions(pathlib.Path(predictions), root)
     files = {video: [_score_file(m, things, pathlib.Path(kept), video) for m in members] for video in root.videos}
-    tried = candidates(members, steps=steps)
     states = [scoring.make_states(settings) for _ in tried]
     for video in track(list(root.videos), "tune", show=progress):
         frames = _frames(files[video], pathlib.Path(predictions), root, results, video)
@@ -104,6 +104,10 @@ def tune(
     if trials[0].numbers["vpq"] is None:
         raise UserError(f"windows {windows!r}: no video of {split} is as long as the longest; choose shorter windows")
     return sorted(trials, key=lambda trial: -trial.numbers["vpq"])
+
+
+def _in_order(members: Sequence[Member]) -> list[Member]:
+    return sorted(members, key=lambda member: member.name)
 
 
 def _score_file(member: Member, things: Member, kept: pathlib.Path, video: str) -> pathlib.Path:
