@@ -87,6 +87,11 @@ def test_bad_arguments_are_one_line(arguments, message, capsys, tmp_path, monkey
     assert not list(tmp_path.iterdir())
 
 
+def test_an_experiment_file_takes_an_argument_as_in_main():
+    config = cli.load_config(ROOT / "configs" / "stage2.py:resnet50")
+    assert config["model"]["backbone"] == "resnet50" and config["name"] == "stage2_resnet50"
+
+
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory) -> pathlib.Path:
     """A checkpoint of configs/tiny.py whose numbers are all zero."""

@@ -108,6 +108,13 @@ def test_stage1_weights_are_the_product_of_data_set_and_task():
     assert sum(weights.values()) == pytest.approx(1) and weights["COCO_vos"] == pytest.approx(0.55 * 0.4)
 
 
+@pytest.mark.parametrize("name", ["coco_panoptic", "davis", "vipseg", "vspw"])
+def test_sources_lie_where_their_builder_prepares_them(name):
+    modules = (stage1, stage2, stage3, stage4, importlib.import_module("configs.vspw_vit_adapter"))
+    paths = {s["path"] for module in modules for s in module.get_config().to_dict()["data"]["sources"].values()}
+    assert f"data/prepared/{name}" in paths
+
+
 def test_stage2_weights_are_published():
     weights = {name: s["weight"] for name, s in stage2.get_config().to_dict()["data"]["sources"].items()}
     assert sum(weights.values()) == pytest.approx(1) and weights["vipseg"] == 0.15

@@ -262,15 +262,19 @@ def split_names(text: str | None) -> list[str] | None:
 
 
 def load_config(path: Folder) -> dict:
-    """`get_config()` of an experiment file as plain dicts; what its folder holds may be imported, as by main.py."""
-    path = path.resolve()
+    """`get_config()` of an experiment file as plain dicts; what its folder holds may be imported, as by main.py.
+
+    `FILE:ARGUMENT` gives the argument to `get_config`, as after main.py's `--config`.
+    """
+    file, _, argument = str(path).partition(":")
+    path = Folder(file).resolve()
     if not path.is_file():
         raise UserError(f"{path} is not there; expected an experiment file such as configs/stage2.py")
     sys.path.insert(0, str(path.parents[1]))
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.get_config().to_dict()
+    return module.get_config(*[argument] if argument else []).to_dict()
 
 
 def load_ensemble(path: Folder) -> dict:
