@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jaxprs import equations
 
 from vps_jax import tasks
 from vps_jax.types import Clip, QueryOutputs
@@ -71,20 +72,37 @@ def test_defined_and_finite(step, name):
     assert bool(jnp.any(grads[1]["instance"])) == has_objects and not jnp.any(grads[1]["background"])
 
 
+NOTHING = {"no instances": ([0, 7, 9, 11], [-1] * N), "all ignored": ([0], [-1] * N)}
+
+
+@pytest.mark.parametrize("name", ["instance", "semantic", "vos"])
+def test_the_other_tasks_are_finite_where_there_is_nothing_to_learn(name):
+    task, outputs = tasks.TASKS[name], outputs_of()
+    settings = {key: value for key, value in SETTINGS.items() if key in task.DEFAULTS}
+    embeds = outputs.mask_embeds
+    if name == "vos":
+        embeds = {"background_vos": embeds["background"], "vos": jnp.tile(embeds["instance"], (1, 1, 4 * N // Q, 1))}
+
+    @jax.jit
+    @functools.partial(jax.value_and_grad, has_aux=True)
+    def step(trained, clip):
+        outputs = QueryOutputs(*trained, None)
+        return task.loss(outputs, task.make_targets(clip, settings), jax.random.key(0), settings)
+
+    for case, (ids, classes) in NOTHING.items():
+        trained = outputs.mask_features, embeds, outputs.class_logits
+        (loss, terms), grads = step(trained, clip_of(stripes(ids), classes))
+        assert jnp.isfinite(loss), case
+        assert all(jnp.isfinite(g).all() for g in jax.tree.leaves(grads)), case
+        assert (terms.get("semantic", 0) > 0) == (name != "vos" and ids != [0]), case
+        # without an object VOS still learns that all is background
+        assert (terms.get("mask", 0) > 0) == (name == "vos"), case
+
+
 def test_key_draws_the_points(step):
     clip = clip_of(stripes([1, 8, 3]), [1, -1, 4, -1, -1, -1])
     first, again, other = (float(step(clip, key)[0][0]) for key in (1, 1, 2))
     assert first == again != other
-
-
-def primitives(jaxpr):
-    """Every equation of a jaxpr and of the jaxprs inside."""
-    for equation in jaxpr.eqns:
-        yield equation
-        for value in jax.tree.leaves(equation.params, is_leaf=lambda p: hasattr(p, "eqns") or hasattr(p, "jaxpr")):
-            inner = getattr(value, "jaxpr", value)
-            if hasattr(inner, "eqns"):
-                yield from primitives(inner)
 
 
 def test_full_size_holds_no_callback_and_never_all_mask_logits():
@@ -100,7 +118,7 @@ def test_full_size_holds_no_callback_and_never_all_mask_logits():
         return panoptic.loss(QueryOutputs(*trained, None), panoptic.make_targets(clip, settings), key, settings)[0]
 
     traced = jax.make_jaxpr(jax.grad(loss))(trained, clip, jax.random.key(0))
-    found = list(primitives(traced.jaxpr))
+    found = list(equations(traced.jaxpr))
     names = {equation.primitive.name for equation in found}
     assert {"while", "scan", "top_k", "dot_general"} <= names
     assert not any("callback" in name for name in names)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jaxprs import equations
 
 from configs import stage1, stage2, stage3, stage4
 from vps_jax import models, tasks
@@ -54,11 +55,15 @@ def test_full_size_step_resolves(stage, dataset):
     shapes = ((8, 3, 512, 640, 3), jnp.uint8), ((8, 3, 512, 640), jnp.uint16), ((8, rows), jnp.int32)
     clip = Clip(*(jax.ShapeDtypeStruct(*shape) for shape in shapes))
     step = step_of(config, dataset, model, tx, make_mesh(), abstract, point_objects=1 if rows == 4 else 0)
-    after, scalars = jax.eval_shape(step, abstract, clip)
+    traced = step.trace(abstract, clip)
+    after, scalars = traced.out_info
     assert jax.tree.map(lambda a: (a.shape, a.dtype), after) == jax.tree.map(lambda a: (a.shape, a.dtype), abstract)
     assert {"loss", "grad_norm"} < set(scalars)
     # nothing of the step's state may be computed in less than float32
     assert {leaf.dtype for leaf in jax.tree.leaves(after.variables)} == {jnp.dtype(jnp.float32)}
+    # a callback would let the device wait for the host at every step
+    found = {equation.primitive.name for equation in equations(traced.jaxpr.jaxpr)}
+    assert "top_k" in found and not [name for name in found if "callback" in name]
 
 
 def twin(stage: str) -> dict:

@@ -1,4 +1,4 @@
-"""The step: device counts agree, micro-batches agree, EMA by hand, non-finite steps, no host callback."""
+"""The step: device counts agree, micro-batches agree, EMA by hand, non-finite steps, noise."""
 
 import jax
 import jax.numpy as jnp
