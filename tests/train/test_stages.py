@@ -55,7 +55,7 @@ def test_full_size_step_resolves(stage, dataset):
     shapes = ((8, 3, 512, 640, 3), jnp.uint8), ((8, 3, 512, 640), jnp.uint16), ((8, rows), jnp.int32)
     clip = Clip(*(jax.ShapeDtypeStruct(*shape) for shape in shapes))
     step = step_of(config, dataset, model, tx, make_mesh(), abstract, point_objects=1 if rows == 4 else 0)
-    traced = step.trace(abstract, clip)
+    traced = step.func.trace(*step.args, abstract, clip)
     after, scalars = traced.out_info
     assert jax.tree.map(lambda a: (a.shape, a.dtype), after) == jax.tree.map(lambda a: (a.shape, a.dtype), abstract)
     assert {"loss", "grad_norm"} < set(scalars)

@@ -4,8 +4,11 @@ Every (task, data set, shape) has its own program; nothing branches inside. Rand
 the batch is a pure function of the step, so a resumed run repeats an uninterrupted one bit for bit.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -48,13 +51,14 @@ def make_step(
 
     Returns:
       `step(state, clip) -> (state, scalars)`; the clip has leading axis `b`, the state is donated, scalars are float32
-      device scalars with `loss`, `grad_norm` and the task's terms, means over micro-batches.
+      device scalars with `loss`, `grad_norm` and the task's terms, means over micro-batches. It is a partial of the
+      jitted function of (seed, state, clip): the compilation cache serves runs with other seeds too.
     """
     gradients = gradients_of(
         model, task, settings=settings, task_name=task_name, group=group, mesh=mesh, point_objects=point_objects
     )
 
-    def step(state: TrainState, clip):
+    def step(seed, state: TrainState, clip):
         key = jax.random.fold_in(jax.random.key(seed), state.step)
         grads, others, scalars = accumulated(gradients, state.variables, clip, key, accumulate, mesh)
         updates, opt_state = tx.update(grads, state.opt_state, state.variables["params"])
@@ -67,12 +71,13 @@ def make_step(
             new = keep_if_finite(new, state, scalars)
         return new, scalars
 
-    return jax.jit(
+    compiled = jax.jit(
         step,
-        in_shardings=(shardings, batch_sharding(mesh)),
+        in_shardings=(replicated(mesh), shardings, batch_sharding(mesh)),
         out_shardings=(shardings, replicated(mesh)),
-        donate_argnums=0,
+        donate_argnums=1,
     )
+    return functools.partial(compiled, np.int32(seed))
 
 
 def gradients_of(model, task, *, settings, task_name, group, mesh, point_objects):
