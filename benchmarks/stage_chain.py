@@ -71,11 +71,11 @@ def run_chain(seed: int, folder: pathlib.Path, steps: int | None) -> dict[str, d
 
 def print_table(results: dict[int, dict[str, dict[str, float]]]) -> None:
     """VPQ, things and stuff after each run, of every seed and in the mean."""
-    table = Table(title="averaged weights on unseen videos, percent; VPQ is the mean of windows of 1, 2, 4, 6 frames")
+    print("VPQ (things, stuff) of the averaged weights on unseen videos, percent, mean of windows of 1, 2, 4, 6 frames")
+    table = Table()
     table.add_column("")
-    for name in (f"seed {seed}" for seed in results):
-        table.add_column(f"{name}: VPQ (things, stuff)", justify="right")
-    table.add_column("mean VPQ", justify="right")
+    for name in (*(f"seed {seed}" for seed in results), "mean VPQ"):
+        table.add_column(name, justify="right")
     for run in next(iter(results.values())):
         rows = [result[run] for result in results.values()]
         cells = ["{:.1f} ({:.1f}, {:.1f})".format(*(row[key] for key in SHOWN.values())) for row in rows]
