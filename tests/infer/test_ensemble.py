@@ -321,6 +321,20 @@ def test_frames_that_do_not_fit_are_named(tmp_path, monkeypatch, sources):
         run(monkeypatch, sources[:1], tmp_path / "a", [vps(), vss("b", 1)], keep=keep)
 
 
+def test_scores_of_another_video_are_refused_before_anything_is_loaded(tmp_path, monkeypatch, sources):
+    run(monkeypatch, sources[:1], tmp_path / "a", [vps(), vss("b", 1)], keep=tmp_path / "kept")
+    (folder,) = (tmp_path / "kept").glob("b-*")
+    given = Member("given", Settings(task="semantic"), kept=folder)
+    first = vps()
+    run(monkeypatch, sources[:1], tmp_path / "b", [first, given])
+    assert_same(tmp_path / "a", tmp_path / "b")  # scores stand in for their model
+    unloaded = first._replace(load=lambda: pytest.fail("loaded"))
+    for how in ("together", "in_turn"):
+        with pytest.raises(module.UserError, match="members.given: .*video1.scores is missing"):
+            run(monkeypatch, sources, tmp_path / "c", [unloaded, given], how)
+    assert not list(tmp_path.glob("c/**/*.png"))
+
+
 def test_too_little_room_is_said_before_anything_runs(tmp_path, monkeypatch, sources):
     usage = type("Usage", (), {"free": 1000})
     monkeypatch.setattr(running.shutil, "disk_usage", lambda _: usage)
