@@ -1,10 +1,17 @@
 """Hand-over of weights between stages on trees of a few numbers."""
 
+import contextlib
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from micro_experiment import micro_config, use_micro_rooms
 
+from vps_jax.train import loop
+from vps_jax.train.checkpoint import Checkpoints, restore_for_inference
 from vps_jax.train.handover import describe, hand_over, make_plan, semantic_rows
+from vps_jax.train.setup import prepare, start_state
 from vps_jax.types import UserError
 
 SETTINGS = {"groups": (), "fresh": ()}
@@ -81,3 +88,25 @@ def test_another_shape_is_refused():
 def test_groups_that_do_not_fit_are_named(pairs, message):
     with pytest.raises(UserError, match=message):
         semantic_rows((("A", 2),), (("B", 2),), pairs)
+
+
+@pytest.mark.parametrize("weights", ["ema", "raw"])
+def test_a_run_starts_from_the_average_or_the_raw_weights_of_another(tmp_path, monkeypatch, weights):
+    use_micro_rooms(monkeypatch)
+    loop.train(micro_config(steps=3), tmp_path / "first")
+    config = micro_config(steps=2)
+    config["init_from"] = {**config["init_from"], "path": str(tmp_path / "first"), "weights": weights}
+    setup = prepare(config, tmp_path / "second")
+    with contextlib.closing(Checkpoints(tmp_path / "second", keep=1, metric="vpq")) as checkpoints:
+        state = start_state(setup, checkpoints)
+    both = {w: restore_for_inference(tmp_path / "first", w)[1] for w in ("ema", "raw")}
+    wanted, other = both.pop(weights), *both.values()
+    jax.tree.map(np.testing.assert_array_equal, state.variables, wanted)
+    jax.tree.map(np.testing.assert_array_equal, state.ema, wanted)
+    assert not np.array_equal(other["params"]["head"]["kernel"], wanted["params"]["head"]["kernel"])
+    assert int(state.step) == 0 and not any(np.any(leaf) for leaf in jax.tree.leaves(state.opt_state))
+
+    # once it has a checkpoint of its own, the other run's weights count no more
+    loop.train(config, tmp_path / "second")
+    with contextlib.closing(Checkpoints(tmp_path / "second", keep=1, metric="vpq")) as checkpoints:
+        assert int(start_state(setup, checkpoints).step) == 2
