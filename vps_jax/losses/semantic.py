@@ -107,6 +107,24 @@ def seen_classes(logits, labels):
     return labelled | jnp.any(jnp.argmax(logits, axis=-1)[..., None] == classes, axis=1)
 
 
+def null_classes(features, embeds, background, labels, given, choose, group: int):
+    """Classes that no point of a group's clips has as label or best guess: bool `[b, k]`, without gradient.
+
+    `choose(logits, frame, given[frame])` gives the points of a frame; see `set_sums` for the rest.
+    """
+    features, embeds, background = jax.lax.stop_gradient((features, embeds, background))
+
+    def frame_seen(x):
+        frame, given = x
+        logits = semantic_logits(features[:, frame], embeds, background)
+        points = choose(logits, frame, given)
+        return seen_classes(sampling.bilinear(logits, points), sampling.nearest(labels[:, frame], points))
+
+    seen = jax.lax.map(frame_seen, (jnp.arange(features.shape[1]), given))  # [t, b, k]
+    seen = jnp.any(seen, axis=0).reshape(-1, group, seen.shape[-1])
+    return ~jnp.repeat(jnp.any(seen, axis=1), group, axis=0)
+
+
 def set_sums(
     features,
     embeds,
@@ -156,19 +174,8 @@ def set_sums(
 
         return jax.lax.scan(step, zero, in_pieces(choose(logits, frame, given)))[0]
 
-    def frame_seen(x):
-        frame, given = x
-        logits = semantic_logits(fixed[0][:, frame], *fixed[1:])
-        given = choose(logits, frame, given)
-        return seen_classes(sampling.bilinear(logits, given), sampling.nearest(labels[:, frame], given))
-
     zero = SemanticSums(*[jnp.zeros(features.shape[0], jnp.float32)] * 4)
-    null = None
-    if ignore_null_classes:
-        fixed = jax.lax.stop_gradient((features, embeds, background))
-        seen = jax.lax.map(frame_seen, (frames, given))  # [t, b, k]
-        seen = jnp.any(seen, axis=0).reshape(-1, group, seen.shape[-1])
-        null = ~jnp.repeat(jnp.any(seen, axis=1), group, axis=0)
+    null = null_classes(features, embeds, background, labels, given, choose, group) if ignore_null_classes else None
 
     def step(total, x):
         return jax.tree.map(jnp.add, total, frame_sums(features, embeds, background, *x, null)), None
