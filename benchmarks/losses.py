@@ -1,20 +1,28 @@
 """Temporary memory and time of the panoptic loss and its gradients, against the form that holds all mask logits.
 
-python benchmarks/losses.py [--height 512 --width 640 --frames 3 --sets 10 --batch 1] [--run]
+python -m benchmarks.losses [--height 512 --width 640 --frames 3 --sets 10 --batch 1] [--run]
 
 Both forms start from mask features and the queries of ten prediction sets, do the same matching and point losses, and
 end in the loss and the gradients of features, queries and class logits. The baseline makes the logits of all queries of
-all sets first and takes from them, one set at a time. Memory is what XLA allocates beside inputs and results.
+all sets first and takes from them, one set at a time. Memory is what XLA allocates beside inputs and results. The last
+line is that of the whole train step of stage 4 with Swin-T (model, loss, optimiser, average) on the same clips.
 """
 
 import argparse
+import functools
 import time
 
 import jax
 import jax.numpy as jnp
 
+from configs import stage4
+from vps_jax import models
 from vps_jax.ops.masks import mask_logits
 from vps_jax.tasks import panoptic
+from vps_jax.train.optimizer import make_optimizer
+from vps_jax.train.sharding import make_mesh, state_sharding
+from vps_jax.train.state import create_state
+from vps_jax.train.step import make_step
 from vps_jax.types import Clip, QueryOutputs
 
 CLASSES, INSTANCES, ROWS, WIDTH = 124, 128, 64, 256
@@ -63,6 +71,24 @@ def one_set(logits, class_logits, clip, key):
     return factored(logits, embeds, class_logits[None], clip, key)
 
 
+def train_step(args):
+    """The compiled train step of stage 4 with Swin-T on `args.batch` clips; nothing is computed."""
+    config = stage4.get_config("swin_tiny").to_dict()
+    model = models.build(config["model"])
+    init = functools.partial(models.init, model, image_size=(64, 64))
+    tx = make_optimizer(config["optim"], jax.eval_shape(init, jax.random.key(0))["params"])
+    state = jax.eval_shape(lambda: create_state(init(jax.random.key(0)), tx))
+    mesh = make_mesh(devices=jax.devices()[:1])
+    step = make_step(
+        model, panoptic, settings=config["tasks"]["panoptic"] | SETTINGS, task_name="panoptic", group="VIPSEG", tx=tx,
+        mesh=mesh, shardings=state_sharding(mesh, state), seed=0, ema_decay=config["train"]["ema_decay"],
+    )  # fmt: skip
+    size = (args.batch, args.frames, args.height, args.width)
+    shapes = ((*size, 3), jnp.uint8), (size, jnp.uint16), ((args.batch, ROWS), jnp.int32)
+    clip = Clip(*(jax.ShapeDtypeStruct(*shape) for shape in shapes))
+    return step.func.lower(*step.args, state, clip).compile()
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, value in (("height", 512), ("width", 640), ("frames", 3), ("sets", 10), ("batch", 1), ("objects", 12)):
@@ -83,6 +109,9 @@ def main():
             jax.block_until_ready(step(*inputs, jax.random.key(2)))
             print(f"{'':12s} {time.perf_counter() - start:8.2f} s for loss and gradients")
     print(f"ratio {memory[factored] / memory[holding_all]:.3f} (goal: at most 0.2)")
+    start = time.perf_counter()
+    whole = train_step(args).memory_analysis().temp_size_in_bytes / 2**20
+    print(f"Swin-T step  {whole:8.0f} MiB temporary, compiled in {time.perf_counter() - start:.1f} s")
 
 
 if __name__ == "__main__":
