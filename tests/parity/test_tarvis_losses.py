@@ -171,7 +171,7 @@ def test_instance(inputs, load):
 
     def run(features, class_logits):
         outputs = QueryOutputs(features, embeds, class_logits, None)
-        return queries.instance_terms(outputs, objects, s, queries.given_points(points))
+        return queries.matched_terms(outputs, objects, s, queries.given_points(points))
 
     step = jax.jit(jax.value_and_grad(run, argnums=(0, 1), has_aux=True))
     (total, terms), grads = step(features, jnp.asarray(inputs["pred_cls"]))

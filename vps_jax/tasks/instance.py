@@ -40,7 +40,7 @@ def set_terms(outputs, objects: Objects, labels, key, settings, mesh=None, point
     """Loss, and the weighted terms of every prediction set, `[d]`; `labels` is the semantic map with background 0."""
     s = complete(settings, DEFAULTS, "instance")
     drawn = queries.given_points(points) if points else queries.random_points(key, outputs, s, objects.valid.shape[1])
-    instances, terms = queries.instance_terms(outputs, objects, s, drawn, mesh=mesh)
+    instances, terms = queries.matched_terms(outputs, objects, s, drawn, mesh=mesh)
     semantic, more = queries.semantic_terms(outputs, labels, s, drawn, background=True, mesh=mesh)
     return instances + semantic, terms | more
 

@@ -14,11 +14,10 @@ Pixels without a label count as background of every mask, as published.
 import jax
 import jax.numpy as jnp
 
-from vps_jax.losses import matching, set_loss
 from vps_jax.losses.masks import Objects
 from vps_jax.ops import sampling
 from vps_jax.ops.masks import ids_present, mask_logits
-from vps_jax.tasks.queries import given_points, over_sets
+from vps_jax.tasks import queries
 from vps_jax.tasks.settings import CLIPS, INSTANCES, complete
 from vps_jax.tasks.targets import id_map_targets
 from vps_jax.types import Clip, ClipPrediction, QueryOutputs, Targets
@@ -51,33 +50,15 @@ def loss(outputs: QueryOutputs, targets: Targets, key, settings, mesh=None, poin
     Returns:
       scalar, and the weighted terms that it is the sum of.
     """
-    return over_sets(*set_terms(outputs, targets, key, settings, mesh, points))
+    return queries.over_sets(*set_terms(outputs, targets, key, settings, mesh, points))
 
 
 def set_terms(outputs: QueryOutputs, targets: Targets, key, settings, mesh=None, points=None):
     """Loss, and the weighted terms `class`, `mask` and `dice` of every prediction set, `[d]` each."""
     s = complete(settings, DEFAULTS, "mask_classification")
     objects = Objects(targets.instance_ids, targets.instance_classes, targets.instance_classes >= 0)
-    drawn = given_points(points) if points else _random_points(key, outputs, objects, s)
-    features = outputs.mask_features.astype(jnp.float32)
-    embeds, logits = outputs.mask_embeds["object"].astype(jnp.float32), outputs.class_logits
-    weights = (s["class_weight"], s["mask_weight"], s["dice_weight"])
-    columns = matching.match(features, embeds, logits, objects, drawn["matcher"], weights=weights, mesh=mesh)
-    null, group = s["num_classes"], s["group"]
-    classes = set_loss.class_terms(logits, columns, objects, null=null, null_weight=s["background_weight"], group=group)
-    loss, mask, dice = set_loss.mask_terms(
-        features,
-        embeds,
-        columns,
-        objects,
-        weights=weights[1:],
-        num_points=s["mask_points"],
-        group=group,
-        mesh=mesh,
-        **drawn["instance"],
-    )
-    classes = weights[0] * classes
-    return loss + jnp.sum(classes), {"class": classes, "mask": mask, "dice": dice}
+    drawn = queries.given_points(points) if points else _random_points(key, outputs, objects, s)
+    return queries.matched_terms(outputs, objects, s, drawn, group="object", null=s["num_classes"], mesh=mesh)
 
 
 def _random_points(key, outputs: QueryOutputs, objects: Objects, s):

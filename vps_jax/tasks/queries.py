@@ -1,4 +1,4 @@
-"""Loss and decoding that TarViS' panoptic, instance and semantic tasks share."""
+"""Loss and decoding that the tasks share: TarViS' panoptic, instance and semantic, and mask classification."""
 
 import jax
 import jax.numpy as jnp
@@ -13,23 +13,28 @@ from vps_jax.types import ClipPrediction, QueryOutputs
 REGULARIZATION = 1e-3
 
 
-def instance_terms(outputs: QueryOutputs, objects: Objects, s, points, *, mesh=None):
-    """Instance loss (spec: tarvis 6.2).
+def matched_terms(
+    outputs: QueryOutputs, objects: Objects, s, points, *, group: str = "instance", null: int = 0, mesh=None
+):  # fmt: skip
+    """Loss of queries that are matched with objects (spec: tarvis 6.2, vit_adapter 5.1).
 
     Args:
-      outputs: class logits have the background first.
+      outputs: see `types.QueryOutputs`.
       s: complete settings.
       points: see `random_points`.
+      group: the queries' group.
+      null: the column of the class logits that says background or no object.
 
     Returns:
       the sum over all sets, and the weighted terms `class`, `mask` and `dice` of every set, `[d]` each, for the record.
     """
     features = outputs.mask_features.astype(jnp.float32)
-    embeds = outputs.mask_embeds["instance"].astype(jnp.float32)
-    logits, group = outputs.class_logits, s["group"]
+    embeds, logits = outputs.mask_embeds[group].astype(jnp.float32), outputs.class_logits
     weights = (s["class_weight"], s["mask_weight"], s["dice_weight"])
     columns = matching.match(features, embeds, logits, objects, points["matcher"], weights=weights, mesh=mesh)
-    classes = set_loss.class_terms(logits, columns, objects, null=0, null_weight=s["background_weight"], group=group)
+    classes = set_loss.class_terms(
+        logits, columns, objects, null=null, null_weight=s["background_weight"], group=s["group"]
+    )
     loss, mask, dice = set_loss.mask_terms(
         features,
         embeds,
@@ -37,7 +42,7 @@ def instance_terms(outputs: QueryOutputs, objects: Objects, s, points, *, mesh=N
         objects,
         weights=weights[1:],
         num_points=s["mask_points"],
-        group=group,
+        group=s["group"],
         mesh=mesh,
         **points["instance"],
     )
