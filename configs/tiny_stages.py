@@ -3,8 +3,9 @@
 Command:   python main.py --config configs/tiny_stages.py:STAGE --workdir DIR --config.init_from.path EARLIER
            STAGE: stage2 (default; from random weights), stage3 (from stage2), stage4 (from stage3), vps_alone
 Chain:     python -m benchmarks.stage_chain
-Hardware:  two CPU cores, 2 GB of memory
-Expected:  docs/benchmarks.md
+Hardware:  one CPU core or more, 4 GB of memory
+Time:      about four minutes a stage on one core, compilation aside
+Expected:  VPQ of the EMA weights about 31 after stage 2, 41 after stages 3 and 4; see docs/training.md
 
 Tasks, query groups, hand-over and what stays frozen are those of the stages, everything else is that of
 configs/tiny.py. `vps_alone` is what joint training is compared with: stage 3's steps and rate on VPS alone.
