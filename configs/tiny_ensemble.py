@@ -26,7 +26,7 @@ def get_config():
                 "task": "panoptic",
                 "group": "VIPSEG",
                 "scale": "logits",
-                "weight": 1.0,
+                "weight": 0.25,
                 "flip": False,
             },
             "image": {
@@ -35,7 +35,7 @@ def get_config():
                 "task": "mask_classification",
                 "group": "VSPW",
                 "scale": "log_scores",
-                "weight": 1.0,
+                "weight": 0.75,
                 "flip": False,
             },
         },
