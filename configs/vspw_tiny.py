@@ -2,6 +2,8 @@
 
 Command:   python main.py --config configs/vspw_tiny.py    (the data are drawn and prepared first if they are missing)
 Hardware:  two CPU cores
+Time:      about 7 minutes, evaluation included
+Expected:  mIoU of the EMA weights on unseen videos at least 50
 """
 
 from configs import vspw_vit_adapter
