@@ -13,7 +13,7 @@ import ml_collections
 
 from configs import tiny, vspw_tiny
 
-IMAGE_STEPS = 400  # in the demo
+IMAGE_STEPS = 700  # in the demo
 
 
 def get_config():
