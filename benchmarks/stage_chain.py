@@ -12,7 +12,6 @@ import pathlib
 import statistics
 import sys
 
-import jax
 from rich.console import Console
 from rich.table import Table
 
@@ -63,6 +62,8 @@ def run_chain(seed: int, folder: pathlib.Path, steps: int | None) -> dict[str, d
         config, place = config_of(run, seed, folder, steps), workdir(folder, seed, run)
         if result_of(config, place) is None:
             experiment.run(config, place)
+            import jax  # after set_up_jax, which quiets it
+
             jax.clear_caches()  # the next stage has other programs
         results[run] = result_of(config, place)
         print_table({seed: results})

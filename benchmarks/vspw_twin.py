@@ -1,6 +1,6 @@
 """The ViT-Adapter's tiny twin on synthetic VSPW: trains configs/vspw_tiny.py, then scores unseen videos.
 
-Use: python benchmarks/vspw_twin.py [--workdir runs/vspw_tiny] [--seed 42] [--steps N]
+Use: python -m benchmarks.vspw_twin [--workdir runs/vspw_tiny] [--seed 42] [--steps N]
 
 Prints mIoU, mVC8 and mVC16 of the average and the raw weights beside two baselines: nearest class colour, and the
 untrained model. Started again it goes on where it was.
