@@ -43,16 +43,15 @@ def make_step(
       group: the semantic query group of the data set.
       tx: optax transformation.
       mesh, shardings: device mesh and the `TrainState` of shardings.
-      seed: integer behind all keys.
-      ema_decay: final decay of the average of the variables.
+      seed, ema_decay: integer behind all keys; final decay of the average of the variables.
       accumulate: micro-batches per step, computed one after the other, gradients averaged (spec: tarvis 7.3).
       skip_nonfinite: leave variables, moments and average as they are when loss or gradient is not finite.
       point_objects: how many of the exemplars are given by a point instead of a mask.
 
     Returns:
       `step(state, clip) -> (state, scalars)`; the clip has leading axis `b`, the state is donated, scalars are float32
-      device scalars with `loss`, `grad_norm` and the task's terms, means over micro-batches. It is a partial of the
-      jitted function of (seed, state, clip): the compilation cache serves runs with other seeds too.
+      device scalars with `loss`, `grad_norm` and the task's terms, means over micro-batches. A partial of the jitted
+      function of (seed, state, clip), so that runs with other seeds find their program compiled.
     """
     gradients = gradients_of(
         model, task, settings=settings, task_name=task_name, group=group, mesh=mesh, point_objects=point_objects
