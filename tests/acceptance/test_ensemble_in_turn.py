@@ -43,7 +43,10 @@ def assert_same(a: pathlib.Path, b: pathlib.Path) -> None:
 
 
 def test_killed_between_members_and_memory_of_one(scene):
-    peaks = {what: finish(start(scene, what, f"{what}_out"))["mib"] for what in (*MEMBERS, "together", "in_turn")}
+    runs = (*MEMBERS, "together", "in_turn")
+    for what in runs:  # compiling takes memory too; what is measured finds its programs in the cache
+        finish(start(scene, what, f"{what}_first"))
+    peaks = {what: finish(start(scene, what, f"{what}_out"))["mib"] for what in runs}
     print({what: round(mib) for what, mib in peaks.items()}, "MiB")
     assert_same(scene / "together_out", scene / "in_turn_out")
     assert peaks["in_turn"] <= MORE * max(peaks[name] for name in MEMBERS)

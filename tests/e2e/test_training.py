@@ -108,4 +108,5 @@ def test_one_device_and_eight_agree_over_five_steps(data, tmp_path):
     np.testing.assert_allclose(eight, one, rtol=1e-5)
     one, eight = (read_tree(find_step(tmp_path / n) / "variables") for n in "18")
     for x, y in zip(jax.tree.leaves(one), jax.tree.leaves(eight), strict=True):
-        np.testing.assert_allclose(y, x, rtol=1e-4, atol=1e-5 * float(np.abs(x).max()))
+        # five steps move no parameter by more than 5e-3; biases of true gradient zero hold nothing but rounding
+        np.testing.assert_allclose(y, x, rtol=1e-5, atol=1e-8)
