@@ -146,3 +146,9 @@ def test_another_seed_is_the_same_program_with_other_noise():
         texts.append(step.func.lower(*step.args, state, clip).as_text())
         losses.append(float(step(state, clip)[1]["loss"]))
     assert texts[0] == texts[1] and losses[0] != losses[1]
+
+
+def test_a_large_seed_is_taken_by_its_lower_half():
+    mesh = make_mesh()
+    _, step = start(mesh, seed=2**40 + 3)
+    assert step.args[0] == 3 and step.args[0].dtype == np.uint32

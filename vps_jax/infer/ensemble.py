@@ -123,7 +123,7 @@ class Group:
 
 
 def give_back_memory() -> None:
-    """Return freed memory to the system: on a CPU, glibc would keep a third of a member's weights for later."""
+    """Return freed memory to the system: on a CPU, glibc would keep part of what a member had."""
     with contextlib.suppress(AttributeError, OSError, TypeError):  # another C library
         ctypes.CDLL(None).malloc_trim(0)
 

@@ -26,6 +26,7 @@ from vps_jax.train.sharding import replicated
 from vps_jax.train.state import TrainState, count_parameters
 from vps_jax.types import UserError
 
+EVERY = ("log", "checkpoint", "evaluate")  # after so many steps and after the last
 Evaluate = Callable[[Any, int, str], tuple[dict[str, float], dict[str, np.ndarray]]]
 
 
@@ -121,7 +122,6 @@ def run_steps(setup: Setup, state: TrainState, *, checkpoints, report, evaluate,
     """Steps until the end or until a signal asks to stop."""
     settings = setup.config["train"]
     first, total = int(state.step), settings["steps"]
-    every = [settings[f"{what}_every"] for what in ("log", "checkpoint", "evaluate")]
     programs = StepPrograms(setup)
     watch = Watch(setup, report)
     batches = pipeline.train_batches(
@@ -133,13 +133,14 @@ def run_steps(setup: Setup, state: TrainState, *, checkpoints, report, evaluate,
         watch.add(step, batch, scalars)
         report.progress.step(step + 1)
         done, last, stop = step + 1, step + 1 == total, stopping(step + 1)
-        log, save, wanted = (last or (n and done % n == 0) for n in every)
-        if log or save or stop or wanted:
+        log, save, score = (last or is_due(done, settings[f"{what}_every"]) for what in EVERY)
+        score = score and evaluate and settings["evaluate_every"] and not stop
+        if log or save or score or stop:
             watch.drain()  # nothing after a step that is not finite may be kept
         if log or stop:
             report.log(done)
         metrics = None
-        if evaluate and every[2] and wanted and not stop:
+        if score:
             metrics = run_evaluation(setup, state, evaluate, report)
         if save or stop:
             checkpoints.save(state, meta=meta_of(setup), metrics=metrics)
@@ -153,6 +154,11 @@ def run_steps(setup: Setup, state: TrainState, *, checkpoints, report, evaluate,
     else:
         report.progress.say(f"{len(programs.seen)} step program(s): {', '.join(sorted(programs.seen))}")
     return state
+
+
+def is_due(done: int, every: int) -> bool:
+    """Whether something that happens every so many steps, 0 for never, happens after `done` of them."""
+    return bool(every) and done % every == 0
 
 
 class Watch:

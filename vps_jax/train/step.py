@@ -76,7 +76,7 @@ def make_step(
         out_shardings=(shardings, replicated(mesh)),
         donate_argnums=1,
     )
-    return functools.partial(compiled, np.int32(seed))
+    return functools.partial(compiled, np.uint32(seed % 2**32))  # what jax.random.key takes of it
 
 
 def gradients_of(model, task, *, settings, task_name, group, mesh, point_objects):
