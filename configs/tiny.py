@@ -32,17 +32,17 @@ def get_config():
     config.tasks.panoptic.semantic_points = 256
 
     config.optim.lr = 1e-3
-    config.optim.warmup_steps = 100
-    config.optim.decay_steps = (700, 900)
+    config.optim.warmup_steps = 130
+    config.optim.decay_steps = (910, 1170)
     config.optim.clip_norm = 1.0
     config.optim.lr_groups = (("all", "", 1.0),)  # nothing is pretrained
 
-    config.train.steps = 1_000
+    config.train.steps = 1_300
     config.train.batch_size = 8
     config.train.ema_decay = 0.99
     config.train.log_every = 20
-    config.train.checkpoint_every = 200
-    config.train.evaluate_every = 1_000
+    config.train.checkpoint_every = 260
+    config.train.evaluate_every = 1_300
     config.train.keep_checkpoints = 1
 
     config.synthetic = {"folder": "runs/data/tiny", "seed": 0, "train": 132, "val": 24, "test": 6}

@@ -66,6 +66,5 @@ def test_small_models_survive_the_way_there_and_back():
     back = rules.apply(table, published, shapes)
     jax.tree.map(np.testing.assert_array_equal, back, ours)
     kernel = published["backbone.backbone.layers.1.blocks.3.attn.qkv.weight"]
-    np.testing.assert_array_equal(
-        kernel.T, ours["params"]["backbone"]["stages_1"]["block_1"]["attn"]["qkv"]["kernel"][1]
-    )
+    blocks = ours["params"]["backbone"]["stages_1"]["blocks"]
+    np.testing.assert_array_equal(kernel.T, blocks["attn"]["qkv"]["kernel"][3])

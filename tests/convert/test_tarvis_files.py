@@ -123,9 +123,9 @@ def test_tables_of_another_window_are_resampled():
     curve = np.broadcast_to(line, (13, 13)).reshape(169, 1)  # window 7, along x
     flat = {k: np.full((169, v.shape[1]), 0.5, np.float32) for k, v in arrays.items() if k.endswith("bias_table")}
     filled = fill(arrays | flat | {key: curve})
-    attention = filled.variables["params"]["backbone"]["stages_0"]
-    np.testing.assert_allclose(attention["block_1"]["attn"]["relative_position_bias_table"], 0.5, rtol=1e-6)
-    table = attention["block_0"]["attn"]["relative_position_bias_table"][0].reshape(7, 7)
+    tables = filled.variables["params"]["backbone"]["stages_0"]["blocks"]["attn"]["relative_position_bias_table"]
+    np.testing.assert_allclose(tables[1], 0.5, rtol=1e-6)
+    table = tables[0].reshape(7, 7)
     # column 2 of 7 lies at 2.5 * 13/7 - 0.5 = 4 + 1/7; cubic weights of its four neighbours with a = -0.75
     t, a = 1 / 7, -0.75
     near = [(a + 2) * x**3 - (a + 3) * x**2 + 1 for x in (t, 1 - t)]

@@ -20,7 +20,7 @@ def table(size: SwinSize, *, key: str = "backbone.backbone.", path: str = "param
     for i, depth in enumerate(size.depths):
         for j in range(depth):
             block = f"{key}layers.{i}.blocks.{j}"
-            rules += _block(block, f"{path}/stages_{i}/block_{j % 2}", j // 2)
+            rules += _block(block, f"{path}/stages_{i}/blocks", j)
             index = relative_position_index(size.window).astype(np.int64)
             constants[f"{block}.attn.relative_position_index"] = index
         if i < 3:
@@ -31,15 +31,15 @@ def table(size: SwinSize, *, key: str = "backbone.backbone.", path: str = "param
     return Table(tuple(rules), constants)
 
 
-def _block(key: str, path: str, pair: int) -> list[Rule]:
-    """One block: slice `pair` of the stacked parameters at `path`."""
-    rules = norm(f"{key}.norm1", f"{path}/norm1", index=pair) + norm(f"{key}.norm2", f"{path}/norm2", index=pair)
+def _block(key: str, path: str, number: int) -> list[Rule]:
+    """One block: slice `number` of the stacked parameters at `path`."""
+    rules = norm(f"{key}.norm1", f"{path}/norm1", index=number) + norm(f"{key}.norm2", f"{path}/norm2", index=number)
     for name in ("fc1", "fc2"):
-        rules += linear(f"{key}.mlp.{name}", f"{path}/{name}", index=pair)
-    rules += linear(f"{key}.attn.proj", f"{path}/attn/proj", index=pair)
+        rules += linear(f"{key}.mlp.{name}", f"{path}/{name}", index=number)
+    rules += linear(f"{key}.attn.proj", f"{path}/attn/proj", index=number)
     bias_table = "attn/relative_position_bias_table"
     return rules + [
-        Rule(f"{key}.attn.qkv.weight", f"{path}/attn/qkv/kernel", LINEAR, index=pair),
-        Rule(f"{key}.attn.qkv.bias", f"{path}/attn/qkv_bias", SAME, index=pair),
-        Rule(f"{key}.attn.relative_position_bias_table", f"{path}/{bias_table}", SAME, index=pair),
+        Rule(f"{key}.attn.qkv.weight", f"{path}/attn/qkv/kernel", LINEAR, index=number),
+        Rule(f"{key}.attn.qkv.bias", f"{path}/attn/qkv_bias", SAME, index=number),
+        Rule(f"{key}.attn.relative_position_bias_table", f"{path}/{bias_table}", SAME, index=number),
     ]

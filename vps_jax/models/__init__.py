@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from vps_jax.models import init_keys
+from vps_jax.models import quick_keys
 from vps_jax.types import UserError
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
@@ -57,7 +57,7 @@ def init(model: nn.Module, key: jax.Array, image_size: tuple[int, int]) -> dict[
       `{'params': ...}` and `'batch_stats'` where the network has them; float32.
     """
     images = jnp.zeros((1, 1, *image_size, 3), jnp.uint8)
-    return jax.jit(functools.partial(model.init, task="semantic"))(init_keys.quick_key(key), images)
+    return jax.jit(functools.partial(model.init, task="semantic"))(quick_keys.quick_key(key), images)
 
 
 def _tarvis(config) -> nn.Module:

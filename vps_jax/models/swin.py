@@ -7,10 +7,11 @@ Use:
   maps: four `[n, h / s, w / s, channels]` at strides s = 4, 8, 16, 32 with channels `embed * (1, 2, 4, 8)`.
   With `train=True` and a positive rate the call needs the rng stream `drop_path`.
 
-Blocks come in pairs (regular, shifted) and the pairs of a stage are scanned, so every block parameter has a leading
-axis of `depth / 2`: `stages_2/block_1/attn/qkv/kernel[4]` is block 9 of the third stage. With `remat` only the input
-of each pair is kept for the backward pass (spec: performance 3, 6). The residual stream and the patch embedding are
-float32 in every compute dtype: rounding there adds up over the blocks.
+The blocks of a stage are scanned, so every block parameter has a leading axis of `depth`:
+`stages_2/attn/qkv/kernel[9]` is block 9 of the third stage. Every other block shifts its windows; whether it does is
+scanned too, since a body of one block compiles faster and holds less than one of a regular and a shifted block. With
+`remat` only the input of each block is kept for the backward pass (spec: performance 3, 6). The residual stream and the
+patch embedding are float32 in every compute dtype: rounding there adds up over the blocks.
 """
 
 from typing import NamedTuple
@@ -21,6 +22,7 @@ import numpy as np
 from flax import linen as nn
 
 from vps_jax.models import layers
+from vps_jax.models.quick_keys import quick_key
 from vps_jax.ops import windows as ops
 
 MASKED = -100.0  # added between tokens that the roll brought together; not -inf, as published
@@ -28,7 +30,7 @@ torch_linear = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 class SwinSize(NamedTuple):
-    """Embedding width, blocks per stage (even numbers), heads per stage, window side."""
+    """Embedding width, blocks per stage, heads per stage, window side."""
 
     embed: int
     depths: tuple[int, int, int, int]
@@ -59,38 +61,35 @@ class WindowAttention(nn.Module):
 
     num_heads: int
     window: int
-    shift: int
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x):
-        """`[n, h, w, c]` to the same shape."""
+    def __call__(self, x, shifted):
+        """`[n, h, w, c]` to the same shape; `shifted`, a boolean scalar: windows lie half a window further on."""
         n, h, w, c = x.shape
-        window = (self.window, self.window)
         qkv = nn.Dense(3 * c, use_bias=False, dtype=self.dtype, kernel_init=torch_linear, name="qkv")(x)
         qkv = jnp.pad(qkv, ((0, 0), (0, -h % self.window), (0, -w % self.window), (0, 0)))
         size = qkv.shape[1:3]
         qkv += self.param("qkv_bias", nn.initializers.zeros_init(), (3 * c,), jnp.float32).astype(qkv.dtype)
-        if self.shift:
-            qkv = jnp.roll(qkv, (-self.shift, -self.shift), axis=(1, 2))
-        x = self.attend(ops.partition(qkv, window), size)  # [n, windows, tokens, c]
-        x = ops.merge(x, window, size)
-        if self.shift:
-            x = jnp.roll(x, (self.shift, self.shift), axis=(1, 2))
+        regular, rolled = (ops.window_order(*size, self.window, shift) for shift in (0, self.window // 2))
+        order = jnp.where(shifted, rolled, regular)
+        inverse = jnp.where(shifted, np.argsort(rolled), np.argsort(regular))
+        qkv = ops.permute(qkv.reshape(n, -1, 3 * c), order, inverse)
+        x = self.attend(qkv.reshape(n, -1, self.window**2, 3 * c), size, shifted)  # [n, windows, tokens, c]
+        x = ops.permute(x.reshape(n, -1, c), inverse, order).reshape(n, *size, c)
         return nn.Dense(c, dtype=self.dtype, kernel_init=torch_linear, name="proj")(x[:, :h, :w])
 
-    def attend(self, qkv, size):
+    def attend(self, qkv, size, shifted):
         """`[n, windows, tokens, 3 c]` to `[n, windows, tokens, c]`; channels are ordered (q k v, head, d)."""
-        q, k, v = (a.reshape(*a.shape[:-1], self.num_heads, -1) for a in jnp.split(qkv, 3, axis=-1))
+        qkv = qkv.reshape(*qkv.shape[:-1], 3, self.num_heads, -1)
+        q, k, v = jnp.moveaxis(qkv, (-3, -2), (0, -3))  # each [n, windows, heads, tokens, d]; one copy makes all three
         q = q * q.shape[-1] ** -0.5
-        logits = jnp.einsum("nwqmd,nwkmd->nwmqk", q, k, preferred_element_type=jnp.float32)
-        logits += self.relative_bias()
-        if self.shift:
-            region = ops.shift_regions(*size, self.window, self.shift)
-            apart = jnp.asarray(region)[:, None, :, None] != jnp.asarray(region)[:, None, None, :]
-            logits += jnp.where(apart, MASKED, 0.0)
+        logits = jnp.einsum("nwmqd,nwmkd->nwmqk", q, k, preferred_element_type=jnp.float32)
+        region = jnp.asarray(ops.shift_regions(*size, self.window, self.window // 2))
+        apart = region[:, None, :, None] != region[:, None, None, :]
+        logits += self.relative_bias() + jnp.where(apart & shifted, MASKED, 0.0)
         weights = jax.nn.softmax(logits, axis=-1).astype(v.dtype)
-        x = jnp.einsum("nwmqk,nwkmd->nwqmd", weights, v)
+        x = jnp.einsum("nwmqk,nwmkd->nwqmd", weights, v)
         return x.reshape(*x.shape[:-2], -1)
 
     def relative_bias(self):
@@ -102,47 +101,51 @@ class WindowAttention(nn.Module):
 
 
 class Block(nn.Module):
-    """Window attention and MLP, each a pre-norm residual branch."""
+    """Window attention and MLP, each a pre-norm residual branch: the body of a stage's scan."""
 
     num_heads: int
     window: int
-    shift: int
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x, factors):
-        """`[n, h, w, c]` to the same shape; `factors [2, n]` of the two branches, see `drop_path_factors`, or None."""
+    def __call__(self, x, shifted, factors):
+        """One step of the scan.
+
+        Args:
+          x: `[n, h, w, c]`.
+          shifted: boolean scalar, see `WindowAttention`.
+          factors: `[2, n]` of the two branches, see `drop_path_factors`, or None.
+
+        Returns:
+          The same shape as `x`, and None: nothing to stack.
+        """
         c = x.shape[-1]
         y = layers.LayerNorm(dtype=self.dtype, name="norm1")(x)
-        y = WindowAttention(self.num_heads, self.window, self.shift, self.dtype, name="attn")(y)
+        y = WindowAttention(self.num_heads, self.window, self.dtype, name="attn")(y, shifted)
         x = x + (y if factors is None else y * factors[0, :, None, None, None])
         y = layers.LayerNorm(dtype=self.dtype, name="norm2")(x)
         y = layers.gelu(nn.Dense(4 * c, dtype=self.dtype, kernel_init=torch_linear, name="fc1")(y))
         y = nn.Dense(c, dtype=self.dtype, kernel_init=torch_linear, name="fc2")(y)
-        return x + (y if factors is None else y * factors[1, :, None, None, None])
+        return x + (y if factors is None else y * factors[1, :, None, None, None]), None
 
 
-class BlockPair(nn.Module):
-    """A regular and a shifted block: the body of a stage's scan."""
+class Stage(nn.Module):
+    """Blocks of one width, scanned; every second one is shifted."""
 
+    depth: int
     num_heads: int
     window: int
+    remat: bool
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x, factors):
-        """`[n, h, w, c]` and `[2, 2, n]` (or None) to the map and nothing."""
-        for i, shift in enumerate((0, self.window // 2)):
-            block = Block(self.num_heads, self.window, shift, self.dtype, name=f"block_{i}")
-            x = block(x, None if factors is None else factors[i])
-        return x, None
-
-
-def scan_pairs(*, pairs: int, remat: bool, **block) -> nn.Module:
-    """A stage's blocks as a scanned `BlockPair(**block)`; call it with a map and factors `[pairs, 2, 2, n]` or None."""
-    # one pair makes no loop that could shield the recomputation from common-subexpression elimination
-    body = nn.remat(BlockPair, prevent_cse=pairs == 1) if remat else BlockPair
-    return nn.scan(body, variable_axes={"params": 0}, split_rngs={"params": True}, length=pairs)(**block)
+        """`[n, h, w, c]` and factors `[depth, 2, n]`, or None, to the same shape as `x`."""
+        # inside the loop nothing can be merged with the forward pass, so remat need not prevent it
+        body = nn.remat(Block, prevent_cse=False) if self.remat else Block
+        blocks = nn.scan(body, variable_axes={"params": 0}, split_rngs={"params": True}, length=self.depth)
+        shifted = jnp.arange(self.depth) % 2 == 1
+        return blocks(self.num_heads, self.window, self.dtype, name="blocks")(x, shifted, factors)[0]
 
 
 def drop_path_factors(key: jax.Array, rates: np.ndarray, count: int) -> jax.Array:
@@ -159,7 +162,7 @@ def drop_path_factors(key: jax.Array, rates: np.ndarray, count: int) -> jax.Arra
       float32 `[blocks, 2, count]`, independent for attention and MLP branch and for every sample.
     """
     keep = jnp.asarray(1.0 - rates, jnp.float32)[:, None, None]
-    return jax.random.bernoulli(key, keep, (len(rates), 2, count)) / keep
+    return jax.random.bernoulli(quick_key(key), keep, (len(rates), 2, count)) / keep
 
 
 class PatchMerging(nn.Module):
@@ -184,7 +187,7 @@ class Swin(nn.Module):
     Attributes:
       size: a row of `SIZES`.
       drop_path_rate: rate of the last block; rates rise linearly from 0 over all blocks.
-      remat: recompute the inside of each pair of blocks in the backward pass.
+      remat: recompute the inside of each block in the backward pass.
       dtype: compute dtype; parameters, attention logits and norm statistics stay float32.
     """
 
@@ -204,15 +207,13 @@ class Swin(nn.Module):
         for i in range(4):
             if i:
                 x = PatchMerging(self.dtype, name=f"downsample_{i - 1}")(x)
-            pairs = {"pairs": self.size.depths[i] // 2, "remat": self.remat, "name": f"stages_{i}"}
-            stage = scan_pairs(num_heads=self.size.heads[i], window=self.size.window, dtype=self.dtype, **pairs)
-            x, _ = stage(x, factors[i])
+            shape = self.size.depths[i], self.size.heads[i], self.size.window
+            x = Stage(*shape, self.remat, self.dtype, name=f"stages_{i}")(x, factors[i])
             maps.append(layers.LayerNorm(dtype=self.dtype, name=f"norm_{i}")(x))
         return tuple(maps)
 
     def factors(self, count: int) -> list[jax.Array]:
-        """Per stage `[pairs, 2, 2, count]` for its blocks; the rates rise linearly over all blocks."""
+        """Per stage `[depth, 2, count]` for its blocks; the rates rise linearly over all blocks."""
         rates = np.linspace(0, self.drop_path_rate, sum(self.size.depths))
         factors = drop_path_factors(self.make_rng("drop_path"), rates, count)
-        stages = jnp.split(factors, np.cumsum(self.size.depths)[:-1])
-        return [stage.reshape(-1, 2, 2, count) for stage in stages]
+        return jnp.split(factors, np.cumsum(self.size.depths)[:-1])

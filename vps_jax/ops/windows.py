@@ -2,6 +2,7 @@
 
 import functools
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -26,6 +27,42 @@ def merge(x, window: tuple[int, int], size: tuple[int, int]):
     *lead, _, _, c = x.shape
     x = x.reshape(*lead, size[0] // window[0], size[1] // window[1], *window, c)
     return jnp.swapaxes(x, -4, -3).reshape(*lead, *size, c)
+
+
+@functools.lru_cache(maxsize=64)
+def window_order(height: int, width: int, window: int, shift: int) -> np.ndarray:
+    """Pixels of a map, rolled by `-shift` along both axes, window by window.
+
+    Sides are multiples of `window`. Returns int32 `[height * width]`: at place `(window, token)`, both row-major, the
+    row-major number of the pixel before the roll.
+    """
+    pixels = np.arange(height * width, dtype=np.int32).reshape(height, width)
+    pixels = np.roll(pixels, (-shift, -shift), axis=(0, 1))
+    return pixels.reshape(height // window, window, width // window, window).swapaxes(1, 2).reshape(-1)
+
+
+@jax.custom_vjp
+def permute(x, order, inverse):
+    """Rows of `x [n, rows, c]` in another order: `result[:, i] = x[:, order[i]]`.
+
+    Args:
+      order, inverse: int32 `[rows]`, permutations that undo each other.
+
+    The gradient is a permutation as well; without `inverse` it would be a scatter-add, slow on GPUs.
+    """
+    return jnp.asarray(x).at[:, order].get(mode="promise_in_bounds", unique_indices=True)
+
+
+def _permute_forward(x, order, inverse):
+    return permute(x, order, inverse), (order, inverse)
+
+
+def _permute_backward(kept, gradient):
+    order, inverse = kept
+    return permute(gradient, inverse, order), None, None
+
+
+permute.defvjp(_permute_forward, _permute_backward)
 
 
 @functools.lru_cache(maxsize=16)

@@ -1,8 +1,9 @@
-"""A random generator for initialisation that compiles quickly.
+"""A random generator for initialisation and stochastic depth that compiles quickly.
 
-Jax's own generator becomes a loop of its own for every parameter, and compiling those loops takes four times as long as
-everything else in an initialisation. Initial values need independence, not cryptography: here a bit is an integer hash
-(two rounds of a 32-bit mixer with low bias) of the key and its position. Equal on every backend.
+Jax's own generator becomes a loop of its own for every shape that is drawn: compiling those loops takes four times as
+long as everything else in an initialisation. Initial values and dropped branches need independence, not cryptography:
+here a bit is an integer hash (two rounds of a 32-bit mixer with low bias) of the key and its position. Equal on every
+backend.
 """
 
 import math

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vps_jax.models.init_keys import mix, quick_key
+from vps_jax.models.quick_keys import mix, quick_key
 
 
 def draw(key, n=4096):
