@@ -5,7 +5,7 @@ REQUIREMENTS := $(if $(shell command -v nvidia-smi 2>/dev/null),requirements.txt
 RUN := $(VENV)/bin/python
 STAMP := $(VENV)/.$(REQUIREMENTS).installed
 
-.PHONY: install demo test acceptance lint clean
+.PHONY: install demo test test-gpu acceptance lint clean
 
 install: $(STAMP)
 
@@ -22,7 +22,11 @@ test: $(STAMP) lint
 	$(RUN) -m pytest -n 2 --dist worksteal
 
 acceptance: $(STAMP)
-	$(RUN) -m pytest -m "acceptance or gpu"
+	$(RUN) -m pytest -m acceptance
+
+# The GPU's own tests, and the golden numbers on it.
+test-gpu: $(STAMP)
+	JAX_PLATFORMS=cuda,cpu $(RUN) -m pytest -m "gpu or parity"
 
 lint: $(STAMP)
 	$(RUN) -m ruff check .

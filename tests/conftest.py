@@ -7,6 +7,8 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 # pyproject.toml says so too, but `--golden DIR` alone hides that file from pytest
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "golden")]
+# eight devices and full float32 are the CPU's, on a machine with a GPU too; `make test-gpu` asks for the GPU
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".cache" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
@@ -29,8 +31,10 @@ def golden_is_whole(request) -> bool:
 
 
 def pytest_runtest_setup(item):
-    if item.get_closest_marker("gpu"):
+    if item.get_closest_marker("gpu") or item.get_closest_marker("parity"):
         import jax
 
-        if jax.default_backend() != "gpu":
-            pytest.skip("needs a GPU")
+        if jax.default_backend() == "gpu":
+            jax.config.update("jax_default_matmul_precision", "highest")  # TF32 has ten bits
+        elif item.get_closest_marker("gpu"):
+            pytest.skip("needs a GPU: JAX_PLATFORMS=cuda,cpu")

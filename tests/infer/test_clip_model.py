@@ -2,10 +2,13 @@
 
 import copy
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from configs import stage4
+from vps_jax import models
 from vps_jax.infer import clip_model as module
 from vps_jax.infer.clip_model import ClipModel
 from vps_jax.types import QueryOutputs
@@ -139,3 +142,16 @@ def test_several_query_sets_share_backbone_and_neck():
         alone = ClipModel(network, variables, task=task, group=group, chunk=4)(0, images)
         np.testing.assert_allclose(found.semantic, alone.semantic, rtol=1e-6)
         assert (found.instance_masks is None) == (task == "semantic")
+
+
+def test_programs_of_the_full_size_can_be_made_for_gpus():
+    model = models.build(stage4.get_config().model.to_dict())
+    variables = jax.eval_shape(lambda key: models.init(model, key, (64, 64)), jax.random.key(0))
+    programs = module.Programs(model, (("panoptic", None), ("semantic", None)), chunk=6)
+    backbone = programs.backbone.trace(variables, jax.ShapeDtypeStruct((1, 6, 576, 1024, 3), jnp.uint8))
+    frame = jax.eval_shape(programs.split, backbone.out_info)[0]
+    decode = programs.decode.trace(variables, [frame] * 12)
+    panoptic, semantic = decode.out_info
+    assert panoptic.instance_masks.shape == (128, 12, 144, 256) and semantic.semantic.shape == (124, 12, 144, 256)
+    for program in (backbone, decode):
+        assert "custom_call" not in program.lower(lowering_platforms=("cuda",)).as_text()
