@@ -27,9 +27,9 @@ RNG = np.random.default_rng(0)
 
 
 def run_on(platform: str, function, *args):
-    """Results as numpy arrays, computed by one device of a platform in full float32."""
+    """Results as numpy arrays, computed by one device of a platform, in full float32 as tests/conftest.py sets it."""
     device = jax.devices(platform)[0]
-    with jax.default_device(device), jax.default_matmul_precision("highest"):
+    with jax.default_device(device):
         return jax.tree.map(np.asarray, jax.jit(function)(*jax.device_put(args, device)))
 
 

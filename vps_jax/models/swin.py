@@ -8,10 +8,10 @@ Use:
   With `train=True` and a positive rate the call needs the rng stream `drop_path`.
 
 The blocks of a stage are scanned, so every block parameter has a leading axis of `depth`:
-`stages_2/attn/qkv/kernel[9]` is block 9 of the third stage. Every other block shifts its windows; whether it does is
-scanned too, since a body of one block compiles faster and holds less than one of a regular and a shifted block. With
-`remat` only the input of each block is kept for the backward pass (spec: performance 3, 6). The residual stream and the
-patch embedding are float32 in every compute dtype: rounding there adds up over the blocks.
+`stages_2/blocks/attn/qkv/kernel[9]` is block 9 of the third stage. Every other block shifts its windows; whether it
+does is scanned too, since a body of one block compiles faster and holds less than one of a regular and a shifted block.
+With `remat` only the input of each block is kept for the backward pass (spec: performance 3, 6). The residual stream
+and the patch embedding are float32 in every compute dtype: rounding there adds up over the blocks.
 """
 
 from typing import NamedTuple

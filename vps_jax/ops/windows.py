@@ -89,5 +89,4 @@ def shift_regions(height: int, width: int, window: int, shift: int) -> np.ndarra
         return (at >= length - window).astype(np.int32) + (at >= length - shift)
 
     regions = 3 * slices(height)[:, None] + slices(width)[None]
-    regions = regions.reshape(height // window, window, width // window, window)
-    return regions.swapaxes(1, 2).reshape(-1, window * window)
+    return regions.ravel()[window_order(height, width, window, 0)].reshape(-1, window * window)
