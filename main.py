@@ -50,7 +50,7 @@ def fail(line: str):
 
 def main(_) -> None:
     logging.set_verbosity(logging.ERROR)  # libraries' remarks; ours go through the progress line
-    from vps_jax import ensemble_experiment, experiment
+    from vps_jax.runs import ensemble_experiment, experiment
     from vps_jax.types import UserError
 
     config = CONFIG.value.to_dict()

@@ -22,12 +22,12 @@ from rich.console import Console
 from rich.table import Table
 
 from configs import ensemble
-from vps_jax import ensemble_experiment, experiment
-from vps_jax.infer import tuning
-from vps_jax.infer.ensemble import Ensemble
-from vps_jax.infer.members import Member, kept_folder, read_members
+from vps_jax.ensemble import tuning
+from vps_jax.ensemble.averaging import Ensemble
+from vps_jax.ensemble.members import Member, kept_folder, read_members
+from vps_jax.ensemble.tuning import Candidate
 from vps_jax.infer.predict import open_sources, predict
-from vps_jax.infer.tuning import Candidate
+from vps_jax.runs import ensemble_experiment, experiment
 from vps_jax.types import UserError
 
 SHOWN = {"VPQ": "vpq", "stuff": "vpq_stuff", "things": "vpq_things", "STQ": "stq", "mIoU": "miou"}

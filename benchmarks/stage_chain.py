@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from configs import tiny_stages
-from vps_jax import experiment
+from vps_jax.runs import experiment
 from vps_jax.train.report import read_history
 from vps_jax.types import UserError
 

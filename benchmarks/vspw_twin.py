@@ -16,11 +16,12 @@ import jax
 import numpy as np
 
 from configs import vspw_tiny
-from vps_jax import color_baseline, experiment, models
+from vps_jax import models
 from vps_jax.evaluation.runner import evaluate_folders
 from vps_jax.infer.predict import predict
-from vps_jax.infer.video_io import open_videos
-from vps_jax.infer.writers import VspwWriter
+from vps_jax.media.video_io import open_videos
+from vps_jax.media.writers import VspwWriter
+from vps_jax.runs import color_baseline, experiment
 from vps_jax.train.checkpoint import restore_for_inference
 from vps_jax.types import PanopticFrame
 

@@ -61,7 +61,7 @@ def predict(
 
     Example: vps-jax predict clip.mp4 --checkpoint runs/tiny --output results
     """
-    from vps_jax import ensemble_experiment, experiment
+    from vps_jax.runs import ensemble_experiment, experiment
 
     if (checkpoint is None) == (ensemble is None):
         raise UserError(f"{'neither' if ensemble is None else 'both'} of --checkpoint and --ensemble; give one of them")
@@ -102,8 +102,8 @@ def tune_ensemble(
 
     Example: vps-jax tune-ensemble --ensemble configs/ensemble.py --keep-scores scores --predictions out --output new.py
     """
-    from vps_jax import ensemble_experiment
-    from vps_jax.infer.tuning import table
+    from vps_jax.ensemble.tuning import table
+    from vps_jax.runs import ensemble_experiment
 
     config = load_ensemble(ensemble)
     trials = ensemble_experiment.tune(
@@ -155,7 +155,7 @@ def convert(
 
     Example: vps-jax convert runs/stage4_swin_large --to torch --output stage4.pth
     """
-    from vps_jax import experiment
+    from vps_jax.runs import experiment
 
     if to is Form.torch:
         if config is not None:
@@ -251,7 +251,7 @@ def demo(
 
     Example: vps-jax demo --workdir runs/seed1 --seed 1 --data-seed 11 --data-seed 12
     """
-    from vps_jax import demo as demonstration
+    from vps_jax.runs import demo as demonstration
 
     demonstration.run(Folder(workdir), seed=seed, data_seeds=tuple(data_seed))
 

@@ -108,7 +108,7 @@ def make(folder: pathlib.Path) -> None:
 def predict(folder: pathlib.Path, what: str, out: pathlib.Path) -> None:
     """The video through one checkpoint, or through all three `together` or `in_turn`."""
     from configs import ensemble
-    from vps_jax import ensemble_experiment, experiment
+    from vps_jax.runs import ensemble_experiment, experiment
 
     video = [folder / "video"]
     if what in MEMBERS:

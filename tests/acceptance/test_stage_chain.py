@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks import stage_chain
 from configs import datasets, tiny
-from vps_jax import experiment
+from vps_jax.runs import experiment
 from vps_jax.train.checkpoint import restore_for_inference
 
 pytestmark = pytest.mark.acceptance

@@ -1,6 +1,7 @@
 import pytest
 
-from vps_jax.data import files, prepare, records
+from vps_jax import files
+from vps_jax.data import prepare, records
 from vps_jax.types import UserError
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from vps_jax import experiment
+from vps_jax.runs import experiment
 from vps_jax.train.checkpoint import find_step, read_tree
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]

@@ -10,8 +10,9 @@ import pytest
 
 from vps_jax import taxonomy
 from vps_jax.infer import predict as module
-from vps_jax.infer import segment, video_io, writers
+from vps_jax.infer import segment
 from vps_jax.infer.predict import Settings, predict, predict_video
+from vps_jax.media import video_io, writers
 from vps_jax.types import ClipPrediction, UserError
 
 SKY, WALL, PERSON, CAR = 28, 0, 60, 48

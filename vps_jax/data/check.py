@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vps_jax.data import files, records
+from vps_jax import files
+from vps_jax.data import records
 from vps_jax.types import UserError
 
 LAYOUTS = ("vipseg", "vspw")

@@ -10,7 +10,7 @@ import shutil
 import tempfile
 from typing import Any
 
-from vps_jax.data import files
+from vps_jax import files
 from vps_jax.types import UserError
 
 BUILDERS = ("vipseg", "vspw", "coco_panoptic", "davis")

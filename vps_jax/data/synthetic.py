@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from vps_jax import taxonomy
-from vps_jax.data import files, scenes
+from vps_jax import files, taxonomy
+from vps_jax.data import scenes
 from vps_jax.types import UserError
 
 LENGTHS = (4, 6, 9, 12, 18, 30)

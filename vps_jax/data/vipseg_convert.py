@@ -15,8 +15,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from vps_jax import taxonomy
-from vps_jax.data import files
+from vps_jax import files, taxonomy
 from vps_jax.types import UserError
 
 COLOR_RANGE = 30  # later instances take a colour this near to the class colour

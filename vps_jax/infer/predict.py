@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from vps_jax import taxonomy
-from vps_jax.infer import video_io, writers
-from vps_jax.infer.background import ahead
 from vps_jax.infer.segment import make_runner, predict_video
 from vps_jax.infer.settings import Settings
+from vps_jax.media import video_io, writers
+from vps_jax.media.background import ahead
 from vps_jax.types import PanopticFrame, UserError
 from vps_jax.viz import overlay as drawing
 

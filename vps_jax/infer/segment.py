@@ -6,13 +6,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vps_jax.infer import video_io
-from vps_jax.infer.background import ahead
 from vps_jax.infer.clip_model import ClipModel, geometry, preprocess
 from vps_jax.infer.fusion import Fuser, Geometry
 from vps_jax.infer.settings import IMAGE_TASK, Settings
 from vps_jax.infer.sliding import SlidingModel
 from vps_jax.infer.stitching import Stitched, Stitcher, split_clips
+from vps_jax.media import video_io
+from vps_jax.media.background import ahead
 from vps_jax.types import PanopticFrame, UserError
 
 DECODED_AHEAD = 4  # frames

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from vps_jax import taxonomy
-from vps_jax.infer import writers
+from vps_jax.media import writers
 from vps_jax.types import PanopticFrame, UserError
 
 CATEGORIES = taxonomy.categories("vipseg")

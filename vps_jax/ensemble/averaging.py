@@ -17,14 +17,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vps_jax.infer import clip_model, video_io
+from vps_jax.ensemble.kept_scores import ScoreHeader, as_kept, read_scores, score_path, write_scores
+from vps_jax.ensemble.members import Member, kept_folder, member_id
+from vps_jax.infer import clip_model
 from vps_jax.infer.fusion import Geometry
-from vps_jax.infer.members import Member, kept_folder, member_id
-from vps_jax.infer.scores import ScoreHeader, as_kept, read_scores, score_path, write_scores
 from vps_jax.infer.segment import StitchedClip, fuse_frames, stitched_clips
 from vps_jax.infer.settings import IMAGE_TASK, Settings
 from vps_jax.infer.sliding import SlidingModel, grid_positions, sample_matrix
 from vps_jax.infer.stitching import Stitched
+from vps_jax.media import video_io
 from vps_jax.types import Array, PanopticFrame, UserError
 
 FLOOR = 1e-6  # added to normalised scores before their logarithm

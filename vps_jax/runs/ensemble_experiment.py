@@ -3,7 +3,7 @@
 import pathlib
 from collections.abc import Mapping, Sequence
 
-from vps_jax import experiment
+from vps_jax.runs import experiment
 from vps_jax.types import UserError
 
 MODES = ("predict", "evaluate")
@@ -52,9 +52,9 @@ def predict(
     sources: Sequence, config: Mapping, out, *, split: str | None = None, overlay: bool, layout: str = "vipseg",
     progress: bool = True,
 ):  # fmt: skip
-    """Segment videos with the ensemble of a config; see `infer.predict_ensemble.predict_ensemble`."""
+    """Segment videos with the ensemble of a config; see `ensemble.predict_ensemble.predict_ensemble`."""
     experiment.set_up_jax()
-    from vps_jax.infer.predict_ensemble import predict_ensemble
+    from vps_jax.ensemble.predict_ensemble import predict_ensemble
 
     return predict_ensemble(
         list(sources), config, open_checkpoint, out, split=split, overlay=overlay, layout=layout, progress=progress
@@ -69,13 +69,13 @@ def open_checkpoint(path, weights: str):
       weights: `ema` or `raw`.
 
     Returns:
-      `infer.members.Checkpoint`; training again in the same folder gives another identity.
+      `ensemble.members.Checkpoint`; training again in the same folder gives another identity.
 
     Raises:
       UserError: no checkpoint there, or parameters of another architecture than its config says.
     """
     from vps_jax import convert
-    from vps_jax.infer.members import Checkpoint
+    from vps_jax.ensemble.members import Checkpoint
     from vps_jax.train.checkpoint import check_same_tree, find_step, read_meta, read_tree, tree_shapes, weights_item
 
     folder = find_step(path)
@@ -100,7 +100,7 @@ def tune(
       progress: show a progress bar on stderr.
 
     Returns:
-      `infer.tuning.Trial`s, the best first.
+      `ensemble.tuning.Trial`s, the best first.
 
     Raises:
       UserError: `out` exists, scores or results are missing, or there is no truth.
@@ -113,7 +113,7 @@ def tune(
     if pathlib.Path(out).exists():
         raise UserError(f"{out} exists; choose a new file")
     experiment.set_up_jax()
-    from vps_jax.infer import members, tuning
+    from vps_jax.ensemble import members, tuning
 
     settings = config["evaluate"]
     truth, split = truth or settings["truth"], split or settings["split"]

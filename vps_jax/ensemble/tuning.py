@@ -12,16 +12,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vps_jax.data.files import track, write_text
+from vps_jax.ensemble.averaging import weighted_mean
+from vps_jax.ensemble.kept_scores import read_header, read_scores, score_path
+from vps_jax.ensemble.members import Member, kept_folder
 from vps_jax.evaluation import counts as counting
 from vps_jax.evaluation import scores as scoring
 from vps_jax.evaluation import vipseg_folders
-from vps_jax.infer.ensemble import weighted_mean
+from vps_jax.files import track, write_text
 from vps_jax.infer.fusion import Geometry, label_map
-from vps_jax.infer.members import Member, kept_folder
-from vps_jax.infer.scores import read_header, read_scores, score_path
 from vps_jax.infer.settings import IMAGE_TASK
-from vps_jax.infer.writers import read_video
+from vps_jax.media.writers import read_video
 from vps_jax.types import PanopticFrame, UserError
 
 METRICS = ("vpq", "stq", "miou")

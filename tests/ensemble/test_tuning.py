@@ -9,11 +9,12 @@ import pytest
 from test_ensemble import image_member, run, vps, vss
 
 from vps_jax import taxonomy
+from vps_jax.ensemble import tuning
+from vps_jax.ensemble.tuning import Candidate, Trial, candidates, tune, write_tuned
 from vps_jax.evaluation.runner import evaluate_folders
-from vps_jax.infer import tuning, writers
 from vps_jax.infer.predict import open_sources, predict_video
 from vps_jax.infer.segment import make_runner
-from vps_jax.infer.tuning import Candidate, Trial, candidates, tune, write_tuned
+from vps_jax.media import writers
 from vps_jax.types import UserError
 
 

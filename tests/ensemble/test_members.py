@@ -5,12 +5,13 @@ import pytest
 
 from configs.ensemble import get_config
 from vps_jax import taxonomy
-from vps_jax.infer import scores, video_io
+from vps_jax.ensemble import kept_scores
+from vps_jax.ensemble.members import Checkpoint, check_kept, kept_folder, read_members
+from vps_jax.ensemble.predict_ensemble import check_keys
 from vps_jax.infer.clip_model import geometry
 from vps_jax.infer.fusion import Geometry
-from vps_jax.infer.members import Checkpoint, check_kept, kept_folder, read_members
-from vps_jax.infer.predict_ensemble import check_keys
 from vps_jax.infer.settings import Settings
+from vps_jax.media import video_io
 from vps_jax.types import UserError
 
 TARVIS = {
@@ -118,7 +119,8 @@ SIZES = geometry((50, 80), short_side=64, max_side=200)
 
 
 def keep(folder, stems=("1", "2"), classes=STUFF, sizes=SIZES):
-    with scores.write_scores(scores.score_path(folder, "v"), scores.ScoreHeader("m", classes, sizes)) as append:
+    header = kept_scores.ScoreHeader("m", classes, sizes)
+    with kept_scores.write_scores(kept_scores.score_path(folder, "v"), header) as append:
         for stem in stems:
             append(stem, np.zeros((len(classes), 2, 2), np.float16))
 

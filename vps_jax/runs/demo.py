@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from rich.console import Console
 from rich.table import Table
 
-from vps_jax import color_baseline, ensemble_experiment, experiment
+from vps_jax.runs import color_baseline, ensemble_experiment, experiment
 from vps_jax.types import UserError
 
 
@@ -165,8 +165,8 @@ def draw(config: Mapping, folder: pathlib.Path) -> pathlib.Path:
     import numpy as np
 
     from vps_jax import taxonomy
-    from vps_jax.infer.video_io import open_videos
-    from vps_jax.infer.writers import read_video
+    from vps_jax.media.video_io import open_videos
+    from vps_jax.media.writers import read_video
     from vps_jax.viz.sheets import contact_sheet
 
     table = taxonomy.class_table(config["infer"]["taxonomy"])

@@ -8,8 +8,8 @@ import numpy as np
 from scipy import ndimage
 
 from vps_jax import taxonomy
-from vps_jax.infer.video_io import open_videos
-from vps_jax.infer.writers import VipsegWriter
+from vps_jax.media.video_io import open_videos
+from vps_jax.media.writers import VipsegWriter
 from vps_jax.types import PanopticFrame
 
 FIRST_THING_VALUE = 125  # raw codes below are stuff, class + 1; from here on (class + 1) * 100 + instance

@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from vps_jax import models
-from vps_jax.infer import video_io
+from vps_jax.ensemble.kept_scores import read_header, read_stems, score_path
 from vps_jax.infer.clip_model import geometry
-from vps_jax.infer.scores import read_header, read_stems, score_path
 from vps_jax.infer.segment import check_classes
 from vps_jax.infer.settings import IMAGE_TASK, TASKS, Settings
+from vps_jax.media import video_io
 from vps_jax.types import UserError
 
 SCALES = ("logits", "log_softmax", "log_scores")

@@ -5,10 +5,10 @@ import pathlib
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from vps_jax.infer import video_io
-from vps_jax.infer.ensemble import Ensemble, Group, common_geometry
-from vps_jax.infer.members import Checkpoint, check_kept, read_members
+from vps_jax.ensemble.averaging import Ensemble, Group, common_geometry
+from vps_jax.ensemble.members import Checkpoint, check_kept, read_members
 from vps_jax.infer.predict import Report, make_writer, open_sources, progress_bar, write_videos
+from vps_jax.media import video_io
 from vps_jax.types import UserError
 
 RUNS = ("together", "in_turn")

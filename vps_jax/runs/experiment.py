@@ -252,8 +252,8 @@ def write_samples(settings: Mapping, predictions, folder: pathlib.Path, name: st
     if settings["layout"] != "vipseg":
         return {}
     from vps_jax import taxonomy
-    from vps_jax.infer.video_io import open_videos
-    from vps_jax.infer.writers import read_video
+    from vps_jax.media.video_io import open_videos
+    from vps_jax.media.writers import read_video
     from vps_jax.viz.sheets import contact_sheet
 
     table = taxonomy.class_table("vipseg")

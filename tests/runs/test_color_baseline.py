@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from vps_jax import color_baseline
+from vps_jax.runs import color_baseline
 
 
 def test_raw_codes_become_classes():

@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 
 from vps_jax import taxonomy
-from vps_jax.infer import ensemble as module
-from vps_jax.infer import predict_ensemble as running
-from vps_jax.infer import video_io, writers
+from vps_jax.ensemble import averaging as module
+from vps_jax.ensemble import predict_ensemble as running
+from vps_jax.ensemble.averaging import Ensemble, make_groups, scaled, to_grid
+from vps_jax.ensemble.members import Member
 from vps_jax.infer.clip_model import ClipModel, geometry
-from vps_jax.infer.ensemble import Ensemble, make_groups, scaled, to_grid
-from vps_jax.infer.members import Member
 from vps_jax.infer.predict import open_sources, predict
 from vps_jax.infer.segment import stitched_clips
 from vps_jax.infer.settings import Settings
+from vps_jax.media import video_io, writers
 from vps_jax.types import QueryOutputs
 
 STUFF = np.array(taxonomy.class_table("vipseg").stuff_ids)
@@ -312,10 +312,10 @@ def test_frames_that_do_not_fit_are_named(tmp_path, monkeypatch, sources):
     run(monkeypatch, sources[:1], tmp_path / "a", [vps(), vss("b", 1)], keep=keep)
     (path,) = keep.glob("b-*/video0.scores")
     with pytest.raises(module.UserError, match="members.b: frame nothing where 00000005 is expected"):
-        from vps_jax.infer import scores
+        from vps_jax.ensemble import kept_scores
 
-        header, frames = scores.read_header(path), list(scores.read_scores(path))
-        with scores.write_scores(path, header) as append:
+        header, frames = kept_scores.read_header(path), list(kept_scores.read_scores(path))
+        with kept_scores.write_scores(path, header) as append:
             for stem, values in frames[:-1]:
                 append(stem, values)
         run(monkeypatch, sources[:1], tmp_path / "a", [vps(), vss("b", 1)], keep=keep)

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from vps_jax.infer import video_io
+from vps_jax.media import video_io
 from vps_jax.types import UserError
 
 

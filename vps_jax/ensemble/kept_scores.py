@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vps_jax.data.files import atomic_path
+from vps_jax.files import atomic_path
 from vps_jax.infer.fusion import Geometry
 from vps_jax.types import UserError
 

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from vps_jax.infer.background import ahead
+from vps_jax.media.background import ahead
 
 
 def test_items_come_in_order():

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from vps_jax.data.files import write_json
+from vps_jax.files import write_json
 from vps_jax.types import PanopticFrame, UserError
 
 UNKNOWN = 255  # category of a pixel without class
