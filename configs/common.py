@@ -1,7 +1,7 @@
 """What all TarViS experiments share: every key that a room reads, at the published Swin-L fine-tuning values.
 
-A stage's file starts from `base()` and states only what it changes. Marks: [spec] read or measured in the published
-system, [ours] our own choice. Sections are those of the specification of TarViS that docs/training.md quotes.
+A stage's file starts from `base()` and states only what it changes. Marks: [spec 7.1] is section 7.1 of
+docs/reference/tarvis.md, read or measured in the published system; [ours] is our own choice.
 """
 
 import ml_collections
@@ -50,7 +50,7 @@ def model() -> ml_collections.ConfigDict:
 
 
 def panoptic() -> ml_collections.ConfigDict:
-    """Losses of video panoptic segmentation [spec 6.2, 6.3; weights of Swin-L fine-tuning, 6.6]."""
+    """Losses of video panoptic segmentation [spec 6.2, 6.3, 6.6; weights of Swin-L fine-tuning]."""
     return ml_collections.ConfigDict({
         "match_points": 12544,
         "mask_points": 12544,

@@ -1,6 +1,6 @@
 """Class lists of the training data sets as far as configs need them: sizes, which classes are things, who maps to whom.
 
-Class numbers are 0-based positions in each data set's own list [spec 4.2, 7.8].
+Class numbers are 0-based positions in each data set's own list (docs/reference/tarvis.md [spec 4.2, 7.8]).
 """
 
 CLASSES = {

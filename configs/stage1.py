@@ -5,7 +5,7 @@ Command:   python main.py --config configs/stage1.py[:BACKBONE] --workdir DIR --
 Hardware:  8 GPUs of 80 GB, batch 32
 Time:      500,000 steps; about 23 hours at the arithmetic floor of 8 A100 and twice that in practice
 Expected:  no number is published for this stage alone; the released weights can take its place (docs/reproduce.md)
-Source:    spec 6.6, 7; what stands beside [ours] is a proposal
+Source:    docs/reference/tarvis.md [spec 6.6, 7]; what stands beside [ours] is a proposal
 """
 
 from configs import common, datasets

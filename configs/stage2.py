@@ -5,7 +5,7 @@ Command:   python main.py --config configs/stage2.py[:BACKBONE] --workdir DIR --
 Hardware:  8 GPUs of 80 GB, batch 32
 Time:      90,000 steps; about 4 hours at the arithmetic floor of 8 A100 and twice that in practice
 Expected:  VPQ 48.0 on VIPSeg val with Swin-L [published]
-Source:    spec 6.6, 7; what stands beside [ours] is a proposal
+Source:    docs/reference/tarvis.md [spec 6.6, 7]; what stands beside [ours] is a proposal
 """
 
 from configs import common, datasets

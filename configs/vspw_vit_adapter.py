@@ -4,8 +4,8 @@ Command:   python main.py --config configs/vspw_vit_adapter.py[:SIZE] --workdir 
            SIZE: beit_large_640 (default), beit_large_896, vit_large_384
 Hardware:  8 GPUs; batch 16 (8 at 896). `benchmarks/vit_adapter_memory.py` counts 16.3 GiB per GPU at 640
 Time:      40,000 steps; about one hour at the arithmetic floor of 8 A100 [spec performance 1]
-Source:    the published ViT-Adapter recipe of size L [spec vit_adapter 6, 8]. The paper gives the 40,000 steps, the
-           head and VSPW, nothing else; what stands beside [ours] is a proposal.
+Source:    the published ViT-Adapter recipe of size L, docs/reference/vit_adapter.md [spec 6, 8]. The paper gives the
+           40,000 steps, the head and VSPW, nothing else; what stands beside [ours] is a proposal.
 """
 
 import ml_collections

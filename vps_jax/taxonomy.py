@@ -1,7 +1,7 @@
 """Class tables of the data sets: names, colours, which classes are things. Imports nothing of ours.
 
 VIPSeg and VSPW share one list of 124 classes (58 things, 66 stuff) in the official order 0..123
-(spec: VIPSeg's panoVIPSeg_categories.json, kept verbatim in `class_tables/vipseg.json`).
+(spec: metrics 1.3): VIPSeg's panoVIPSeg_categories.json, kept verbatim in `class_tables/vipseg.json`.
 """
 
 import functools

@@ -1,7 +1,8 @@
 """Small layers shared by all models, with the numerical conventions of the published PyTorch systems.
 
-LayerNorm and GroupNorm eps is 1e-5 unless a spec page says otherwise, GELU is the exact erf form, attention scale is
-1/sqrt(head_dim), softmax and norms run in float32 whatever the compute dtype (spec: tarvis, framework traps).
+LayerNorm and GroupNorm eps is 1e-5 unless a page of docs/reference says otherwise, GELU is the exact erf form,
+attention scale is 1/sqrt(head_dim), softmax and norms run in float32 whatever the compute dtype (spec: tarvis,
+framework traps).
 """
 
 import functools
