@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from vps_jax import cli, convert
+from vps_jax.runs import config_files
 from vps_jax.train.checkpoint import save_converted
 
 ROOT = pathlib.Path(cli.__file__).parents[1]
@@ -88,7 +89,7 @@ def test_bad_arguments_are_one_line(arguments, message, capsys, tmp_path, monkey
 
 
 def test_an_experiment_file_takes_an_argument_as_in_main():
-    config = cli.load_config(ROOT / "configs" / "stage2.py:resnet50")
+    config = config_files.load(ROOT / "configs" / "stage2.py:resnet50")
     assert config["model"]["backbone"] == "resnet50" and config["name"] == "stage2_resnet50"
 
 
@@ -96,7 +97,7 @@ def test_an_experiment_file_takes_an_argument_as_in_main():
 def checkpoint(tmp_path_factory) -> pathlib.Path:
     """A checkpoint of configs/tiny.py whose numbers are all zero."""
     folder = tmp_path_factory.mktemp("run") / "weights"
-    config = cli.load_config(ROOT / "configs" / "tiny.py")
+    config = config_files.load(ROOT / "configs" / "tiny.py")
     zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), convert.expected(config["model"]))
     save_converted(folder, config, zeros)
     return folder
@@ -134,7 +135,7 @@ def test_output_that_cannot_be_written(checkpoint, tmp_path, capsys):
 
 
 def test_checkpoint_of_another_architecture(tmp_path, capsys):
-    config = cli.load_config(ROOT / "configs" / "tiny.py")
+    config = config_files.load(ROOT / "configs" / "tiny.py")
     save_converted(tmp_path / "w", config, {"params": {"level_embed": np.zeros((3, 5), np.float32)}})
     line = complaint(
         "predict", frames(tmp_path / "v"), "--checkpoint", tmp_path / "w", "--output", tmp_path / "out", capsys=capsys
@@ -144,7 +145,7 @@ def test_checkpoint_of_another_architecture(tmp_path, capsys):
 
 
 def test_weights_go_to_torch_and_come_back(checkpoint, tmp_path, capsys):
-    config = cli.load_config(ROOT / "configs" / "tiny.py")
+    config = config_files.load(ROOT / "configs" / "tiny.py")
     rng = np.random.default_rng(0)
     shapes = convert.expected(config["model"])
     variables = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(leaf.dtype), shapes)

@@ -4,22 +4,24 @@ Exit codes: 0 the work was done, 1 `data check` found problems, 2 something was 
 stderr then names the value, what was expected and the next step.
 """
 
-import importlib.util
+import importlib.metadata
+import logging
 import pathlib
 import sys
 from enum import StrEnum
 from typing import Annotated
 
 import typer
-from absl import logging
 
 from vps_jax.types import UserError
 
 BAD_INPUT = 2
 INTERRUPTED = 130
+# modules that the core does without -> the extra that brings them
+EXTRAS = dict.fromkeys(("grain", "tensorflow_datasets", "array_record", "clu", "tensorboard", "optax", "absl"), "train")
 
 app = typer.Typer(
-    name="vps-jax", rich_markup_mode=None, add_completion=False, pretty_exceptions_enable=False,
+    name="vps-jax", rich_markup_mode=None, pretty_exceptions_enable=False,
     help="Video panoptic segmentation in JAX. Experiments are trained with main.py.",
 )  # fmt: skip
 data = typer.Typer(rich_markup_mode=None, help="Make, convert, prepare and check data sets.")
@@ -45,12 +47,50 @@ class Form(StrEnum):
     torch = "torch"
 
 
+def print_version(wanted: bool) -> None:
+    """Print the version and end."""
+    if wanted:
+        print(f"vps-jax {importlib.metadata.version('vps-jax')}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool, Text("--version", callback=print_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+):
+    """Video panoptic segmentation in JAX. Experiments are trained with main.py."""
+
+
+@app.command()
+def configs(
+    name: Annotated[str | None, typer.Argument(help="Experiment, with :ARGUMENT if it takes one.")] = None,
+):
+    """List the experiments, or print one with every key resolved.
+
+    Example: vps-jax configs
+
+    Example: vps-jax configs stage2:swin_tiny
+    """
+    from vps_jax.runs import config_files
+
+    if name is None:
+        rows = config_files.names()
+        width = max(map(len, rows))
+        print("\n".join(f"{row:{width}}  {line}" for row, line in rows.items()))
+        return
+    module, _ = config_files.load_module(name)
+    print(f"{(module.__doc__ or '').strip()}\n")
+    print("\n".join(config_files.lines(config_files.load(name))))
+
+
 @app.command()
 def predict(
     inputs: Annotated[list[Folder], typer.Argument(help="Video files, folders of frames, or VIPSeg roots.")],
     output: Annotated[Folder, Text("--output", help="Folder for pan_pred/, pred.json and overlay/.")],
     checkpoint: Annotated[Folder | None, Text("--checkpoint", help="Workdir, or one step in its checkpoints/.")] = None,
-    ensemble: Annotated[Folder | None, Text("--ensemble", help="Config of several models, in its place.")] = None,
+    ensemble: Annotated[str | None, Text("--ensemble", help="Config of several models, in its place.")] = None,
     split: Annotated[str | None, Text("--split", help="Split of a VIPSeg root.")] = None,
     weights: Annotated[Weights | None, Text("--weights", help="Average (default) or raw, of --checkpoint.")] = None,
     short_side: Annotated[int | None, Text("--short-side", help="Pixels; default as --checkpoint says.")] = None,
@@ -89,7 +129,7 @@ def refuse_beside(option: str, others: dict) -> None:
 
 @app.command("tune-ensemble")
 def tune_ensemble(
-    ensemble: Annotated[Folder, Text("--ensemble", help="Config whose scales and weights are to be chosen.")],
+    ensemble: Annotated[str, Text("--ensemble", help="Config whose scales and weights are to be chosen.")],
     predictions: Annotated[Folder, Text("--predictions", help="Result folder of a split with truth.")],
     output: Annotated[Folder, Text("--output", help="New config file.")],
     keep_scores: Annotated[Folder | None, Text("--keep-scores", help="As it was given to predict.")] = None,
@@ -145,7 +185,7 @@ def evaluate(
 def convert(
     source: Annotated[Folder, typer.Argument(help="Published .pth, .pkl, .safetensors, .npz; or our checkpoint.")],
     output: Annotated[Folder, Text("--output", help="New folder, it serves as --checkpoint; or new .pth file.")],
-    config: Annotated[Folder | None, Text("--config", help="Experiment of the published file's model.")] = None,
+    config: Annotated[str | None, Text("--config", help="Experiment of the published file's model.")] = None,
     to: Annotated[Form, Text("--to", help="A checkpoint of ours, or PyTorch's file.")] = Form.checkpoint,
     weights: Annotated[Weights, Text("--weights", help="Which of our weights go to PyTorch.")] = Weights.ema,
 ):
@@ -155,7 +195,7 @@ def convert(
 
     Example: vps-jax convert runs/stage4_swin_large --to torch --output stage4.pth
     """
-    from vps_jax.runs import experiment
+    from vps_jax.runs import config_files, experiment
 
     if to is Form.torch:
         if config is not None:
@@ -165,7 +205,7 @@ def convert(
         return
     if config is None:
         raise UserError("--config is missing; expected the experiment file with the architecture of the weights")
-    report = experiment.convert_weights(source, load_config(config), output)
+    report = experiment.convert_weights(source, config_files.load(config), output)
     print("\n".join(report["notes"]))
     print(f"{report['from_file']} of {report['parameters']} parameters from {source} -> {output}")
 
@@ -261,25 +301,11 @@ def split_names(text: str | None) -> list[str] | None:
     return None if text is None else [name for name in text.split(",") if name]
 
 
-def load_config(path: Folder) -> dict:
-    """`get_config()` of an experiment file as plain dicts; what its folder holds may be imported, as by main.py.
+def load_ensemble(path: str) -> dict:
+    """The config of a file that describes an ensemble, see `config_files.load`."""
+    from vps_jax.runs import config_files
 
-    `FILE:ARGUMENT` gives the argument to `get_config`, as after main.py's `--config`.
-    """
-    file, _, argument = str(path).partition(":")
-    path = Folder(file).resolve()
-    if not path.is_file():
-        raise UserError(f"{path} is not there; expected an experiment file such as configs/stage2.py")
-    sys.path.insert(0, str(path.parents[1]))
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.get_config(*[argument] if argument else []).to_dict()
-
-
-def load_ensemble(path: Folder) -> dict:
-    """`load_config` of a file that describes an ensemble."""
-    config = load_config(path)
+    config = config_files.load(path)
     if "members" not in config:
         raise UserError(f"{path} has no members; expected an ensemble such as configs/ensemble.py")
     return config
@@ -287,7 +313,7 @@ def load_ensemble(path: Folder) -> dict:
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point; turns errors of the user into one line and exit code 2."""
-    logging.set_verbosity(logging.ERROR)  # remarks of the libraries; our own errors are exceptions
+    logging.getLogger("absl").setLevel(logging.ERROR)  # remarks of the libraries; our own errors are exceptions
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         code = app(arguments or ["--help"], standalone_mode=False)
@@ -295,6 +321,11 @@ def main(arguments: list[str] | None = None) -> None:
         code = complain(str(error))
     except typer.exceptions.TyperException as error:
         code = complain(f"{' '.join(error.format_message().split()).rstrip('.')}; try --help")
+    except ModuleNotFoundError as error:
+        extra = EXTRAS.get((error.name or "").partition(".")[0])
+        if extra is None:
+            raise
+        code = complain(f"this needs {error.name}, which is not installed; pip install 'vps-jax[{extra}]'")
     except (typer.Abort, KeyboardInterrupt):
         code = INTERRUPTED
     sys.exit(code or 0)

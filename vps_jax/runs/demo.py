@@ -3,7 +3,6 @@
 `make demo` runs it. Everything lands below one folder; started again it goes on where it was.
 """
 
-import importlib
 import pathlib
 import time
 from collections.abc import Mapping
@@ -11,7 +10,7 @@ from collections.abc import Mapping
 from rich.console import Console
 from rich.table import Table
 
-from vps_jax.runs import color_baseline, ensemble_experiment, experiment
+from vps_jax.runs import color_baseline, config_files, ensemble_experiment, experiment
 from vps_jax.types import UserError
 
 
@@ -43,21 +42,9 @@ def run(folder="runs/demo", *, seed: int | None = None, data_seeds: tuple[int, .
     return results
 
 
-def clone_config(name: str):
-    """Module of an experiment file.
-
-    Raises:
-      UserError: not started in a clone.
-    """
-    try:
-        return importlib.import_module(f"configs.{name}")
-    except ModuleNotFoundError as error:
-        raise UserError(f"no configs/{name}.py here; start the demo in the folder of the clone") from error
-
-
 def tiny_config(folder: pathlib.Path, seed: int | None, steps: int | None) -> dict:
     """configs/tiny.py with the data below `folder`."""
-    config = clone_config("tiny").get_config()
+    config = config_files.load_module("tiny")[0].get_config()
     config.synthetic.folder = str(folder / "data")  # the paths of the config follow it
     if seed is not None:
         config.train.seed = seed
@@ -96,7 +83,7 @@ def run_ensemble(config: Mapping, folder: pathlib.Path, steps: int | None) -> di
 
     Its training videos are those of the first model: the validation videos stay unseen.
     """
-    module = clone_config("tiny_ensemble")
+    module, _ = config_files.load_module("tiny_ensemble")
     image, ensemble = module.image_experiment(), module.get_config().to_dict()
     image.synthetic.update(folder=str(folder / "data_vspw"), seed=config["synthetic"]["seed"])
     image.train.seed = config["train"]["seed"]
