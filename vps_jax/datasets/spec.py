@@ -1,0 +1,193 @@
+"""What a data set is: its classes, label code and layouts on disk, who reads its truth and who writes its results."""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from vps_jax.datasets.classes import ClassTable
+from vps_jax.datasets.labels import LabelCode
+from vps_jax.types import UserError
+
+FRAME_SUFFIXES = (".jpg", ".jpeg", ".png")
+SPLITS = ("train", "val", "test")
+
+
+class VideoFiles(NamedTuple):
+    """Files of one video, or of a single image.
+
+    Attributes:
+      name: video id.
+      images: JPEG or PNG files in order.
+      masks: the mask file of each image, None for one that has none; None where the split has no mask files.
+      notes: what the data set's `read_label` needs beside the mask file.
+    """
+
+    name: str
+    images: tuple[pathlib.Path, ...]
+    masks: tuple[pathlib.Path | None, ...] | None
+    notes: Any = None
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One way in which a data set lies on disk.
+
+    Attributes:
+      name: in messages, such as `raw`.
+      needs: what a root must hold, as patterns below it; alternatives are separated by `|`.
+      splits: root -> the splits that are there, of `train`, `val`, `test`.
+      videos: (root, split) -> the videos to prepare, with masks where the split has them. Raises UserError.
+      truth: pattern of the file that says that the truth of `{split}` is there; empty: none can be scored.
+      predicted: (root, split) -> the videos to predict, in the order of the truth; None: those of `videos`.
+    """
+
+    name: str
+    needs: tuple[str, ...]
+    splits: Callable[[pathlib.Path], tuple[str, ...]]
+    videos: Callable[[pathlib.Path, str], list[VideoFiles]]
+    truth: str = ""
+    predicted: Callable[[pathlib.Path, str], list[VideoFiles]] | None = None
+
+    def missing(self, root: pathlib.Path) -> list[str]:
+        """Which of `needs` the root lacks."""
+        return [need for need in self.needs if not any(any(root.glob(one)) for one in need.split("|"))]
+
+
+@dataclass(frozen=True, eq=False)
+class DatasetSpec:
+    """One data set. Functions of higher rooms are named, `module:name`, and imported when they are asked for.
+
+    Attributes:
+      name: of the builder, the prepared folder and the layout of results.
+      title: as its authors write it.
+      classes: its class table.
+      labels: code of the label maps in prepared records.
+      layouts: ways in which it lies on disk; the first that fits counts.
+      read_label: (video, index) -> label values of a frame, `[h, w]`. Raises UserError for a mask that cannot be used.
+      truth: reader of truth and results for scoring, `module:name`; empty for a set that is not scored.
+      writer: writer of result folders, `module:name`.
+      metrics: those that mean something here; the first ones are shown.
+      inference: published inference settings, keys of `config.ClipInference`.
+      fps: of the labelled frames.
+    """
+
+    name: str
+    title: str
+    classes: ClassTable
+    labels: LabelCode
+    layouts: tuple[Layout, ...]
+    read_label: Callable[[VideoFiles, int], np.ndarray]
+    truth: str = ""
+    writer: str = ""
+    metrics: tuple[str, ...] = ()
+    inference: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    fps: float = 6.0
+
+    def recognizes(self, root: pathlib.Path) -> bool:
+        """Whether a folder is a root of this data set."""
+        return any(not layout.missing(root) for layout in self.layouts)
+
+    def layout(self, root: pathlib.Path) -> Layout:
+        """The layout of a root.
+
+        Raises:
+          UserError: none fits; names what was looked for first, and the variant of which a part is there.
+        """
+        missing = {layout.name: layout.missing(root) for layout in self.layouts}
+        for layout in self.layouts:
+            if not missing[layout.name]:
+                return layout
+        half = [layout for layout in self.layouts if len(missing[layout.name]) < len(layout.needs)]
+        nearest = min(half or self.layouts[:1], key=lambda layout: len(missing[layout.name]))
+        lacks = missing[nearest.name][0].replace("|", " or ")
+        others = " or ".join(f"{layout.name} ({', '.join(layout.needs)})" for layout in self.layouts)
+        found = f"its layout {nearest.name!r} is there in part" if half else "nothing of it is there"
+        raise UserError(f"{root}: no {lacks}; {found}; expected {self.title} as {others.replace('|', ' or ')}")
+
+    def splits(self, root: pathlib.Path) -> tuple[str, ...]:
+        """Splits that a root has."""
+        return self.layout(root).splits(root)
+
+    def videos(self, root: pathlib.Path, split: str) -> list[VideoFiles]:
+        """Videos of a split to prepare."""
+        return self.layout(root).videos(root, split)
+
+    def predicted(self, root: pathlib.Path, split: str) -> list[VideoFiles]:
+        """Videos of a split to predict, in the order of the truth.
+
+        Raises:
+          UserError: the root has no such split, or a listed video is missing.
+        """
+        layout = self.layout(root)
+        have = layout.splits(root)
+        if split not in have:
+            raise UserError(f"{root}: no split {split!r}; expected one of {', '.join(have)}: choose another split")
+        return (layout.predicted or layout.videos)(root, split)
+
+    def truth_file(self, root: pathlib.Path, split: str) -> pathlib.Path | None:
+        """The file that says that the truth of a split is there, or None where it is not."""
+        for layout in self.layouts:
+            path = root / layout.truth.format(split=split)
+            if layout.truth and not layout.missing(root) and path.is_file():
+                return path
+        return None
+
+
+def visible(folder: pathlib.Path, suffixes: str | Sequence[str] = "") -> list[pathlib.Path]:
+    """Entries with one of the suffixes (in any case), sorted by name, without dot files; none in a missing folder."""
+    endings = (suffixes,) if isinstance(suffixes, str) else tuple(suffixes)
+    if not folder.is_dir():
+        return []
+    return sorted(p for p in folder.iterdir() if p.name.lower().endswith(endings) and not p.name.startswith("."))
+
+
+def frame_files(folder: pathlib.Path) -> list[pathlib.Path]:
+    """JPEG and PNG files of a folder in the order of their names."""
+    return visible(folder, FRAME_SUFFIXES)
+
+
+def paired(name: str, images: pathlib.Path, masks: pathlib.Path | None) -> VideoFiles:
+    """A video from its folder of images and its folder of PNG masks with the same stems (None: there are no masks)."""
+    frames = tuple(frame_files(images))
+    if masks is None:
+        return VideoFiles(name, frames, None)
+    there = {path.stem: path for path in visible(masks, ".png")}
+    return VideoFiles(name, frames, tuple(there.get(frame.stem) for frame in frames))
+
+
+def read_lines(path: pathlib.Path) -> list[str]:
+    """Stripped non-empty lines of a text file.
+
+    Raises:
+      UserError: it cannot be read.
+    """
+    try:
+        return [line.strip() for line in path.read_text().splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); expected one name per line") from None
+
+
+def listed_splits(root: pathlib.Path) -> tuple[str, ...]:
+    """Splits of which `<split>.txt` is there."""
+    return tuple(split for split in SPLITS if (root / f"{split}.txt").is_file())
+
+
+def named_frames(name: str, folder: pathlib.Path, stems: Sequence[str] | None = None) -> VideoFiles:
+    """The frames of a listed video, all or the named ones, without masks.
+
+    Raises:
+      UserError: the folder or a frame is missing.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder}: video folder is missing; expected the frames of a listed video, restore it")
+    there = {path.stem: path for path in frame_files(folder)}
+    if not there:
+        raise UserError(f"{folder}: no .jpg or .png frames; expected the frames of a listed video, restore them")
+    missing = [stem for stem in stems or () if stem not in there]
+    if missing:
+        raise UserError(f"{folder}: frame {missing[0]} is missing; expected {len(stems)} listed frames, restore it")
+    return VideoFiles(name, tuple(there[stem] for stem in stems) if stems else tuple(there.values()), None)
