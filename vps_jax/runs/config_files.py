@@ -1,0 +1,90 @@
+"""Experiment files: those of `configs/` by name, in a clone or as a wheel carries them, and a user's own by path."""
+
+import ast
+import importlib.util
+import pathlib
+import sys
+from collections.abc import Mapping
+from types import ModuleType
+
+from vps_jax.types import UserError
+
+PACKAGE = pathlib.Path(__file__).resolve().parents[1]
+
+
+def folder() -> pathlib.Path:
+    """The folder `configs`: beside the package in a clone, inside of it when a wheel is installed."""
+    places = (PACKAGE.parent / "configs", PACKAGE / "shipped" / "configs")
+    return next((place for place in places if (place / "common.py").is_file()), places[0])
+
+
+def names() -> dict[str, str]:
+    """Every shipped experiment and the first line of its docstring."""
+    lines = {}
+    for path in sorted(folder().glob("*.py")):
+        tree = ast.parse(path.read_text())
+        if any(isinstance(node, ast.FunctionDef) and node.name == "get_config" for node in tree.body):
+            lines[path.stem] = (ast.get_docstring(tree) or "").partition("\n")[0]
+    return lines
+
+
+def find(reference: str) -> tuple[pathlib.Path, str]:
+    """File and argument of `FILE[:ARGUMENT]`; FILE is a path, or the name of a shipped experiment.
+
+    Raises:
+      UserError: there is no such file.
+    """
+    file, _, argument = str(reference).partition(":")
+    path = pathlib.Path(file).resolve()
+    if path.is_file():
+        return path, argument
+    shipped = folder() / f"{pathlib.Path(file).stem}.py"
+    if shipped.is_file() and file in (shipped.stem, shipped.name, f"configs/{shipped.name}"):
+        return shipped, argument
+    raise UserError(f"{path} is not there; expected an experiment file, or one of {', '.join(names())}")
+
+
+def load_module(reference: str) -> tuple[ModuleType, str]:
+    """The module of an experiment file, and the argument; it may import what its folder holds, as with main.py.
+
+    Raises:
+      UserError: there is no such file, or it has no `get_config`.
+    """
+    path, argument = find(reference)
+    parent = str(path.parents[1])
+    if parent not in sys.path:
+        sys.path.insert(0, parent)
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not hasattr(module, "get_config"):
+        raise UserError(f"{path} has no get_config(); expected an experiment such as configs/stage2.py")
+    return module, argument
+
+
+def load(reference: str) -> dict:
+    """`get_config(ARGUMENT)` of an experiment file as plain dicts.
+
+    Raises:
+      UserError: there is no such file, or it takes no such argument.
+    """
+    module, argument = load_module(reference)
+    try:
+        return module.get_config(*[argument] if argument else []).to_dict()
+    except (TypeError, KeyError) as error:
+        if not argument:
+            raise
+        raise UserError(
+            f"{reference}: {argument!r} is no argument of this experiment ({error}); see `vps-jax configs`"
+        ) from error
+
+
+def lines(config: Mapping, indent: str = "") -> list[str]:
+    """A config as indented lines `key: value`."""
+    rows = []
+    for key, value in config.items():
+        if isinstance(value, Mapping) and value:
+            rows += [f"{indent}{key}:", *lines(value, f"{indent}  ")]
+        else:
+            rows.append(f"{indent}{key}: {value!r}")
+    return rows
