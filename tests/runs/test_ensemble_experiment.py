@@ -12,11 +12,11 @@ import pytest
 
 from configs import common, tiny_ensemble, vspw_tiny
 from vps_jax import cli, convert, taxonomy
-from vps_jax.runs import demo, ensemble_experiment, experiment
 from vps_jax.data import synthetic
-from vps_jax.evaluation.runner import evaluate_folders
 from vps_jax.ensemble import members as describing
+from vps_jax.evaluation.runner import evaluate_folders
 from vps_jax.media import writers
+from vps_jax.runs import demo, ensemble_experiment, experiment
 from vps_jax.train import checkpoint as storing
 from vps_jax.types import UserError
 

@@ -11,7 +11,6 @@ from rich.console import Console
 from rich.table import Table
 
 from vps_jax.runs import color_baseline, config_files, ensemble_experiment, experiment
-from vps_jax.types import UserError
 
 
 def run(folder="runs/demo", *, seed: int | None = None, data_seeds: tuple[int, ...] = (), steps: int | None = None):
