@@ -11,6 +11,7 @@ from test_ensemble import image_member, run, vps, vss
 from vps_jax import taxonomy
 from vps_jax.ensemble import tuning
 from vps_jax.ensemble.tuning import Candidate, Trial, candidates, tune, write_tuned
+from vps_jax.evaluation.metrics import headline
 from vps_jax.evaluation.runner import evaluate_folders
 from vps_jax.infer.predict import open_sources, predict_video
 from vps_jax.infer.segment import make_runner
@@ -91,7 +92,7 @@ def test_tuning_scores_what_running_would_give(tmp_path, monkeypatch, root):
         run(monkeypatch, [root], tmp_path / "again", again)
         result = evaluate_folders(root, tmp_path / "again", metrics=tuning.METRICS, windows="1,2")
         # the run takes the things member's scores unrounded, tuning as they are kept
-        assert trial.numbers == pytest.approx(tuning._numbers(result), abs=0.3)
+        assert trial.numbers == pytest.approx(headline(result), abs=0.3)
 
 
 def test_log_softmax_gives_the_labels_of_logits(tmp_path, monkeypatch, root):

@@ -33,7 +33,7 @@ def track(*frames, category=1, **options):
 def score(*videos, categories=(1,), quirks=OFFICIAL):
     state = ap.AveragePrecision({c: f"class {c}" for c in categories}, quirks=quirks)
     for i, (truth, predictions) in enumerate(videos):
-        state.update(i, truth, predictions)
+        state.update(i, ap.TrackPair(truth, predictions))
     return state.compute()
 
 
@@ -166,8 +166,8 @@ def test_merge_of_parts_equals_the_whole():
     videos = [(truth, [track(bar(0, 4 + i), score=0.5)]) for i in range(3)]
     states = [ap.AveragePrecision({1: "one"}) for _ in range(4)]
     for i, both in enumerate(videos):
-        states[0].update(i, *both)
-        states[3 - i].update(i, *both)
+        states[0].update(i, ap.TrackPair(*both))
+        states[3 - i].update(i, ap.TrackPair(*both))
     states[1].merge(states[3])
     states[1].merge(states[2])
     assert states[1].compute() == states[0].compute()
@@ -240,11 +240,9 @@ def test_one_frame_videos_agree_with_pycocotools(seed, crowds, monkeypatch):
     images = random_images(np.random.default_rng([seed, crowds]), crowds=crowds)
     state = ap.AveragePrecision({1: "a", 2: "b"}, quirks=without("crowd_union") if crowds else OFFICIAL)
     for i, (truth, predictions) in enumerate(images):
-        state.update(
-            i,
-            [track(rle.of_mask(mask), category=c, crowd=crowd) for mask, c, crowd in truth],
-            [track(rle.of_mask(mask), category=c, score=s) for mask, c, s in predictions],
-        )
+        true = [track(rle.of_mask(mask), category=c, crowd=crowd) for mask, c, crowd in truth]
+        predicted = [track(rle.of_mask(mask), category=c, score=s) for mask, c, s in predictions]
+        state.update(i, ap.TrackPair(true, predicted))
     result = state.compute()
     names = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large", "ar1", "ar10", "ar100")
     names += ("ar_small", "ar_medium", "ar_large")

@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from label_scenes import frame
+from label_scenes import frame, video
 
 from vps_jax.evaluation import counts as counting
-from vps_jax.types import PanopticFrame
+from vps_jax.types import PanopticFrame, UserError
 
 
 def slow_pairs(truth, prediction):
@@ -70,6 +70,58 @@ def test_areas_are_counted_when_the_table_has_none():
 def test_frames_of_two_sizes_are_refused():
     with pytest.raises(ValueError, match="frame 0"):
         counting.count_video([frame([[1]], {1: 0})], [frame([[1, 1]], {1: 0})])
+
+
+@pytest.mark.parametrize("wrong", [-1, 1 << 31, 1 << 40])
+def test_ids_outside_of_the_range_are_refused(wrong):
+    good = frame([[1, 2]], {1: 0, 2: 1})
+    bad = good._replace(pixels=np.array([[1, wrong]]))
+    for both in ((good, bad), (bad, good)):
+        with pytest.raises(UserError, match=f"id {wrong}; expected 0..2147483647"):
+            counting.count_video([both[0]], [both[1]])
+    listed = good._replace(segments=good.segments._replace(ids=np.array([1, wrong])))
+    with pytest.raises(UserError, match=f"segment id {wrong}"):
+        counting.count_video([listed], [good])
+    track = PanopticFrame("0", np.zeros((1, 2), np.uint8), np.array([[1, wrong]]))
+    with pytest.raises(UserError, match=f"track id {wrong}"):
+        counting.from_panoptic(track)
+
+
+def test_the_greatest_ids_count_as_any_other():
+    last = video([[[1, counting.LAST_ID]]], {1: 0, counting.LAST_ID: 2})
+    counts = counting.count_video(last, last)
+    assert counts.truth.ids.tolist() == counts.prediction.ids.tolist() == [0, 1, counting.LAST_ID]
+    tracks = np.array([[0, counting.LAST_ID - counting.FIRST_TRACK]])
+    one = counting.from_panoptic(PanopticFrame("0", np.zeros((1, 2), np.uint8), tracks))
+    assert one.segments.ids.tolist() == [1, counting.LAST_ID]
+    with pytest.raises(UserError, match="track id 2147483647"):
+        counting.from_panoptic(PanopticFrame("0", np.zeros((1, 2), np.uint8), np.array([[0, 2**31 - 1]])))
+
+
+def test_tables_that_break_a_rule_are_refused():
+    good = frame([[1, 2]], {1: 0, 2: 1})
+    for change, words in (
+        ({"categories": np.array([0, -1])}, "category -1 of segment 2"),
+        ({"ids": np.array([1, 1])}, "twice"),
+        ({"ids": np.array([0, 1])}, "segment id 0"),
+        ({"areas": np.array([1, -1])}, "area -1 of segment 2"),
+    ):
+        with pytest.raises(UserError, match=words):
+            counting.count_video([good._replace(segments=good.segments._replace(**change))], [good])
+    with pytest.raises(UserError, match="whole numbers"):
+        counting.count_video([good._replace(pixels=good.pixels * 1.0)], [good])
+    with pytest.raises(UserError, match="frame 0: predicted segment 2 has category 9; expected 0..3"):
+        counting.check_classes(counting.count_video([good], [frame([[1, 2]], {1: 0, 2: 9})]), 4)
+
+
+def test_classes_of_a_wide_map_and_tracks_do_not_meet():
+    categories = np.array([[300, 300, -1, 5]], np.int32)
+    tracks = np.array([[0, 45, 0, 301]], np.int32)
+    ids, segments = counting.from_panoptic(PanopticFrame("0", categories, tracks))
+    assert ids[0, 2] == 0 and len(np.unique(ids)) == 4
+    table = dict(zip(segments.ids.tolist(), segments.categories.tolist(), strict=True))
+    assert [table[i] for i in ids[0, [0, 1, 3]].tolist()] == [300, 300, 5]
+    assert counting.unknown_category(np.dtype(np.uint16)) == 65535
 
 
 def test_panoptic_frame_becomes_one_segment_per_track_and_per_class():

@@ -67,7 +67,7 @@ def test_merge_of_parts_equals_the_whole():
     whole, one, other = (miou.MeanIoU(CLASSES) for _ in range(3))
     for state, names in ((whole, "ab"), (one, "b"), (other, "a")):
         for name in names:
-            state.update(name, confusions["ab".index(name)])
+            state.add(name, confusions["ab".index(name)])
     one.merge(other)
     assert one.compute() == whole.compute()
     assert whole.compute()["per_video"]["b"]["miou"] == 100.0
@@ -75,4 +75,4 @@ def test_merge_of_parts_equals_the_whole():
     with pytest.raises(ValueError, match="twice"):
         one.merge(other)
     with pytest.raises(ValueError, match="twice"):
-        one.update("a", confusions[0])
+        one.add("a", confusions[0])

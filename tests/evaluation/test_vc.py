@@ -63,9 +63,9 @@ def test_a_video_as_long_as_the_window_is_left_out_and_no_constant_truth_gives_n
 
 def test_mean_runs_over_windows_and_merge_equals_the_whole():
     def state(**videos):
-        one = vc.VideoConsistency(lengths=(2,))
+        one = vc.VideoConsistency(4, lengths=(2,))
         for video, scores in videos.items():
-            one.update(video, {2: np.array(scores)})
+            one.videos[video] = {2: np.array(scores)}
         return one
 
     long, short = [0.5, 1.0, np.nan], [0.0]

@@ -6,7 +6,7 @@ from label_scenes import CLASSES, frame, random_videos, slow_table, video
 
 from vps_jax.evaluation import counts as counting
 from vps_jax.evaluation import vpq
-from vps_jax.evaluation.quirks import without
+from vps_jax.evaluation.quirks import choose, without
 from vps_jax.types import PanopticFrame, UserError
 
 QUICK = settings(deadline=None, max_examples=40)
@@ -97,11 +97,22 @@ def test_short_video_is_absent_from_long_windows_and_can_be_kept():
     assert kept["windows"]["4"]["all"]["pq"] == 100.0
 
 
-def test_area_of_the_json_counts_unless_switched_off():
+def with_area(area):
     truth = video(np.full((1, 2, 2), 7), {7: 2})
-    truth[0] = truth[0]._replace(segments=truth[0].segments._replace(areas=np.array([5])))
-    assert score(truth, truth, windows=(1,))["vpq"]["all"] == pytest.approx(80.0)
-    assert score(truth, truth, windows=(1,), quirks=without("json_area"))["vpq"]["all"] == 100.0
+    return [truth[0]._replace(segments=truth[0].segments._replace(areas=np.array([area])))]
+
+
+def test_area_of_the_json_counts_only_when_asked_for():
+    with pytest.raises(UserError, match="segment 7 has area 5 but 4 pixels.*json_area"):
+        score(with_area(5), with_area(5), windows=(1,))
+    asked = score(with_area(5), with_area(5), windows=(1,), quirks=choose(on=["json_area"]))
+    assert asked["vpq"]["all"] == pytest.approx(80.0)
+
+
+@pytest.mark.parametrize("area", [0, 1, 3])
+def test_no_iou_is_above_1_even_when_the_json_is_believed(area):
+    with pytest.raises(UserError, match=f"segment 7 has area {area}.*shares 4 pixels.*IoU"):
+        score(with_area(area), with_area(area), windows=(1,), quirks=choose(on=["json_area"]))
 
 
 def test_truth_id_missing_from_the_json_counts_against_a_prediction_unless_switched_off():

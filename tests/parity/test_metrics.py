@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from vps_jax.evaluation import counts as counting
-from vps_jax.evaluation import miou, scores, vc
+from vps_jax.evaluation import metrics, miou, scoring, vc
+from vps_jax.evaluation.protocol import PANOPTIC, Settings
 from vps_jax.evaluation.runner import evaluate_folders
 from vps_jax.evaluation.vpq import window_lengths
 from vps_jax.taxonomy import ClassTable
@@ -73,12 +74,12 @@ class GoldenCase:
                 for key, side in (("gt", truth), ("pred", prediction))
             )
 
-    def score(self, *metrics, windows=(1, 2, 4, 6)):
-        settings = scores.Settings(self.classes, metrics, windows)
-        states = scores.make_states(settings)
+    def score(self, *names, windows=(1, 2, 4, 6)):
+        settings = Settings(self.classes, windows)
+        states = scoring.make_states(metrics.choose(names, PANOPTIC), settings)
         for i, video in enumerate(self.names):
-            scores.merge(states, scores.score_video(video, self.frames(i), settings))
-        return scores.compute(states)
+            scoring.score_video(states, video, self.frames(i), settings)
+        return scoring.compute(states)
 
 
 @pytest.fixture
@@ -168,15 +169,15 @@ def test_folders_in_the_official_layout_give_the_same(golden_case, tmp_path):
 
 def test_miou_and_consistency_of_vspw(golden_case):
     expected = golden_case.expected["vspw"]
-    semantic, consistency = miou.MeanIoU(golden_case.classes), vc.VideoConsistency()
     num_classes = len(golden_case.classes.names)
+    semantic, consistency = miou.MeanIoU(golden_case.classes), vc.VideoConsistency(num_classes)
     for i, video in enumerate(golden_case.names):
-        tracker, confusion = vc.Tracker(num_classes), 0
+        confusion = 0
         for truth, prediction in zip(golden_case.labels(i, "sem_gt"), golden_case.labels(i, "sem_pred"), strict=True):
-            tracker.add(truth, prediction)
+            consistency.watch(truth, prediction)
             confusion = confusion + miou.confusion_of_maps(truth - np.uint8(1), prediction, num_classes)
-        semantic.update(video, confusion)
-        consistency.update(video, tracker.scores())
+        semantic.add(video, confusion)
+        consistency.update(video)
     result = semantic.compute()
     for ours, official in (
         ("miou", "mIoU"),

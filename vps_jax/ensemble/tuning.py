@@ -16,8 +16,10 @@ from vps_jax.ensemble.averaging import weighted_mean
 from vps_jax.ensemble.kept_scores import read_header, read_scores, score_path
 from vps_jax.ensemble.members import Member, kept_folder
 from vps_jax.evaluation import counts as counting
-from vps_jax.evaluation import scores as scoring
-from vps_jax.evaluation import vipseg_folders
+from vps_jax.evaluation import metrics as metric_table
+from vps_jax.evaluation import scoring, vipseg_folders
+from vps_jax.evaluation.protocol import PANOPTIC, Settings
+from vps_jax.evaluation.vpq import window_lengths
 from vps_jax.files import track, write_text
 from vps_jax.infer.fusion import Geometry, label_map
 from vps_jax.infer.settings import IMAGE_TASK
@@ -36,7 +38,7 @@ class Candidate(NamedTuple):
 
 
 class Trial(NamedTuple):
-    """A candidate and its numbers in percent: `vpq`, `vpq_stuff`, `vpq_things`, `stq`, `miou`."""
+    """A candidate and the headline numbers of `METRICS`, in percent, `vpq` first; what is not defined is not there."""
 
     candidate: Candidate
     numbers: dict[str, float]
@@ -92,16 +94,16 @@ def tune(
     members = _in_order(members)
     tried = candidates(members) if tried is None else tried
     root = vipseg_folders.read_truth(pathlib.Path(truth), split)
-    settings = scoring.Settings(root.classes, METRICS, scoring.window_lengths(windows))
+    settings, chosen = Settings(root.classes, window_lengths(windows)), metric_table.choose(METRICS, PANOPTIC)
     results = vipseg_folders.read_predictions(pathlib.Path(predictions), root)
     files = {video: [_score_file(m, things, pathlib.Path(kept), video) for m in members] for video in root.videos}
-    states = [scoring.make_states(settings) for _ in tried]
+    states = [scoring.make_states(chosen, settings) for _ in tried]
     for video in track(list(root.videos), "tune", show=progress):
         frames = _frames(files[video], pathlib.Path(predictions), root, results, video)
         for state, counts in zip(states, _count_video(frames, tried, root), strict=True):
-            scoring.merge(state, scoring.score_counts(video, counts, None, settings))
-    trials = [Trial(c, _numbers(scoring.compute(state))) for c, state in zip(tried, states, strict=True)]
-    if trials[0].numbers["vpq"] is None:
+            scoring.add_counts(state, video, counts)
+    trials = [Trial(c, metric_table.headline(scoring.compute(state))) for c, state in zip(tried, states, strict=True)]
+    if "vpq" not in trials[0].numbers:
         raise UserError(f"windows {windows!r}: no video of {split} is as long as the longest; choose shorter windows")
     return sorted(trials, key=lambda trial: -trial.numbers["vpq"])
 
@@ -155,17 +157,6 @@ def _count_video(frames, tried: Sequence[Candidate], root: vipseg_folders.TruthR
             pairs[i].append(counting.count_frame(truth.pixels, frame.pixels))
             predicted[i].append(frame.segments)
     return [counting.join_frames(pair, truths, tables) for pair, tables in zip(pairs, predicted, strict=True)]
-
-
-def _numbers(result: Mapping) -> dict[str, float]:
-    mean = result["vpq"]["vpq"]
-    return {
-        "vpq": mean["all"],
-        "vpq_stuff": mean["stuff"],
-        "vpq_things": mean["things"],
-        "stq": result["stq"]["stq"],
-        "miou": result["miou"]["miou"],
-    }
 
 
 def plain_mean(trials: Sequence[Trial]) -> Trial:

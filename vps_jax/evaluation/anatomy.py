@@ -17,11 +17,13 @@ of one frame with one truth id and one predicted id, and mending gives cells ano
 class. Costs overlap, so their sum is not the distance to 100.
 """
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import NamedTuple, Self
 
 import numpy as np
 
 from vps_jax.evaluation import counts as counting
+from vps_jax.evaluation.protocol import SCORES, Settings, Table
 from vps_jax.evaluation.quirks import OFFICIAL, Quirks
 from vps_jax.evaluation.vpq import VideoPQ
 from vps_jax.taxonomy import ClassTable
@@ -262,6 +264,10 @@ class ErrorAnatomy:
         self.quirks = quirks
         self.states = {name: VideoPQ(classes, windows=windows, quirks=quirks) for name in ("", *CAUSES)}
 
+    @classmethod
+    def start(cls, settings: Settings) -> Self:
+        return cls(settings.classes, windows=settings.windows, quirks=settings.quirks)
+
     def update(self, video: str, counts: counting.VideoCounts) -> None:
         """Score one video nine times; ValueError when it was scored before."""
         self.states[""].update(video, counts)
@@ -285,3 +291,16 @@ class ErrorAnatomy:
             for cause, then in scores.items()
         }
         return {"vpq": now, "costs": costs}
+
+    @staticmethod
+    def headline(numbers: Mapping) -> dict[str, float | None]:
+        """None: a cost is no score."""
+        return {}
+
+    @staticmethod
+    def rows(numbers: Mapping) -> list[Table]:
+        """What each kind of error costs, dearest first."""
+        dearest = sorted(numbers["costs"].items(), key=lambda item: -(item[1]["all"] or 0.0))
+        lines = [(cause.replace("_", " "), cost["all"], cost["things"], cost["stuff"]) for cause, cost in dearest]
+        title = "Error anatomy: points of VPQ won by mending one kind"
+        return [Table(SCORES, title, ("error", "all", "things", "stuff"), lines)]

@@ -5,12 +5,13 @@ COCO's protocol: greedy matching by score at IoU .50:.05:.95, 101 recall points,
 per video and class.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Self
 
 import numpy as np
 
 from vps_jax.evaluation import rle
+from vps_jax.evaluation.protocol import SCORES, Settings, Table, merge_videos, per_class, per_video
 from vps_jax.evaluation.quirks import OFFICIAL, Quirks
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
@@ -36,6 +37,13 @@ class Track(NamedTuple):
     score: float = 0.0
     crowd: bool = False
     areas: Sequence[float | None] | None = None
+
+
+class TrackPair(NamedTuple):
+    """True and predicted tracks of one video."""
+
+    truth: Sequence[Track]
+    predictions: Sequence[Track]
 
 
 def mean_area(track: Track) -> float:
@@ -157,31 +165,35 @@ class AveragePrecision:
         self.quirks = quirks
         self.videos: dict[int | str, dict[int, Matches]] = {}
 
-    def update(self, video: int | str, truth: Sequence[Track], predictions: Sequence[Track]) -> None:
+    @classmethod
+    def start(cls, settings: Settings) -> Self:
+        names = settings.classes.names
+        return cls({c: name for c, name in enumerate(names) if name}, quirks=settings.quirks)
+
+    def update(self, video: int | str, seen: TrackPair) -> None:
         """Score one video.
 
         Raises:
           ValueError: the video was scored before.
         """
-        if video in self.videos:
-            raise ValueError(f"video {video} is scored twice")
-        self.videos[video] = {}
+        found = {}
         for category in self.categories:
-            mine = [[track for track in tracks if track.category == category] for tracks in (predictions, truth)]
+            mine = [
+                [track for track in tracks if track.category == category] for tracks in (seen.predictions, seen.truth)
+            ]
             if any(mine):
-                self.videos[video][category] = match(*mine, self.quirks)
+                found[category] = match(*mine, self.quirks)
+        merge_videos(self.videos, {video: found})
 
     def merge(self, other: "AveragePrecision") -> None:
         """Take in the videos of another state; ValueError for other quirks or a video that both have."""
         if self.quirks != other.quirks:
             raise ValueError(f"{other.quirks} cannot be merged into {self.quirks}")
-        both = sorted(self.videos.keys() & other.videos.keys())
-        if both:
-            raise ValueError(f"video {both[0]} is scored twice")
-        self.videos |= other.videos
+        merge_videos(self.videos, other.videos)
 
     def compute(self) -> dict:
-        """Percent: `ap`, `ap50`, `ap75`, `ap_small|medium|large`, `ar1|10|100`, `ar_small|medium|large`, `per_class`.
+        """Percent: `ap`, `ap50`, `ap75`, `ap_small|medium|large`, `ar1|10|100`, `ar_small|medium|large`, `per_class`,
+        `per_video` (`ap`, `ap50`, `ap75`).
 
         Means over thresholds, recalls and the classes that have truth in the size range; None when none has.
         """
@@ -207,11 +219,37 @@ class AveragePrecision:
             for c, one in everything.items()
             if one is not None
         }
+        result["per_video"] = {str(video): self._one_video(video) for video in sorted(self.videos)}
         return result
 
     def _one_class(self, category: int, size: int, limit: int):
         parts = [self.videos[video][category] for video in sorted(self.videos) if category in self.videos[video]]
         return precision_recall(parts, size, limit)
+
+    def _one_video(self, video: int | str) -> dict[str, float | None]:
+        """AP as if the video were the whole set; None when it has no truth."""
+        found = {c: precision_recall([one], 0, MAX_DETECTIONS[-1]) for c, one in self.videos[video].items()}
+        return {
+            "ap": _mean(found, lambda curve, _: curve),
+            "ap50": _mean(found, lambda curve, _: curve[0]),
+            "ap75": _mean(found, lambda curve, _: curve[5]),
+        }
+
+
+    @staticmethod
+    def headline(numbers: Mapping) -> dict[str, float | None]:
+        """AP over all thresholds, and at 0.5 and 0.75."""
+        return {name: numbers[name] for name in ("ap", "ap50", "ap75")}
+
+    @staticmethod
+    def rows(numbers: Mapping) -> list[Table]:
+        """All means, AP of classes and of videos."""
+        means = [(name.upper().replace("_", " "), value) for name, value in numbers.items() if name[:2] in ("ap", "ar")]
+        return [
+            Table(SCORES, "Average precision and recall", ("score", "percent"), means),
+            per_class(numbers, ("ap",), lambda row: (row["ap"],)),
+            per_video(numbers, ("ap", "ap50", "ap75")),
+        ]
 
 
 def _mean(classes: dict, pick) -> float | None:

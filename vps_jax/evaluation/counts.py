@@ -10,10 +10,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vps_jax.types import PanopticFrame
+from vps_jax.types import PanopticFrame, UserError
 
 VOID = 0  # segment id of a pixel without label
-NO_CATEGORY = 255
+LAST_ID = (1 << 31) - 1  # two ids share one int64 key
+FIRST_TRACK = 1 << 16  # ids of `from_panoptic`: below are classes, above are tracks
 
 
 class Segments(NamedTuple):
@@ -129,8 +130,17 @@ def runs(*images: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
 
     Returns:
       lengths int64 `[n]` in flat pixel order, and per map its int64 ids `[n]`.
+
+    Raises:
+      UserError: two sizes, or a map whose values are no whole numbers.
     """
     images = [np.ascontiguousarray(image) for image in images]
+    shapes = {image.shape for image in images}
+    if len(shapes) > 1:
+        raise UserError(f"maps of shapes {sorted(shapes)}; expected one size")
+    kind = next((image.dtype for image in images if image.dtype.kind not in "iub"), None)
+    if kind is not None:
+        raise UserError(f"a map of {kind}; expected whole numbers")
     height, width = images[0].shape[:2]
     starts = _run_starts(images)
     return np.diff(starts, append=height * width), [_values(image, starts) for image in images]
@@ -143,11 +153,55 @@ def count_frame(truth: np.ndarray, prediction: np.ndarray) -> FramePairs:
 
 
 def count_runs(lengths: np.ndarray, truth_ids: np.ndarray, prediction_ids: np.ndarray) -> FramePairs:
-    """`count_frame` on what `runs` gives."""
+    """`count_frame` on what `runs` gives; UserError for an id outside of 0 .. LAST_ID."""
+    for side, ids in (("truth", truth_ids), ("predicted", prediction_ids)):
+        if len(ids) and not 0 <= ids.min() <= ids.max() <= LAST_ID:
+            wrong = ids[(ids < 0) | (ids > LAST_ID)][0]
+            raise UserError(f"{side} id {wrong}; expected 0..{LAST_ID}")
     pairs = truth_ids << 32 | prediction_ids
     keys = np.unique(pairs)
     pixels = np.bincount(np.searchsorted(keys, pairs), weights=lengths, minlength=len(keys))  # float64: exact to 2^53
     return FramePairs(keys >> 32, keys & 0xFFFFFFFF, pixels.astype(np.int64))
+
+
+def check_table(table: Segments) -> None:
+    """Raises UserError unless ids are of 1 .. LAST_ID and unique, and categories and areas not negative."""
+    ids, categories = table.ids, table.categories
+    if not len(ids):
+        return
+    if not 1 <= ids.min() <= ids.max() <= LAST_ID:
+        raise UserError(f"segment id {ids[(ids < 1) | (ids > LAST_ID)][0]}; expected 1..{LAST_ID} (0 is void)")
+    if len(np.unique(ids)) < len(ids):
+        raise UserError(f"segment ids {ids.tolist()[:9]}: one stands in a frame's table twice")
+    if categories.min() < 0:
+        raise UserError(f"category {categories.min()} of segment {ids[categories.argmin()]}; expected 0 or more")
+    if table.areas is not None and table.areas.min() < 0:
+        raise UserError(f"area {table.areas.min()} of segment {ids[table.areas.argmin()]}; expected 0 or more")
+
+
+def check_classes(counts: "VideoCounts", num_classes: int) -> None:
+    """Raises UserError when a segment of either side has a category that is none of `num_classes`."""
+    for side, tubes in (("truth", counts.truth), ("predicted", counts.prediction)):
+        if tubes.categories.size and tubes.categories.max() >= num_classes:
+            t, i = np.unravel_index(tubes.categories.argmax(), tubes.categories.shape)
+            raise UserError(
+                f"frame {t}: {side} segment {tubes.ids[i]} has category {tubes.categories[t, i]}; "
+                f"expected 0..{num_classes - 1}"
+            )
+
+
+def wrong_areas(tubes: Tubes) -> np.ndarray:
+    """Where a table says another area than the map has pixels: int64 `[n, 2]`, frame and index of the id."""
+    return np.argwhere((tubes.categories >= 0) & (tubes.areas != tubes.pixels))
+
+
+def check_areas(tubes: Tubes) -> None:
+    """Raises UserError when a table says another area than the map has pixels."""
+    for t, i in wrong_areas(tubes)[:1]:
+        raise UserError(
+            f"frame {t}: segment {tubes.ids[i]} has area {tubes.areas[t, i]} but {tubes.pixels[t, i]} pixels; "
+            "give no areas, or ask for the quirk json_area"
+        )
 
 
 def _tubes(tables: list[Segments], seen: list[np.ndarray], pixels: list[np.ndarray]) -> Tubes:
@@ -157,6 +211,7 @@ def _tubes(tables: list[Segments], seen: list[np.ndarray], pixels: list[np.ndarr
     categories, order, areas, counted = (np.full(shape, fill, np.int64) for fill in (-1, 0, 0, 0))
     crowd = np.zeros(shape, bool)
     for t, table in enumerate(tables):
+        check_table(table)
         np.add.at(counted[t], np.searchsorted(ids, seen[t]), pixels[t])
         at = np.searchsorted(ids, table.ids)
         categories[t, at], crowd[t, at], order[t, at] = table.categories, table.crowd, np.arange(len(at))
@@ -212,17 +267,33 @@ def count_video(truth: Iterable[SegmentFrame], prediction: Iterable[SegmentFrame
     return join_frames(pairs, truth_tables, prediction_tables)
 
 
+def unknown_category(dtype: np.dtype) -> int:
+    """The value of a class map's pixels without class: the greatest of an unsigned type (255 of uint8), else -1."""
+    return int(np.iinfo(dtype).max) if dtype.kind == "u" else -1
+
+
 def from_panoptic(frame: PanopticFrame) -> SegmentFrame:
     """A finished frame of the inference side as ids and table, as a result folder would hold it.
 
-    A track is one segment, and so is every class among pixels without track; 255 is void. A track that shows two
-    classes in one frame has the one with more pixels.
+    A track is one segment, and so is every class among pixels without track; pixels of `unknown_category` are void. A
+    track that shows two classes in one frame has the one with more pixels.
+
+    Raises:
+      UserError: a track id or a class outside of the range.
     """
-    tracks = frame.track_ids.astype(np.int64)
-    ids = np.where(tracks > 0, tracks + NO_CATEGORY, frame.categories.astype(np.int64) + 1)
-    ids[frame.categories == NO_CATEGORY] = VOID
-    found = count_frame(ids, frame.categories)
+    tracks, classes = frame.track_ids.astype(np.int64), frame.categories.astype(np.int64)
+    void = classes == unknown_category(frame.categories.dtype)
+    _check_range("track id", tracks, LAST_ID - FIRST_TRACK)
+    _check_range("class", np.where(void, 0, classes), FIRST_TRACK - 2)
+    ids = np.where(void, VOID, np.where(tracks > 0, tracks + FIRST_TRACK, classes + 1))
+    found = count_frame(ids, np.where(void, FIRST_TRACK, classes))
     by_size = np.argsort(found.pixels, kind="stable")
     categories = dict(zip(found.truth[by_size].tolist(), found.prediction[by_size].tolist(), strict=True))
     categories.pop(VOID, None)
     return SegmentFrame(ids, make_segments([{"id": i, "category_id": c} for i, c in sorted(categories.items())]))
+
+
+def _check_range(what: str, values: np.ndarray, last: int) -> None:
+    if values.size and not 0 <= values.min() <= values.max() <= last:
+        wrong = values[(values < 0) | (values > last)].flat[0]
+        raise UserError(f"{what} {wrong}; expected 0..{last}")

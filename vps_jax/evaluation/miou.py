@@ -3,9 +3,13 @@
 A confusion matrix is int64 `[c+1, c+1]`, rows truth, columns prediction; index c is no class (void). Matrices add.
 """
 
+from collections.abc import Mapping
+from typing import Self
+
 import numpy as np
 
-from vps_jax.evaluation.counts import VideoCounts, count_frame
+from vps_jax.evaluation.counts import VideoCounts, check_classes, count_frame
+from vps_jax.evaluation.protocol import Settings, Table, merge_videos, other_scores, per_class, per_video
 from vps_jax.taxonomy import ClassTable, class_table
 
 
@@ -52,7 +56,7 @@ def semantic_scores(confusion: np.ndarray) -> dict[str, float | int | None]:
     size = known.sum(axis=1)
     present = size > 0
     if not present.any():
-        return dict.fromkeys(("miou", "pixel_accuracy", "class_accuracy", "frequency_weighted_iou")) | {"classes": 0}
+        return dict.fromkeys(SCORE_NAMES) | {"classes": 0}
     iou, hit, size = class_iou(confusion)[:-1][present], np.diag(known)[present], size[present]
     return {
         "miou": float(100 * iou.mean()),
@@ -61,6 +65,14 @@ def semantic_scores(confusion: np.ndarray) -> dict[str, float | int | None]:
         "frequency_weighted_iou": float(100 * (iou * size).sum() / size.sum()),
         "classes": int(present.sum()),
     }
+
+
+SCORE_NAMES = {
+    "miou": "mIoU",
+    "pixel_accuracy": "pixel accuracy",
+    "class_accuracy": "class accuracy",
+    "frequency_weighted_iou": "frequency-weighted IoU",
+}
 
 
 class MeanIoU:
@@ -72,24 +84,28 @@ class MeanIoU:
         self.confusion = np.zeros((size, size), np.int64)
         self.videos: dict[str, dict] = {}
 
-    def update(self, video: str, confusion: np.ndarray) -> None:
-        """Add one video's confusion matrix.
+    @classmethod
+    def start(cls, settings: Settings) -> Self:
+        return cls(settings.classes)
+
+    def update(self, video: str, counts: VideoCounts) -> None:
+        """Add one video.
 
         Raises:
-          ValueError: the video was scored before.
+          ValueError: the video was scored before, or a category is none of the classes.
         """
-        if video in self.videos:
-            raise ValueError(f"video {video} is scored twice")
+        check_classes(counts, len(self.classes.names))
+        self.add(video, confusion_of_counts(counts, len(self.classes.names)))
+
+    def add(self, video: str, confusion: np.ndarray) -> None:
+        """Add one video's confusion matrix; ValueError when the video was scored before."""
+        merge_videos(self.videos, {video: semantic_scores(confusion)})
         self.confusion += confusion
-        self.videos[video] = semantic_scores(confusion)
 
     def merge(self, other: "MeanIoU") -> None:
         """Take in the videos of another state; ValueError when both have one."""
-        both = sorted(self.videos.keys() & other.videos.keys())
-        if both:
-            raise ValueError(f"video {both[0]} is scored twice")
+        merge_videos(self.videos, other.videos)
         self.confusion += other.confusion
-        self.videos |= other.videos
 
     def compute(self) -> dict:
         """`semantic_scores` of all videos, with `per_class` (text of id -> name, iou) and `per_video`."""
@@ -104,3 +120,17 @@ class MeanIoU:
         }
         videos = {video: self.videos[video] for video in sorted(self.videos)}
         return semantic_scores(self.confusion) | {"per_class": rows, "per_video": videos}
+
+    @staticmethod
+    def headline(numbers: Mapping) -> dict[str, float | None]:
+        """mIoU."""
+        return {"miou": numbers["miou"]}
+
+    @staticmethod
+    def rows(numbers: Mapping) -> list[Table]:
+        """The four means, classes and videos."""
+        return [
+            other_scores([(title, numbers[name]) for name, title in SCORE_NAMES.items()]),
+            per_class(numbers, ("iou",), lambda row: (row["iou"],)),
+            per_video(numbers, tuple(SCORE_NAMES)),
+        ]

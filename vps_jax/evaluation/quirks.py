@@ -1,9 +1,10 @@
-"""The habits of the official scripts, each named, on by default, and each that is a fault can be switched off.
+"""The habits of the official scripts, each named; those that change no number of a whole truth are off by default.
 
-A published number is made with all of them (spec: data_and_metrics 5). `without('void_class')` gives the set that
+A published number is made with all of them (spec: data_and_metrics 5). `choose(off=["void_class"])` gives the set that
 lacks one. docs/evaluation.md says what each costs.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from vps_jax.types import UserError
@@ -13,7 +14,8 @@ class Quirks(NamedTuple):
     """True = as the official script does it.
 
     Attributes:
-      json_area: (VPQ) area of a truth tube is what the json says; off: counted from the PNG.
+      json_area: (VPQ) area of a truth tube is what the json says; off: counted from the PNG, and a json that says
+        otherwise is refused. The only one that is off unless asked for: on a whole truth it changes nothing.
       unlisted_truth: (VPQ) truth pixels whose id is in the PNG but not in the json count against the prediction on
         them; off: they are void.
       last_crowd: (VPQ) with several crowd tubes of one class only the last forgives false positives; off: all do.
@@ -29,7 +31,7 @@ class Quirks(NamedTuple):
         in COCO.
     """
 
-    json_area: bool = True
+    json_area: bool = False
     unlisted_truth: bool = True
     last_crowd: bool = True
     short_videos_absent: bool = True
@@ -46,13 +48,20 @@ class Quirks(NamedTuple):
 OFFICIAL = Quirks()
 
 
-def without(*names: str) -> Quirks:
-    """The official habits less those named.
+def choose(*, on: Sequence[str] = (), off: Sequence[str] = ()) -> Quirks:
+    """The official habits, with those named `on` and without those named `off`.
 
     Raises:
-      UserError: a name that is none of them.
+      UserError: a name that is none of them, or that is in both.
     """
-    unknown = sorted(set(names) - set(Quirks._fields))
-    if unknown:
-        raise UserError(f"quirk {unknown[0]!r} is not known; it must be one of {', '.join(Quirks._fields)}")
-    return OFFICIAL._replace(**dict.fromkeys(names, False))
+    for name in (*on, *off):
+        if name not in Quirks._fields:
+            raise UserError(f"quirk {name!r} is not known; it must be one of {', '.join(Quirks._fields)}")
+        if name in on and name in off:
+            raise UserError(f"quirk {name!r} is asked for and left; name it once")
+    return OFFICIAL._replace(**dict.fromkeys(on, True), **dict.fromkeys(off, False))
+
+
+def without(*names: str) -> Quirks:
+    """`choose(off=names)`."""
+    return choose(off=names)

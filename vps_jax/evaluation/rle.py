@@ -7,19 +7,27 @@ number after the third is the difference to the one two places before.
 
 import numpy as np
 
+LONGEST = 1 << 32  # pixels of a run
+
 
 def parse_counts(counts: list[int] | str | bytes) -> np.ndarray:
     """Runs int64 `[n]` of a json value.
 
     Raises:
-      ValueError: a text that is no such code, or a negative run.
+      ValueError: a text that is no such code, or a run of negative length or longer than any image.
     """
     if isinstance(counts, (str, bytes)):
         runs = _parse_text(counts.encode() if isinstance(counts, str) else counts)
     else:
+        if not isinstance(counts, list) or any(type(run) is not int for run in counts):
+            raise ValueError("runs that are no whole numbers")
+        if any(run > LONGEST for run in counts):
+            raise ValueError(f"a run longer than {LONGEST}")
         runs = np.array(counts, np.int64)
     if (runs < 0).any():
         raise ValueError("a run of negative length")
+    if (runs > LONGEST).any():
+        raise ValueError(f"a run longer than {LONGEST}")
     return runs
 
 
@@ -33,6 +41,8 @@ def _parse_text(text: bytes) -> np.ndarray:
     number = np.cumsum(last) - last  # which number a group belongs to
     starts = np.flatnonzero(np.append(True, last[:-1]))
     place = np.arange(len(codes)) - starts[number]  # of the group in its number, low bits first
+    if place.max() > 6:  # 35 bits
+        raise ValueError("a text that is no run-length code")
     values = np.bincount(number, weights=(codes & 31) << 5 * place).astype(np.int64)
     negative = (codes[last] & 16) > 0
     values -= negative * (1 << 5 * (place[last] + 1))

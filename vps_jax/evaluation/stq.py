@@ -1,22 +1,24 @@
 """Segmentation and tracking quality STQ = sqrt(AQ * SQ) as VIPSeg's script computes it (spec: data_and_metrics 5.2)."""
 
 import math
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import NamedTuple, Self
 
 import numpy as np
 
-from vps_jax.evaluation.counts import Tubes, VideoCounts
+from vps_jax.evaluation.counts import Tubes, VideoCounts, check_classes
 from vps_jax.evaluation.miou import class_iou, confusion_of_counts
+from vps_jax.evaluation.protocol import Settings, Table, merge_videos, other_scores, per_class, per_video
 from vps_jax.evaluation.quirks import OFFICIAL, Quirks
 from vps_jax.taxonomy import ClassTable, class_table
 
 
 class VideoTracks(NamedTuple):
-    """What one video adds: `association` is the sum of a(g) over its `tracks` truth tracks; `sq` in 0..1."""
+    """What one video adds: `association` is the sum of a(g) over its truth tracks; `sq` 0..1, None if all is void."""
 
     association: float
     tracks: int
-    sq: float
+    sq: float | None
     frames: int
 
 
@@ -69,12 +71,15 @@ def associations(counts: VideoCounts, is_thing: np.ndarray, quirks: Quirks = OFF
     return float((shared * shared / union / size[a]).sum()), int((size > 0).sum())
 
 
-def _sq(confusion: np.ndarray, quirks: Quirks) -> float:
-    """Mean IoU in 0..1 over the classes with a union; by the script's habit predicted void is one more class."""
+def _sq(confusion: np.ndarray, quirks: Quirks) -> float | None:
+    """Mean IoU in 0..1 over the classes with a union; by the script's habit predicted void is one more class.
+
+    None when the truth has no labelled pixel.
+    """
     iou = class_iou(confusion)
     iou = iou if quirks.void_class else iou[:-1]
     counted = ~np.isnan(iou)
-    return float(iou[counted].mean()) if counted.any() else 0.0
+    return float(iou[counted].mean()) if counted.any() else None
 
 
 class SegmentationTrackingQuality:
@@ -87,31 +92,35 @@ class SegmentationTrackingQuality:
         self.confusion = np.zeros((size, size), np.int64)
         self.videos: dict[str, VideoTracks] = {}
 
+    @classmethod
+    def start(cls, settings: Settings) -> Self:
+        return cls(settings.classes, quirks=settings.quirks)
+
     def update(self, video: str, counts: VideoCounts) -> None:
         """Add one video.
 
         Raises:
-          ValueError: the video was scored before.
+          ValueError: the video was scored before, or a category is none of the classes.
         """
-        if video in self.videos:
-            raise ValueError(f"video {video} is scored twice")
+        check_classes(counts, len(self.classes.names))
         confusion = confusion_of_counts(counts, len(self.classes.names))
         association, tracks = associations(counts, np.asarray(self.classes.is_thing, bool), self.quirks)
+        one = VideoTracks(association, tracks, _sq(confusion, self.quirks), len(counts.shared))
+        merge_videos(self.videos, {video: one})
         self.confusion += confusion
-        self.videos[video] = VideoTracks(association, tracks, _sq(confusion, self.quirks), len(counts.shared))
 
     def merge(self, other: "SegmentationTrackingQuality") -> None:
         """Take in the videos of another state; ValueError for other quirks or a video that both have."""
         if self.quirks != other.quirks:
             raise ValueError(f"{other.quirks} cannot be merged into {self.quirks}")
-        both = sorted(self.videos.keys() & other.videos.keys())
-        if both:
-            raise ValueError(f"video {both[0]} is scored twice")
+        merge_videos(self.videos, other.videos)
         self.confusion += other.confusion
-        self.videos |= other.videos
 
     def compute(self) -> dict:
-        """`stq`, `aq`, `sq` in percent, `tracks`, `per_class` IoU, `per_video`; AQ is 0 without any truth track."""
+        """`stq`, `aq`, `sq` in percent, `tracks`, `per_class` IoU, `per_video`.
+
+        AQ is 0 without any truth track, as officially; SQ and STQ are None when the truth has no labelled pixel.
+        """
         videos = [self.videos[video] for video in sorted(self.videos)]
         tracks = sum(video.tracks for video in videos)
         iou = class_iou(self.confusion)
@@ -129,6 +138,24 @@ class SegmentationTrackingQuality:
         }
 
 
-def _scores(association: float, tracks: int, sq: float) -> dict[str, float]:
+    @staticmethod
+    def headline(numbers: Mapping) -> dict[str, float | None]:
+        """STQ."""
+        return {"stq": numbers["stq"]}
+
+    @staticmethod
+    def rows(numbers: Mapping) -> list[Table]:
+        """STQ and its factors, IoU of classes, videos."""
+        names = ("stq", "aq", "sq", "tracks", "frames")
+        return [
+            other_scores([(name.upper(), numbers[name]) for name in names[:3]]),
+            per_class(numbers, ("stq_iou",), lambda row: (row["iou"],)),
+            per_video(numbers, names),
+        ]
+
+
+def _scores(association: float, tracks: int, sq: float | None) -> dict[str, float | None]:
     aq = association / tracks if tracks else 0.0
+    if sq is None:
+        return {"stq": None, "aq": 100 * aq, "sq": None}
     return {"stq": 100 * math.sqrt(aq * sq), "aq": 100 * aq, "sq": 100 * sq}

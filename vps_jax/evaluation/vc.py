@@ -1,9 +1,11 @@
 """Video consistency mVC_n: does the prediction stay constant where the truth does (spec: data_and_metrics 5.4)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
 
 import numpy as np
 
+from vps_jax.evaluation.protocol import Settings, Table, merge_videos, other_scores, per_video
 from vps_jax.evaluation.quirks import OFFICIAL, Quirks
 
 LENGTHS = (8, 16)  # mVC8 and mVC16
@@ -21,7 +23,7 @@ class Tracker:
         self._constant: list[np.ndarray] = []  # uint32 [h, w]: for how many frames a pixel has had its value
 
     def add(self, truth: np.ndarray, prediction: np.ndarray) -> None:
-        """Next frame: truth `[h, w]` uint8 with class + 1, other values are void; prediction `[h, w]` 0-based."""
+        """Next frame: unsigned `[h, w]`, truth class + 1, other values are void; prediction class, others are none."""
         if not self.frames:
             self._constant = [np.ones(truth.shape, np.uint32), np.ones(truth.shape, np.uint32)]
         for constant, last, now in zip(self._constant, self._last, (truth, prediction), strict=False):
@@ -52,28 +54,40 @@ class Tracker:
 
 
 class VideoConsistency:
-    """State: every window's score of every video."""
+    """State: every window's score of every video, and the tracker of the video whose frames are passing."""
 
-    def __init__(self, *, lengths: Sequence[int] = LENGTHS):
+    def __init__(self, num_classes: int, *, lengths: Sequence[int] = LENGTHS, quirks: Quirks = OFFICIAL):
+        self.num_classes = num_classes
         self.lengths = tuple(lengths)
+        self.quirks = quirks
         self.videos: dict[str, dict[int, np.ndarray]] = {}
+        self._tracker = self._new_tracker()
 
-    def update(self, video: str, scores: dict[int, np.ndarray]) -> None:
-        """Add what a `Tracker` found in one video.
+    @classmethod
+    def start(cls, settings: Settings) -> Self:
+        return cls(len(settings.classes.names), quirks=settings.quirks)
+
+    def _new_tracker(self) -> Tracker:
+        return Tracker(self.num_classes, lengths=self.lengths, quirks=self.quirks)
+
+    def watch(self, truth: np.ndarray, prediction: np.ndarray) -> None:
+        """The next frame of a video, see `Tracker.add`."""
+        self._tracker.add(truth, prediction)
+
+    def update(self, video: str, seen: Any = None) -> None:
+        """End the video whose frames were watched; nothing else of it is needed.
 
         Raises:
           ValueError: the video was scored before.
         """
-        if video in self.videos:
-            raise ValueError(f"video {video} is scored twice")
-        self.videos[video] = scores
+        scores, self._tracker = self._tracker.scores(), self._new_tracker()
+        merge_videos(self.videos, {video: scores})
 
     def merge(self, other: "VideoConsistency") -> None:
-        """Take in the videos of another state; ValueError for other lengths or a video that both have."""
-        if self.lengths != other.lengths:
-            raise ValueError(f"lengths {other.lengths} cannot be merged into {self.lengths}")
-        for video, scores in other.videos.items():
-            self.update(video, scores)
+        """Take in the videos of another state; ValueError for other lengths or quirks, or a video that both have."""
+        if (self.lengths, self.quirks) != (other.lengths, other.quirks):
+            raise ValueError(f"lengths {other.lengths} with {other.quirks} cannot be merged into {self.lengths}")
+        merge_videos(self.videos, other.videos)
 
     def compute(self) -> dict:
         """`mvc8`, `mvc16`, ... in percent and `windows`; the mean runs over windows, so long videos weigh more."""
@@ -86,6 +100,19 @@ class VideoConsistency:
             video: {f"mvc{n}": _percent(self.videos[video][n]) for n in self.lengths} for video in sorted(self.videos)
         }
         return result
+
+    @staticmethod
+    def headline(numbers: Mapping) -> dict[str, float | None]:
+        """mVC of every length."""
+        return {f"mvc{n}": numbers[f"mvc{n}"] for n in numbers["windows"]}
+
+    @staticmethod
+    def rows(numbers: Mapping) -> list[Table]:
+        """mVC of every length, of all videos and of each."""
+        return [
+            other_scores([(f"mVC{n}", numbers[f"mvc{n}"]) for n in numbers["windows"]]),
+            per_video(numbers, [f"mvc{n}" for n in numbers["windows"]]),
+        ]
 
 
 def _percent(scores: np.ndarray) -> float | None:

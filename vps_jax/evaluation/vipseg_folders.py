@@ -4,47 +4,43 @@ The official scripts pair frames by position and die with a KeyError on most mis
 that names file and frame. What is checked from the two json files and folder listings is checked before any scoring.
 """
 
-import json
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from vps_jax.evaluation import images
-from vps_jax.evaluation.counts import SegmentFrame, Tubes, make_segments
+from vps_jax.evaluation import checked, images, scoring
+from vps_jax.evaluation.counts import SegmentFrame, Segments, Tubes, wrong_areas
+from vps_jax.evaluation.plan import Job, Plan, keep_videos
+from vps_jax.evaluation.protocol import PANOPTIC, Settings
 from vps_jax.taxonomy import ClassTable, class_table
 from vps_jax.types import UserError
 
+MAX_SIDE = 1 << 24  # pixels
+SIDES = ("height", "width")
+
 
 class FrameRecord(NamedTuple):
-    """One frame of one side: its stem, its PNG, its rows of `segments_info`, and the json they come from."""
+    """One frame of one side: its stem, its PNG, its segments, and the json they come from."""
 
     stem: str
     png: pathlib.Path
-    rows: list[dict]
+    segments: Segments
     source: pathlib.Path
 
 
 class TruthRoot(NamedTuple):
-    """A truth root: its classes, and the frames of each video in the json's order."""
+    """A truth: its json, its classes, the category ids that it lists, and the frames of each video in its order.
 
-    classes: ClassTable
-    videos: dict[str, list[FrameRecord]]
-
-
-def read_json(path: pathlib.Path):
-    """Content of a json file.
-
-    Raises:
-      UserError: it is missing or no json.
+    `sizes` are (height, width) of every frame as the json tells them, None where it does not.
     """
-    try:
-        return json.loads(path.read_bytes())
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror or 'cannot be read'}; expected a json file there") from None
-    except ValueError as error:
-        raise UserError(f"{path}: not valid json ({error}); write it again") from None
+
+    source: pathlib.Path
+    classes: ClassTable
+    categories: frozenset[int]
+    videos: dict[str, list[FrameRecord]]
+    sizes: dict[str, list[tuple[int, int] | None]]
 
 
 def truth_json(root: pathlib.Path, split: str) -> pathlib.Path:
@@ -52,26 +48,62 @@ def truth_json(root: pathlib.Path, split: str) -> pathlib.Path:
     return root / f"panoptic_gt_VIPSeg_{split}.json"
 
 
-def read_truth(root: pathlib.Path, split: str) -> TruthRoot:
+def plan(root: pathlib.Path, predictions: pathlib.Path, split: str, videos: Sequence[str] | None = None) -> Plan:
+    """What a result folder has to be scored; of the named videos, or of all."""
+    truth = read_truth(root, split, videos=videos)
+    results = read_predictions(predictions, truth)
+    jobs = [Job(video, len(records), (records, results[video])) for video, records in truth.videos.items()]
+    empty = not any(len(record.segments.ids) for records in truth.videos.values() for record in records)
+    notes = (f"{truth.source} lists no segment in any frame, so no score is defined; is it a split without truth?",)
+    inputs = (truth.source, root / "panomasksRGB", predictions / "pred.json", predictions / "pan_pred")
+    return Plan("vipseg", PANOPTIC, truth.classes, jobs, score, inputs, notes if empty else ())
+
+
+def score(states: scoring.States, job: Job, settings: Settings) -> None:
+    """Read one video and add it."""
+    truth, prediction = job.content
+    counts = scoring.count_video(states, load_frames(truth, prediction), settings)
+    if not settings.quirks.json_area:
+        check_areas(truth, counts.truth)
+    check_ids(prediction, counts.prediction)
+    scoring.add_counts(states, job.video, counts)
+
+
+def read_truth(
+    root: pathlib.Path, split: str, *, videos: Sequence[str] | None = None, pixels: bool = True
+) -> TruthRoot:
     """Index of a VIPSeg truth root: `panoptic_gt_VIPSeg_<split>.json` and `panomasksRGB/`.
+
+    Args:
+      root: the folder.
+      split: which json.
+      videos: those wanted; None: all that the json lists.
+      pixels: the PNGs must be there.
 
     Raises:
       UserError: a file is missing, or the json breaks a rule of the format.
     """
     source = truth_json(root, split)
-    content = read_json(source)
-    classes = _classes(content, source)
-    videos = {}
-    for video, entries in _videos(content, source).items():
-        folder = root / "panomasksRGB" / video
-        records = [FrameRecord(stem, folder / f"{stem}.png", rows, source) for stem, rows in entries]
-        for record in records:
-            _check_rows(record, video, len(classes.names))
-        _check_files(records, video, folder, extra_is_wrong=False)
-        videos[video] = records
-    if not videos:
+    with checked.place(source):
+        content = checked.mapping(checked.read_json(source), "the file")
+        classes, categories = read_classes(content.get("categories"))
+        listed = None if content.get("videos") is None else _listed(content["videos"])
+        annotated = _annotations(content, source)
+    missing = [video for video in listed or () if video not in annotated]
+    if missing:
+        raise UserError(f"{source}: video {missing[0]} stands in videos but without annotations; take it out")
+    if not annotated or listed == {}:
         raise UserError(f"{source}: no video in it; expected the annotations of split {split!r}")
-    return TruthRoot(classes, videos)
+    found, sizes = {}, {}
+    for video in keep_videos(list(annotated if listed is None else listed), videos, source):
+        found[video] = _records(annotated[video], video, root / "panomasksRGB" / video, source, categories, truth=True)
+        sizes[video] = [None] * len(found[video])
+        if listed is not None and listed[video] is not None:
+            stems, sizes[video] = zip(*listed[video], strict=True) if listed[video] else ((), ())
+            _check_frames([record.stem for record in found[video]], list(stems), video, f"{source}: annotations")
+        if pixels:
+            check_files(found[video], video, root / "panomasksRGB" / video, extra_is_wrong=False)
+    return TruthRoot(source, classes, categories, found, sizes)
 
 
 def read_predictions(folder: pathlib.Path, truth: TruthRoot) -> dict[str, list[FrameRecord]]:
@@ -81,59 +113,113 @@ def read_predictions(folder: pathlib.Path, truth: TruthRoot) -> dict[str, list[F
       UserError: a video or frame is missing or too many or out of order, a category is none, a file is missing.
     """
     source = folder / "pred.json"
-    found = _videos(read_json(source), source)
+    with checked.place(source):
+        found = _annotations(checked.mapping(checked.read_json(source), "the file"), source)
     videos = {}
     for video, expected in truth.videos.items():
         if video not in found:
             raise UserError(f"{source}: video {video} is missing; predict it or evaluate a split without it")
-        _check_frames([stem for stem, _ in found[video]], [record.stem for record in expected], video, source)
         pngs = folder / "pan_pred" / video
-        records = [
-            FrameRecord(record.stem, pngs / f"{record.stem}.png", rows, source)
-            for record, (_, rows) in zip(expected, found[video], strict=True)
-        ]
-        for record in records:
-            _check_rows(record, video, len(truth.classes.names))
-        _check_files(records, video, pngs, extra_is_wrong=True)
+        records = _records(found[video], video, pngs, source, truth.categories, truth=False)
+        _check_frames([record.stem for record in records], [record.stem for record in expected], video, source)
+        check_files(records, video, pngs, extra_is_wrong=True)
         videos[video] = records
     return videos
 
 
-def _classes(content: dict, source: pathlib.Path) -> ClassTable:
-    """The json's own classes, or VIPSeg's when it lists none."""
-    rows = sorted(content.get("categories") or (), key=lambda row: row["id"])
-    if not rows:
-        return class_table("vipseg")
-    if [row["id"] for row in rows] != list(range(len(rows))):
-        raise UserError(f"{source}: category ids are {[row['id'] for row in rows][:5]}...; expected 0, 1, 2, ...")
-    return ClassTable(
-        names=tuple(str(row.get("name", row["id"])) for row in rows),
-        colors=tuple(tuple(row.get("color", (0, 0, 0))) for row in rows),
-        is_thing=tuple(bool(row["isthing"]) for row in rows),
-    )
+def read_classes(rows: object) -> tuple[ClassTable, frozenset[int]]:
+    """A json's own classes, or VIPSeg's when it lists none, and the category ids that it lists.
+
+    Ids may have gaps: the table is as long as the greatest, and a class that is not listed has no name.
+
+    Raises:
+      Wrong: a row breaks a rule of the format.
+    """
+    if rows is None or rows == []:
+        table = class_table("vipseg")
+        return table, frozenset(range(len(table.names)))
+    found = {}
+    for number, row in checked.categories(rows).items():
+        what = f"category {number}"
+        is_thing = checked.flag(checked.field(row, "isthing", what), f"isthing of {what}")
+        found[number] = str(row.get("name") or number), is_thing
+    classes = [found.get(c, ("", False)) for c in range(max(found) + 1)]
+    names, things = (tuple(column) for column in zip(*classes, strict=True))
+    return ClassTable(names, ((0, 0, 0),) * len(classes), things), frozenset(found)
 
 
-def _videos(content, source: pathlib.Path) -> dict[str, list[tuple[str, list[dict]]]]:
-    """Video -> its frames' (stem, segments_info), in the file's order."""
-    videos: dict[str, list[tuple[str, list[dict]]]] = {}
-    try:
-        for entry in content["annotations"]:
-            video = str(entry["video_id"])
-            if video in videos:
-                raise UserError(f"{source}: video {video} stands in it twice; keep one of the two")
-            videos[video] = [
-                (pathlib.PurePosixPath(frame.get("file_name") or frame["image_id"]).stem, frame["segments_info"])
-                for frame in entry["annotations"]
-            ]
-    except (KeyError, TypeError) as error:
-        raise UserError(
-            f"{source}: {error!r} while reading annotations; expected "
-            '{"annotations": [{"video_id", "annotations": [{"file_name", "segments_info"}]}]}'
-        ) from None
+def _listed(rows: object) -> dict[str, list[tuple[str, tuple[int, int] | None]] | None]:
+    """Video -> stem and size of its images, None when they are not listed; from the json's `videos`."""
+    videos = {}
+    for i, row in enumerate(checked.sequence(rows, "videos")):
+        row = checked.mapping(row, f"videos[{i}]")
+        video = checked.name(checked.field(row, "video_id", f"videos[{i}]"), f"video_id of videos[{i}]")
+        if video in videos:
+            raise checked.Wrong(f"video {video} stands in videos twice; keep one of the two")
+        images_ = row.get("images")
+        videos[video] = None
+        if images_ is not None:
+            what = f"images of video {video}"
+            videos[video] = [_image(one, what) for one in checked.sequence(images_, what)]
     return videos
 
 
-def _check_frames(found: list[str], expected: list[str], video: str, source: pathlib.Path) -> None:
+def _image(row: object, what: str) -> tuple[str, tuple[int, int] | None]:
+    row = checked.mapping(row, f"one of the {what}")
+    stem = _stem(row.get("file_name") or row.get("id"), f"file_name of one of the {what}")
+    if row.get("height") is None or row.get("width") is None:
+        return stem, None
+    height, width = (checked.whole(row[side], f"{side} of {stem} in {what}", 1, MAX_SIDE) for side in SIDES)
+    return stem, (height, width)
+
+
+def _annotations(content: dict, source: pathlib.Path) -> dict[str, list]:
+    """Video -> its frames as they stand in the json's `annotations`."""
+    videos: dict[str, list] = {}
+    if "annotations" not in content:
+        raise checked.Wrong(
+            "annotations is missing; expected "
+            '{"annotations": [{"video_id", "annotations": [{"file_name", "segments_info"}]}]}'
+        )
+    for i, entry in enumerate(checked.sequence(content["annotations"], "annotations")):
+        entry = checked.mapping(entry, f"annotations[{i}]")
+        video = checked.name(checked.field(entry, "video_id", f"annotations[{i}]"), f"video_id of annotations[{i}]")
+        if video in videos:
+            raise checked.Wrong(f"video {video} stands in it twice; keep one of the two")
+        with checked.place(source, f"video {video}"):
+            videos[video] = checked.sequence(checked.field(entry, "annotations"), "annotations")
+    return videos
+
+
+def _records(
+    frames: list, video: str, folder: pathlib.Path, source: pathlib.Path, categories: frozenset[int], *, truth: bool
+) -> list[FrameRecord]:
+    """The frames of one video, every row of them checked."""
+    records, seen = [], set()
+    for t, row in enumerate(frames):
+        with checked.place(source, f"video {video}, frame number {t}"):
+            row = checked.mapping(row, "the frame")
+            stem = _stem(row.get("file_name") or row.get("image_id"), "file_name")
+        with checked.place(source, f"video {video}, frame {stem}"):
+            segments = checked.segments(checked.field(row, "segments_info"), categories, truth=truth)
+        if truth and stem in seen:
+            raise UserError(f"{source}: video {video}: frame {stem} stands in it twice; keep one of the two")
+        seen.add(stem)
+        records.append(FrameRecord(stem, folder / f"{stem}.png", segments, source))
+    return records
+
+
+def _stem(value: object, what: str) -> str:
+    """A file's name without folders and suffix."""
+    if not isinstance(value, str):
+        raise checked.Wrong(f"{what} is {checked.show(value)}; expected the name of the frame's file")
+    return checked.name(pathlib.PurePosixPath(value).stem, what)
+
+
+def _check_frames(found: list[str], expected: list[str], video: str, source) -> None:
+    """Raises UserError unless the frames are the expected ones, in their order."""
+    if found == expected:
+        return
     missing = [stem for stem in expected if stem not in set(found)]
     if missing:
         raise UserError(f"{source}: video {video}: frame {missing[0]} is missing ({len(missing)} of {len(expected)})")
@@ -151,10 +237,9 @@ def _check_frames(found: list[str], expected: list[str], video: str, source: pat
             )
 
 
-def _check_files(records: list[FrameRecord], video: str, folder: pathlib.Path, *, extra_is_wrong: bool) -> None:
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; expected the {len(records)} PNGs of video {video} there")
-    stems = {path.stem for path in folder.iterdir() if path.suffix == ".png" and not path.name.startswith(".")}
+def check_files(records: list[FrameRecord], video: str, folder: pathlib.Path, *, extra_is_wrong: bool) -> None:
+    """Raises UserError unless the folder has the PNG of every frame, and no other where that is wrong."""
+    stems = png_stems(folder, f"the {len(records)} PNGs of video {video}")
     for record in records:
         if record.stem not in stems:
             raise UserError(f"{record.png}: no such file; frame {record.stem} of video {video} has no PNG")
@@ -163,21 +248,18 @@ def _check_files(records: list[FrameRecord], video: str, folder: pathlib.Path, *
         raise UserError(f"{folder / extra[0]}.png: frame {extra[0]} of video {video} is not in the truth; remove it")
 
 
-def _check_rows(record: FrameRecord, video: str, num_classes: int) -> None:
-    where = f"{record.source}: video {video}, frame {record.stem}"
-    seen = set()
-    for row in record.rows:
-        try:
-            number, category = row["id"], row["category_id"]
-        except (KeyError, TypeError):
-            raise UserError(f"{where}: segment {row!r} lacks id or category_id") from None
-        if not isinstance(number, int) or not 0 < number < 1 << 24:
-            raise UserError(f"{where}: segment id {number!r}; expected R + 256 G + 65536 B, 1..16777215 (0 is void)")
-        if not isinstance(category, int) or not 0 <= category < num_classes:
-            raise UserError(f"{where}: segment {number} has category {category!r}; expected 0..{num_classes - 1}")
-        if number in seen:
-            raise UserError(f"{where}: segment {number} stands in segments_info twice")
-        seen.add(number)
+def png_stems(folder: pathlib.Path, what: str) -> set[str]:
+    """Names of the PNGs of a folder, without suffix; hidden files are left out.
+
+    Raises:
+      UserError: there is no such folder, or it cannot be read.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; expected {what} there")
+    try:
+        return {path.stem for path in folder.iterdir() if path.suffix == ".png" and not path.name.startswith(".")}
+    except OSError as error:
+        raise UserError(f"{folder}: {error.strerror or 'cannot be read'}; expected {what} there") from None
 
 
 def load_frames(truth: list[FrameRecord], prediction: list[FrameRecord]) -> Iterator[tuple[SegmentFrame, SegmentFrame]]:
@@ -195,7 +277,21 @@ def load_frames(truth: list[FrameRecord], prediction: list[FrameRecord]) -> Iter
         if size not in (None, (h, w)):
             raise UserError(f"{one.png}: size is {w}x{h}, but the frames before are {size[1]}x{size[0]}")
         size = h, w
-        yield SegmentFrame(pixels, make_segments(one.rows)), SegmentFrame(predicted, make_segments(other.rows))
+        yield SegmentFrame(pixels, one.segments), SegmentFrame(predicted, other.segments)
+
+
+def check_areas(records: list[FrameRecord], tubes: Tubes) -> None:
+    """Raises UserError unless every area of the truth's json is the number of pixels in the PNG, above 0."""
+    wrong = wrong_areas(tubes)
+    if not len(wrong):
+        wrong = np.argwhere((tubes.categories >= 0) & (tubes.pixels == 0))
+    for t, i in wrong[:1]:
+        record, number = records[t], tubes.ids[i]
+        raise UserError(
+            f"{record.source}: video {record.png.parent.name}, frame {record.stem}: segment {number} has area "
+            f"{tubes.areas[t, i]}, but {tubes.pixels[t, i]} pixels in {record.png}; mend the truth, or ask for the "
+            "habit of the official script (quirk json_area)"
+        )
 
 
 def check_ids(records: list[FrameRecord], tubes: Tubes) -> None:

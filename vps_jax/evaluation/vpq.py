@@ -4,18 +4,20 @@
 `compute` gives the numbers, in percent. Pairs are counted once per frame; every window comes from differences of sums.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Self
 
 import numpy as np
 
 from vps_jax.evaluation import counts as counting
 from vps_jax.evaluation import pq
+from vps_jax.evaluation.protocol import LEADERBOARD, SCORES, Settings, Table, merge_videos, per_class, per_video
 from vps_jax.evaluation.quirks import OFFICIAL, Quirks
 from vps_jax.taxonomy import ClassTable, class_table
 from vps_jax.types import PanopticFrame, UserError
 
 # the paper, the leaderboard and the authors take the first; the public script takes the second
-WINDOW_SETS = {"leaderboard": (1, 2, 4, 6), "official-script": (1, 2, 4, 6, 8)}
+WINDOW_SETS = {"leaderboard": LEADERBOARD, "official-script": (1, 2, 4, 6, 8)}
 
 
 def window_lengths(windows: str | Sequence[int]) -> tuple[int, ...]:
@@ -97,7 +99,25 @@ def video_table(counts: counting.VideoCounts, k: int, num_classes: int, quirks: 
     frames = len(counts.shared)
     if frames < k and quirks.short_videos_absent or not frames:
         return None
-    return pq.table_of(make_windows(counts, min(k, frames), quirks), num_classes, last_crowd=quirks.last_crowd)
+    windows = make_windows(counts, min(k, frames), quirks)
+    if quirks.json_area:
+        _refuse_impossible(windows, counts, k)
+    return pq.table_of(windows, num_classes, last_crowd=quirks.last_crowd)
+
+
+def _refuse_impossible(window: pq.Window, counts: counting.VideoCounts, k: int) -> None:
+    """Raises UserError when an area of the json is so small that two tubes share more than their union."""
+    g, p = window.pair_truth, window.pair_prediction
+    union = window.area[:, p] + window.truth_area[:, g] - window.shared - window.void[:, p]
+    candidate = (window.truth_category[:, g] >= 0) & (window.truth_category[:, g] == window.category[:, p])
+    wrong = np.argwhere(candidate & ~window.truth_crowd[:, g] & (window.shared > union))
+    if len(wrong):
+        t, i = wrong[0]
+        raise UserError(
+            f"frame {t}, {k} frames long: truth segment {counts.truth.ids[g[i]]} has area {window.truth_area[t, g[i]]} "
+            f"by its json but shares {window.shared[t, i]} pixels with segment {counts.prediction.ids[p[i]]}, an IoU "
+            "above 1; mend the truth's areas"
+        )
 
 
 class VideoPQ:
@@ -119,16 +139,23 @@ class VideoPQ:
         self.quirks = quirks
         self.tables: dict[str, dict[int, np.ndarray | None]] = {}
 
+    @classmethod
+    def start(cls, settings: Settings) -> Self:
+        return cls(settings.classes, windows=settings.windows, quirks=settings.quirks)
+
     def update(self, video: str, counts: counting.VideoCounts) -> None:
         """Score one video.
 
         Raises:
-          ValueError: the video was scored before.
+          ValueError: the video was scored before, or a category is none of the classes.
         """
-        if video in self.tables:
-            raise ValueError(f"video {video} is scored twice")
         num_classes = len(self.classes.names)
-        self.tables[video] = {k: video_table(counts, k, num_classes, self.quirks) for k in self.windows}
+        counting.check_classes(counts, num_classes)
+        if not self.quirks.json_area:
+            counting.check_areas(counts.truth)
+        merge_videos(
+            self.tables, {video: {k: video_table(counts, k, num_classes, self.quirks) for k in self.windows}}
+        )
 
     def merge(self, other: "VideoPQ") -> None:
         """Take in the videos of another state.
@@ -138,10 +165,7 @@ class VideoPQ:
         """
         if (self.windows, self.quirks) != (other.windows, other.quirks):
             raise ValueError(f"windows {other.windows} with {other.quirks} cannot be merged into {self.windows}")
-        both = sorted(self.tables.keys() & other.tables.keys())
-        if both:
-            raise ValueError(f"video {both[0]} is scored twice")
-        self.tables |= other.tables
+        merge_videos(self.tables, other.tables)
 
     def table(self, k: int, videos: Iterable[str] | None = None) -> np.ndarray:
         """Table `[c, 4]` of some (default: all) videos for windows of k frames."""
@@ -196,6 +220,41 @@ class VideoPQ:
         everything = np.ones(len(self.classes.names), bool)
         scores = {str(k): pq.mean_quality(self.table(k, [video]), everything)["pq"] for k in self.windows}
         return {"vpq": _mean([score for score in scores.values() if score is not None]), "windows": scores}
+
+    @staticmethod
+    def headline(numbers: Mapping) -> dict[str, float | None]:
+        """VPQ: mean, things, stuff, and of every window."""
+        return _headline(numbers)
+
+    @staticmethod
+    def rows(numbers: Mapping) -> list[Table]:
+        """Windows, classes and videos."""
+        return _rows(numbers)
+
+
+def _headline(numbers: Mapping) -> dict[str, float | None]:
+    mean = numbers["vpq"]
+    windows = {f"vpq{k}": row["all"]["pq"] for k, row in numbers["windows"].items()}
+    return {"vpq": mean["all"], "vpq_things": mean["things"], "vpq_stuff": mean["stuff"]} | windows
+
+
+def _rows(numbers: Mapping) -> list[Table]:
+    lines = [
+        (k, *(means["all"][name] for name in ("pq", "sq", "rq")), means["things"]["pq"], means["stuff"]["pq"])
+        for k, means in numbers["windows"].items()
+    ]
+    mean = numbers["vpq"]
+    lines.append(("mean", mean["all"], "", "", mean["things"], mean["stuff"]))
+    windows = list(numbers["windows"])
+    columns = ("vpq", *(f"vpq{k}" for k in windows))
+    title = f"VPQ in percent, windows: {numbers['window_set']}"
+    return [
+        Table(SCORES, title, ("frames", "VPQ", "SQ", "RQ", "things", "stuff"), lines),
+        per_class(
+            numbers, columns, lambda row: (row["vpq"], *(row["windows"].get(k, {}).get("pq") for k in windows))
+        ),
+        per_video(numbers, columns, lambda row: (row["vpq"], *(row["windows"][k] for k in windows))),
+    ]
 
 
 def _mean(values: list[float | None]) -> float | None:

@@ -5,12 +5,16 @@ Prediction: `<video>/<stem>.png`, 8-bit, class 0..123, any other value is no cla
 """
 
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from vps_jax.evaluation import images
+from vps_jax.evaluation import checked, images, scoring
+from vps_jax.evaluation.plan import Job, Plan, keep_videos
+from vps_jax.evaluation.protocol import SEMANTIC, Settings
+from vps_jax.evaluation.vipseg_folders import png_stems
+from vps_jax.taxonomy import class_table
 from vps_jax.types import UserError
 
 
@@ -21,33 +25,52 @@ class MaskPair(NamedTuple):
     prediction: pathlib.Path
 
 
-def read_folders(root: pathlib.Path, predictions: pathlib.Path, split: str) -> dict[str, list[MaskPair]]:
+def is_root(root: pathlib.Path, split: str) -> bool:
+    """Whether a folder has the split in VSPW's layout."""
+    return (root / "data").is_dir() and (root / f"{split}.txt").is_file()
+
+
+def plan(root: pathlib.Path, predictions: pathlib.Path, split: str, videos: Sequence[str] | None = None) -> Plan:
+    """What a result folder has to be scored; of the named videos, or of all."""
+    pairs = read_folders(root, predictions, split, videos)
+    jobs = [Job(video, len(found), found) for video, found in pairs.items()]
+    inputs = (root / f"{split}.txt", root / "data", *(predictions / video for video in pairs))
+    return Plan("vspw", SEMANTIC, class_table("vspw"), jobs, score, inputs)
+
+
+def score(states: scoring.States, job: Job, settings: Settings) -> None:
+    """Read one video and add it."""
+    scoring.score_class_maps(states, job.video, load_frames(job.content), settings)
+
+
+def read_folders(
+    root: pathlib.Path, predictions: pathlib.Path, split: str, videos: Sequence[str] | None = None
+) -> dict[str, list[MaskPair]]:
     """Every frame that a mask folder of the split has.
 
     Raises:
       UserError: the list of the split, a video, or a frame is missing, or the results have a frame too many.
     """
-    names = [line.strip() for line in (root / f"{split}.txt").read_text().splitlines() if line.strip()]
-    videos = {}
-    for video in names:
+    source = root / f"{split}.txt"
+    names = checked.read_list(source)
+    if not names:
+        raise UserError(f"{source}: no video in it; expected one video id per line")
+    found = {}
+    for video in keep_videos(names, videos, source):
         masks = _pngs(root / "data" / video / "mask", f"the masks of video {video}")
-        found = _pngs(predictions / video, f"the predictions of video {video}")
-        missing = [stem for stem in masks if stem not in found]
+        predicted = _pngs(predictions / video, f"the predictions of video {video}")
+        missing = [stem for stem in masks if stem not in predicted]
         if missing:
             raise UserError(f"{predictions / video / missing[0]}.png: no such file; frame {missing[0]} is missing")
-        extra = [stem for stem in found if stem not in masks]
+        extra = [stem for stem in predicted if stem not in masks]
         if extra:
-            raise UserError(f"{found[extra[0]]}: frame {extra[0]} of video {video} is not in the truth; remove it")
-        videos[video] = [MaskPair(masks[stem], found[stem]) for stem in masks]
-    if not videos:
-        raise UserError(f"{root / split}.txt: no video in it; expected one video id per line")
-    return videos
+            raise UserError(f"{predicted[extra[0]]}: frame {extra[0]} of video {video} is not in the truth; remove it")
+        found[video] = [MaskPair(masks[stem], predicted[stem]) for stem in masks]
+    return found
 
 
 def _pngs(folder: pathlib.Path, what: str) -> dict[str, pathlib.Path]:
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; expected {what} there")
-    files = {path.stem: path for path in sorted(folder.glob("*.png")) if not path.name.startswith(".")}
+    files = {stem: folder / f"{stem}.png" for stem in sorted(png_stems(folder, what))}
     if not files:
         raise UserError(f"{folder}: no PNG in it; expected {what} there")
     return files

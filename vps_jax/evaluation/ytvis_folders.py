@@ -1,18 +1,25 @@
 """YouTube-VIS and OVIS truth and result files (spec: data_and_metrics 3.1, 5.5)."""
 
 import pathlib
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from vps_jax.evaluation import rle
-from vps_jax.evaluation.ap import Track
-from vps_jax.evaluation.vipseg_folders import read_json
+from vps_jax.evaluation import checked, rle, scoring
+from vps_jax.evaluation.ap import Track, TrackPair
+from vps_jax.evaluation.checked import Wrong
+from vps_jax.evaluation.plan import Job, Plan, keep_videos
+from vps_jax.evaluation.protocol import INSTANCES, Settings
+from vps_jax.taxonomy import ClassTable
 from vps_jax.types import UserError
+
+LAST_SIDE = 1 << 15  # pixels
+LAST_LENGTH = 1 << 20  # frames
 
 
 class VideoTracks(NamedTuple):
-    """One video's true and predicted tracks as json rows, parsed where they are scored."""
+    """One video's true and predicted tracks as json rows, whose masks are parsed where they are scored."""
 
     video: int | str
     size: tuple[int, int]  # height, width
@@ -29,82 +36,154 @@ def truth_json(root: pathlib.Path, split: str) -> pathlib.Path | None:
     return next((place for place in places if place.is_file()), None)
 
 
-def read_files(truth: pathlib.Path, predictions: pathlib.Path) -> tuple[dict[int, str], list[VideoTracks]]:
+def plan(root: pathlib.Path, predictions: pathlib.Path, split: str, videos: Sequence[str] | None = None) -> Plan:
+    """What a result file has to be scored; of the named videos, or of all."""
+    truth, source = truth_json(root, split), results_json(predictions)
+    categories, found = read_files(truth, source)
+    kept = set(keep_videos([str(video.video) for video in found], videos, truth))
+    names = tuple(categories.get(c, "") for c in range(max(categories) + 1))
+    classes = ClassTable(names, ((0, 0, 0),) * len(names), tuple(map(bool, names)))
+    jobs = [Job(video.video, video.length, video) for video in found if str(video.video) in kept]
+    return Plan("ytvis", INSTANCES, classes, jobs, score, (truth, source))
+
+
+def score(states: scoring.States, job: Job, settings: Settings) -> None:
+    """Parse one video's masks and add it."""
+    seen = TrackPair(*tracks(job.content))
+    for state in states.values():
+        state.update(job.video, seen)
+
+
+def results_json(predictions: pathlib.Path) -> pathlib.Path:
+    """A result file, or the one of a folder."""
+    return predictions / "results.json" if predictions.is_dir() else predictions
+
+
+def read_files(truth: pathlib.Path, source: pathlib.Path) -> tuple[dict[int, str], list[VideoTracks]]:
     """Class names by id, and every video of the truth with its rows.
 
     Args:
       truth: json with `videos`, `annotations`, `categories`.
-      predictions: json list of `{video_id, category_id, score, segmentations}`, or a folder with it as results.json.
+      source: json list of `{video_id, category_id, score, segmentations}`.
 
     Raises:
       UserError: a file is missing or not of that form, or a prediction's video or category is not in the truth.
     """
-    content = read_json(truth)
-    source = predictions / "results.json" if predictions.is_dir() else predictions
-    rows = read_json(source)
-    if not isinstance(content, dict) or not content.get("annotations"):
-        raise UserError(
-            f"{truth}: no annotations in it; the public valid and test files have none, use a split that has"
-        )
+    with checked.place(truth):
+        content = checked.mapping(checked.read_json(truth), "the file")
+        if not content.get("annotations"):
+            raise Wrong("no annotations in it; the public valid and test files have none, use a split that has")
+        rows = checked.categories(checked.field(content, "categories"))
+        categories = {number: str(row.get("name") or number) for number, row in rows.items()}
+        videos = _videos(checked.field(content, "videos"))
+    rows = checked.read_json(source)
     if not isinstance(rows, list):
         raise UserError(f"{source}: expected a list of {{video_id, category_id, score, segmentations}}")
-    categories = {row["id"]: str(row["name"]) for row in content["categories"]}
-    videos = {
-        row["id"]: VideoTracks(row["id"], (row["height"], row["width"]), len(row["file_names"]), [], [])
-        for row in content["videos"]
-    }
-    for row in content["annotations"]:
-        videos[row["video_id"]].truth.append(row)
+    for i, row in enumerate(checked.sequence(content["annotations"], "annotations")):
+        with checked.place(truth, f"annotation {i}"):
+            video = _row(row, videos, categories, truth)
+            _areas(row, video)
+            checked.flag(row.get("iscrowd", 0), "iscrowd")
+        video.truth.append(row)
     for i, row in enumerate(rows):
-        for key in ("video_id", "category_id", "score", "segmentations"):
-            if key not in row:
-                raise UserError(f"{source}: prediction {i} has no {key}")
-        if row["video_id"] not in videos:
-            raise UserError(f"{source}: prediction {i}: video {row['video_id']!r} is not in {truth.name}")
-        if row["category_id"] not in categories:
-            raise UserError(
-                f"{source}: prediction {i} of video {row['video_id']}: category {row['category_id']!r}; "
-                f"expected one of {min(categories)}..{max(categories)} of {truth.name}"
-            )
-        videos[row["video_id"]].predictions.append(row)
+        with checked.place(source, f"prediction {i}"):
+            video = _row(row, videos, categories, truth)
+            checked.number(checked.field(row, "score"), f"score of video {row['video_id']}")
+        video.predictions.append(row)
     return categories, [videos[video] for video in sorted(videos)]
+
+
+def _videos(rows: object) -> dict[int | str, VideoTracks]:
+    found = {}
+    for i, row in enumerate(checked.sequence(rows, "videos")):
+        row = checked.mapping(row, f"video {i}")
+        video = _identifier(checked.field(row, "id", f"video {i}"), f"id of video {i}")
+        if video in found:
+            raise Wrong(f"video {video!r} stands in videos twice")
+        size = tuple(
+            checked.whole(checked.field(row, side), f"{side} of video {video}", 1, LAST_SIDE)
+            for side in ("height", "width")
+        )
+        if row.get("file_names") is None:
+            length = checked.whole(checked.field(row, "length"), f"length of video {video}", 0, LAST_LENGTH)
+        else:
+            length = len(checked.sequence(row["file_names"], f"file_names of video {video}"))
+        found[video] = VideoTracks(video, size, length, [], [])
+    if len({type(video) for video in found}) > 1:
+        raise Wrong("ids of videos are numbers and texts; expected one of the two")
+    return found
+
+
+def _identifier(value: object, what: str) -> int | str:
+    if type(value) not in (int, str):
+        raise Wrong(f"{what} is {checked.show(value)}; expected a whole number or text")
+    return value
+
+
+def _row(row: object, videos: dict, categories: dict[int, str], truth: pathlib.Path) -> VideoTracks:
+    """The video that a row of either side belongs to; everything that both sides use is checked, masks excepted."""
+    row = checked.mapping(row, "the row")
+    number = _identifier(checked.field(row, "video_id"), "video_id")
+    if number not in videos:
+        raise Wrong(f"video {checked.show(number)} is not in {truth.name}")
+    category = checked.field(row, "category_id")
+    if type(category) is not int or category not in categories:
+        raise Wrong(
+            f"category {checked.show(category)} in video {number}; "
+            f"expected one of {min(categories)}..{max(categories)} of {truth.name}"
+        )
+    masks = checked.sequence(checked.field(row, "segmentations"), f"segmentations of video {number}")
+    if len(masks) != videos[number].length:
+        raise Wrong(
+            f"{len(masks)} masks in video {number}, which has {videos[number].length} frames; "
+            "write null where an instance is absent"
+        )
+    return videos[number]
+
+
+def _areas(row: dict, video: VideoTracks) -> None:
+    """Areas of a true track, which choose its size range."""
+    if row.get("areas") is None:
+        return
+    areas = checked.sequence(row["areas"], f"areas of video {video.video}")
+    if len(areas) != video.length:
+        raise Wrong(f"{len(areas)} areas in video {video.video}, which has {video.length} frames")
+    for t, value in enumerate(areas):
+        if value is not None and checked.number(value, f"area of video {video.video}, frame {t}") < 0:
+            raise Wrong(f"area of video {video.video}, frame {t} is {value}; expected 0 or more")
 
 
 def tracks(video: VideoTracks) -> tuple[list[Track], list[Track]]:
     """True and predicted tracks of one video.
 
     Raises:
-      UserError: a track of another length or size than the video, or a mask that is no run-length code.
+      UserError: a mask that is no run-length code of the video's size.
     """
+    ids = [checked.show(row.get("id", i)) for i, row in enumerate(video.truth)]
     return (
-        [_track(row, video, f"truth {row.get('id', i)}") for i, row in enumerate(video.truth)],
-        [_track(row, video, f"prediction {i}") for i, row in enumerate(video.predictions)],
+        [_track(row, video, f"truth {name}", truth=True) for name, row in zip(ids, video.truth, strict=True)],
+        [_track(row, video, f"prediction {i}", truth=False) for i, row in enumerate(video.predictions)],
     )
 
 
-def _track(row: dict, video: VideoTracks, what: str) -> Track:
-    masks = row["segmentations"]
-    if len(masks) != video.length:
-        raise UserError(
-            f"video {video.video}: {what} has {len(masks)} masks, the video has {video.length} frames; "
-            "write null where an instance is absent"
-        )
-    return Track(
-        category=row["category_id"],
-        frames=[_runs(mask, video, f"{what}, frame {t}") for t, mask in enumerate(masks)],
-        score=float(row.get("score", 0.0)),
-        crowd=bool(row.get("iscrowd", 0)),
-        areas=row.get("areas") if "score" not in row else None,
-    )
+def _track(row: dict, video: VideoTracks, what: str, *, truth: bool) -> Track:
+    frames = []
+    for t, mask in enumerate(row["segmentations"]):
+        with checked.place(f"video {video.video}", f"{what} of it, frame {t}"):
+            frames.append(None if mask is None else _runs(mask, video.size))
+    if truth:
+        return Track(row["category_id"], frames, crowd=bool(row.get("iscrowd", 0)), areas=row.get("areas"))
+    return Track(row["category_id"], frames, score=float(row["score"]))
 
 
-def _runs(mask: dict | None, video: VideoTracks, what: str) -> np.ndarray | None:
-    if not mask:
-        return None
+def _runs(mask: object, size: tuple[int, int]) -> np.ndarray:
+    mask = checked.mapping(mask, "the mask")
+    if checked.field(mask, "size") != list(size):
+        raise Wrong(f"size {checked.show(mask['size'])}, but the video is {list(size)}")
     try:
-        runs = rle.parse_counts(mask["counts"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"video {video.video}: {what}: not a run-length mask ({error!r})") from None
-    if tuple(mask["size"]) != video.size or runs.sum() != video.size[0] * video.size[1]:
-        raise UserError(f"video {video.video}: {what}: size {mask['size']}, but the video is {list(video.size)}")
+        runs = rle.parse_counts(checked.field(mask, "counts"))
+    except (TypeError, ValueError, OverflowError) as error:
+        raise Wrong(f"not a run-length mask ({error})") from None
+    if runs.sum() != size[0] * size[1]:
+        raise Wrong(f"runs of {runs.sum()} pixels, but the video's size {list(size)} has {size[0] * size[1]}")
     return runs

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import cv2
 import numpy as np
 
+from vps_jax.evaluation.metrics import headline
 from vps_jax.types import UserError
 
 MODES = ("train", "predict", "evaluate")
@@ -220,21 +221,6 @@ def export_torch(checkpoint, out, *, weights: str = "ema") -> int:
     arrays = convert.to_arrays(variables, config["model"])
     convert.save_torch(out, arrays)
     return len(arrays)
-
-
-def headline(result: Mapping) -> dict[str, float]:
-    """The numbers of a result that a run follows: VPQ (mean, things, stuff, every window), STQ, mIoU, VC."""
-    numbers: dict[str, float | None] = {}
-    if "vpq" in result:
-        mean = result["vpq"]["vpq"]
-        numbers |= {"vpq": mean["all"], "vpq_things": mean["things"], "vpq_stuff": mean["stuff"]}
-        numbers |= {f"vpq{k}": row["all"]["pq"] for k, row in result["vpq"]["windows"].items()}
-    if "stq" in result:
-        numbers["stq"] = result["stq"]["stq"]
-    if "miou" in result:
-        numbers["miou"] = result["miou"]["miou"]
-    numbers |= {name: value for name, value in result.get("vc", {}).items() if name.startswith("mvc")}
-    return {name: float(value) for name, value in numbers.items() if value is not None}
 
 
 def write_samples(settings: Mapping, predictions, folder: pathlib.Path, name: str) -> dict[str, np.ndarray]:

@@ -4,18 +4,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from label_scenes import CLASSES, frame, random_videos, video
 
-from vps_jax.evaluation import scores
-from vps_jax.evaluation.quirks import OFFICIAL, without
+from vps_jax.evaluation import metrics, scoring
+from vps_jax.evaluation.protocol import PANOPTIC, SEMANTIC, Settings
+from vps_jax.evaluation.quirks import OFFICIAL, choose, without
 from vps_jax.types import UserError
 
-ALL = scores.Settings(CLASSES, scores.METRICS, windows=(1, 2))
+SETTINGS = Settings(CLASSES, windows=(1, 2))
 
 
 def compute(videos, order):
-    states = scores.make_states(ALL)
+    states = scoring.make_states(metrics.choose("all", PANOPTIC), SETTINGS)
     for i in order:
-        scores.merge(states, scores.score_video(f"v{i}", zip(*videos[i], strict=True), ALL))
-    return scores.compute(states)
+        one = scoring.make_states(metrics.choose("all", PANOPTIC), SETTINGS)
+        scoring.score_video(one, f"v{i}", zip(*videos[i], strict=True), SETTINGS)
+        scoring.merge(states, one)
+    return scoring.compute(states)
 
 
 @settings(deadline=None, max_examples=8)
@@ -62,18 +65,41 @@ def test_truth_against_itself_scores_100_everywhere():
     assert not any(cost["all"] for cost in result["anatomy"]["costs"].values())
 
 
+def consistency(truth, prediction, classes=CLASSES):
+    settings_ = Settings(classes)
+    states = scoring.make_states(metrics.choose("vc", PANOPTIC), settings_)
+    scoring.score_video(states, "v", zip(truth, prediction, strict=True), settings_)
+    return scoring.compute(states)["vc"]["mvc8"]
+
+
 def test_consistency_of_a_panoptic_video_looks_at_classes_not_ids():
     truth = [frame([[1, 1, 0, 7]], {1: 0, 7: 2}) for _ in range(9)]
     ids = [frame([[t + 1, 1 + t, 50, 60 + t]], {t + 1: 0, 50: 1, 60 + t: 2}) for t in range(9)]
-    settings_ = scores.Settings(CLASSES, ("vc",))
-    states = scores.score_video("v", zip(truth, ids, strict=True), settings_)
-    assert scores.compute(states)["vc"]["mvc8"] == 100.0
+    assert consistency(truth, ids) == 100.0
     ids[3] = frame([[1, 2, 50, 60]], {1: 0, 2: 3, 50: 1, 60: 2})  # one of four pixels changes its class
-    states = scores.score_video("v", zip(truth, ids, strict=True), settings_)
-    assert scores.compute(states)["vc"]["mvc8"] == 75.0
-    backwards = [one._replace(segments=type(one.segments)(*(c[::-1] for c in one.segments))) for one in ids]
-    states = scores.score_video("v", zip(truth, backwards, strict=True), settings_)
-    assert scores.compute(states)["vc"]["mvc8"] == 75.0
+    assert consistency(truth, ids) == 75.0
+    backwards = [one._replace(segments=one.segments._replace(
+        ids=one.segments.ids[::-1], categories=one.segments.categories[::-1], areas=one.segments.areas[::-1]
+    )) for one in ids]  # fmt: skip
+    assert consistency(truth, backwards) == 75.0
+
+
+def test_consistency_of_300_classes_does_not_wrap():
+    many = CLASSES._replace(names=tuple(map(str, range(300))), colors=((0, 0, 0),) * 300, is_thing=(False,) * 300)
+    truth = [frame([[1, 1]], {1: 1}) for _ in range(9)]
+    # class 257 is 1 in eight bits
+    flicker = [frame([[1, 2]], {1: 1, 2: 257 if t % 2 else 1}) for t in range(9)]
+    assert consistency(truth, flicker, many) == 50.0
+
+
+def test_metrics_that_see_pixels_of_class_maps_and_of_counts():
+    states = scoring.make_states(metrics.choose(None, SEMANTIC), SETTINGS)
+    assert states.keys() == {"miou", "vc"}
+    truth = np.array([[[1, 2, 0, 255]]] * 9, np.uint8)
+    prediction = np.array([[[0, 0, 3, 3]]] * 9, np.uint8)
+    scoring.score_class_maps(states, "v", zip(truth, prediction, strict=True), SETTINGS)
+    result = scoring.compute(states)
+    assert (result["miou"]["miou"], result["miou"]["classes"], result["vc"]["mvc8"]) == (25.0, 2, 100.0)
 
 
 def test_image_quality_has_no_windows():
@@ -85,20 +111,12 @@ def test_image_quality_has_no_windows():
     assert result["per_video"]["v0"]["pq"] == pytest.approx(100 / 3)
 
 
-def test_choice_of_metrics():
-    known = ("a", "b", "c")
-    assert scores.choose_metrics(None, known, ("a", "b")) == ("a", "b")
-    assert scores.choose_metrics("all", known, ("a",)) == known == scores.choose_metrics(["all"], known, ())
-    assert scores.choose_metrics("c, a", known, ()) == ("a", "c")
-    for wrong in ("d", "", []):
-        with pytest.raises(UserError, match="a, b, c"):
-            scores.choose_metrics(wrong, known, known)
-
-
 def test_quirks_are_on_unless_named():
-    assert all(OFFICIAL)
+    assert sum(OFFICIAL) == len(OFFICIAL) - 1 and not OFFICIAL.json_area
     assert without() == OFFICIAL
-    changed = without("void_class", "json_area")
-    assert not changed.void_class and not changed.json_area and sum(changed) == len(changed) - 2
-    with pytest.raises(UserError, match="'void'"):
+    assert without("void_class") == OFFICIAL._replace(void_class=False)
+    assert choose(on=["json_area"], off=["last_crowd"]) == OFFICIAL._replace(json_area=True, last_crowd=False)
+    with pytest.raises(UserError, match="'void'.*void_class"):
         without("void")
+    with pytest.raises(UserError, match="json_area.*once"):
+        choose(on=["json_area"], off=["json_area"])

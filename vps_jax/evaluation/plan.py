@@ -1,0 +1,54 @@
+"""What there is to score: the videos of a truth, each with its frames of both sides."""
+
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from vps_jax.taxonomy import ClassTable
+from vps_jax.types import UserError
+
+
+class Job(NamedTuple):
+    """One video: its name, its number of frames, and what its layout's `score` needs to read it."""
+
+    video: str
+    frames: int
+    content: Any
+
+
+class Plan(NamedTuple):
+    """What there is to score.
+
+    Attributes:
+      layout: name of the truth's layout.
+      truth: kind of truth, see `protocol`.
+      classes: the truth's class table.
+      jobs: one per video.
+      score: `(states, job, settings)` reads a video and adds it to the states; can be sent to another process.
+      inputs: files and folders that are read, never to be written.
+      notes: lines for the reader of the numbers.
+    """
+
+    layout: str
+    truth: str
+    classes: ClassTable
+    jobs: list[Job]
+    score: Callable
+    inputs: tuple[pathlib.Path, ...]
+    notes: tuple[str, ...] = ()
+
+
+def keep_videos(names: Sequence[str], wanted: Sequence[str] | None, source: pathlib.Path) -> list[str]:
+    """The wanted ones of the names, in their order; all when None.
+
+    Raises:
+      UserError: a wanted video that is not there, or none is wanted.
+    """
+    if wanted is None:
+        return list(names)
+    wanted = dict.fromkeys(wanted)
+    missing = [video for video in wanted if video not in set(names)]
+    if missing or not wanted:
+        found = f"video {missing[0]} is not in it" if missing else "no video is asked for"
+        raise UserError(f"{source}: {found}; it has {len(names)}, {', '.join(list(names)[:3])}, ...")
+    return [video for video in names if video in wanted]
