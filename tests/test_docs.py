@@ -1,7 +1,9 @@
-"""What the documents point at is there."""
+"""What the documents point at is there, their commands have the options they name, and their Python runs."""
 
+import json
 import pathlib
 import re
+import shlex
 
 import pytest
 
@@ -12,10 +14,17 @@ PAGES = sorted([*OURS, *ROOT.glob("docs/reference/*.md")])
 
 NAMED = re.compile(r"`(?:python )?((?:tests|benchmarks|configs|vps_jax|tfds_builders)/[\w/]+(?:\.\w+)?)(?:::(\w+))?")
 TESTED = re.compile(r"`(tests/[\w/]+\.py)(?:::(\w+))?`")
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
 
 
 def name(page: pathlib.Path) -> str:
     return str(page.relative_to(ROOT))
+
+
+def blocks(page: pathlib.Path, language: str) -> list[str]:
+    """The code blocks of a page, each with as many empty lines before it as the page has."""
+    text = page.read_text()
+    return ["\n" * text.count("\n", 0, m.start(2)) + m[2] for m in BLOCK.finditer(text) if m[1] == language]
 
 
 def missing(text: str) -> list[str]:
@@ -49,3 +58,73 @@ def test_every_deviation_names_its_test():
     rows = [line for line in (ROOT / "docs" / "deviations.md").read_text().splitlines() if line.startswith("| ")][1:]
     assert rows
     assert not [row for row in rows if not TESTED.search(row.split("|")[-2])]
+
+
+def unknown_options(line: str) -> list[str]:
+    """Commands and options of `vps-jax ...` in a line of a shell block that the program does not have."""
+    import typer
+
+    from vps_jax.cli import app
+
+    words = shlex.split(re.sub(r"[\[\]]", " ", line), comments=True)  # [optional] parts count too
+    command, words = typer.main.get_command(app), words[1:]
+    while hasattr(command, "commands"):
+        if not words or words[0] not in command.commands:
+            return words[:1]
+        command, words = command.commands[words[0]], words[1:]
+    known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+    return [word for word in words if word.startswith("--") and word.split("=")[0] not in known]
+
+
+@pytest.mark.parametrize("page", OURS, ids=name)
+def test_commands_have_these_options(page):
+    lines = [line for block in blocks(page, "") for line in block.splitlines() if line.startswith("vps-jax ")]
+    lines = [line for line in lines if not re.match(r"vps-jax (COMMAND|--)", line)]
+    assert not [(line, wrong) for line in lines if (wrong := unknown_options(line))]
+
+
+def test_unknown_options_are_named():
+    assert unknown_options("vps-jax evaluate --truth A --predictions B [--jsn C]") == ["--jsn"]
+    assert unknown_options("vps-jax data prepair vipseg") == ["prepair"]
+    assert unknown_options("vps-jax predict a.mp4 --no-overlay --output B  # --comment") == []
+
+
+@pytest.fixture(scope="session")
+def clone(tmp_path_factory):
+    """A folder with what the documents name: a video, a truth and a result folder, the checkpoint of a small TarViS."""
+    import jax
+    import numpy as np
+
+    from configs import tiny
+    from vps_jax import models
+    from vps_jax.data import synthetic, vipseg_convert
+    from vps_jax.media.video_io import VideoWriter, open_frame_folder
+    from vps_jax.train.checkpoint import save_converted
+
+    folder = tmp_path_factory.mktemp("clone")
+    raw, truth, results = folder / "VIPSEG", folder / "VIPSEG_720P", folder / "RESULTS"
+    synthetic.synthesize(raw, train=1, val=1, test=0, sizes=((64, 128),), lengths=(6,), progress=False)
+    vipseg_convert.convert(raw, truth, height=64, progress=False)
+    results.mkdir()
+    (results / "pan_pred").symlink_to(truth / "panomasksRGB")
+    (results / "pred.json").symlink_to(truth / "panoptic_gt_VIPSeg_val.json")
+    video = json.loads((results / "pred.json").read_text())["annotations"][0]["video_id"]
+    with VideoWriter(folder / "clip.mp4", fps=5) as writer:
+        for frame in open_frame_folder(truth / "images" / video).frames():
+            writer.write(frame.image)
+    config = tiny.get_config()
+    config.model.neck_layers, config.model.decoder_layers, config.model.instance_queries = 1, 3, 5
+    shapes = jax.eval_shape(lambda: models.init(models.build(config.model), jax.random.key(0), (64, 64)))
+    rng = np.random.default_rng(0)
+    variables = jax.tree.map(lambda leaf: rng.normal(0, 0.05, leaf.shape).astype(leaf.dtype), shapes)
+    save_converted(folder / "runs" / "stage4", json.loads(config.to_json_best_effort()), variables)
+    return folder
+
+
+PYTHON = [(page, code) for page in OURS for code in blocks(page, "python")]
+
+
+@pytest.mark.parametrize(("page", "code"), PYTHON, ids=[f"{name(p)}:{c.count(chr(10), 0, -1)}" for p, c in PYTHON])
+def test_python_runs(page, code, clone, monkeypatch):
+    monkeypatch.chdir(clone)
+    exec(compile(code, page, "exec"), {"__name__": "__main__"})
