@@ -18,15 +18,15 @@ import jax.numpy as jnp
 from configs import stage4
 from vps_jax import models
 from vps_jax.ops.masks import mask_logits
-from vps_jax.tasks import panoptic
+from vps_jax.tasks import make_task
 from vps_jax.train.optimizer import make_optimizer
 from vps_jax.train.sharding import make_mesh, state_sharding
 from vps_jax.train.state import create_state
-from vps_jax.train.step import make_step
+from vps_jax.train.step import StepOptions, make_step
 from vps_jax.types import Clip, QueryOutputs
 
 CLASSES, INSTANCES, ROWS, WIDTH = 124, 128, 64, 256
-SETTINGS = {"num_classes": CLASSES}
+TASK = make_task("panoptic", num_classes=CLASSES)
 
 
 def example(args):
@@ -50,7 +50,7 @@ def example(args):
 def factored(features, embeds, class_logits, clip, key):
     """The loss as it is trained."""
     outputs = QueryOutputs(features, embeds, class_logits, None)
-    return panoptic.loss(outputs, panoptic.make_targets(clip, SETTINGS), key, SETTINGS)[0]
+    return TASK.loss(outputs, TASK.make_targets(clip), key)[0]
 
 
 def holding_all(features, embeds, class_logits, clip, key):
@@ -80,8 +80,8 @@ def train_step(args):
     state = jax.eval_shape(lambda: create_state(init(jax.random.key(0)), tx))
     mesh = make_mesh(devices=jax.devices()[:1])
     step = make_step(
-        model, panoptic, settings=config["tasks"]["panoptic"] | SETTINGS, task_name="panoptic", group="VIPSEG", tx=tx,
-        mesh=mesh, shardings=state_sharding(mesh, state), seed=0, ema_decay=config["train"]["ema_decay"],
+        model, make_task("panoptic", config["tasks"]["panoptic"], num_classes=CLASSES), "VIPSEG", tx=tx,
+        shardings=state_sharding(mesh, state), options=StepOptions(0, config["train"]["ema_decay"]),
     )  # fmt: skip
     size = (args.batch, args.frames, args.height, args.width)
     shapes = ((*size, 3), jnp.uint8), (size, jnp.uint16), ((args.batch, ROWS), jnp.int32)

@@ -19,7 +19,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
 from vps_jax import models
 from vps_jax.models import mask2former
-from vps_jax.tasks import mask_classification
+from vps_jax.tasks import make_task
 from vps_jax.types import Clip
 
 GIB, MIB = 2**30, 2**20
@@ -124,7 +124,8 @@ def train_step(config: dict, *, batch: int, points: int):
         jax.ShapeDtypeStruct((batch, 1), jnp.int32),
     )
     variables = jax.eval_shape(lambda: models.init(model, jax.random.key(0), (height, width)))
-    settings = {"num_classes": model.semantic_groups[0][1], "match_points": points, "mask_points": points}
+    numbers = {"match_points": points, "mask_points": points}
+    criterion = make_task(NAME, numbers, num_classes=model.semantic_groups[0][1])
 
     def step(variables, clip):
         def loss(params):
@@ -133,8 +134,8 @@ def train_step(config: dict, *, batch: int, points: int):
             outputs, kept = model.apply(
                 {"params": params, **others}, clip.images, task=NAME, train=True, rngs=rngs, mutable=["batch_stats"]
             )
-            targets = mask_classification.make_targets(clip, settings)
-            return mask_classification.loss(outputs, targets, jax.random.key(1), settings)[0], kept
+            targets = criterion.make_targets(clip)
+            return criterion.loss(outputs, targets, jax.random.key(1))[0], kept
 
         return jax.value_and_grad(loss, has_aux=True)(variables["params"])
 

@@ -21,7 +21,7 @@ def get_config():
 
     config.tasks.mask_classification.match_points = 256
     config.tasks.mask_classification.mask_points = 256
-    config.tasks.mask_classification.group = None
+    config.tasks.mask_classification.normalize_clips = None
 
     config.optim.lr = 1e-3
     config.optim.warmup_steps = 100

@@ -37,14 +37,13 @@ def get_config(size: str = "beit_large_640") -> ml_collections.ConfigDict:
     })  # fmt: skip
     config.tasks = ml_collections.ConfigDict({
         "mask_classification": {
-            "num_classes": CLASSES,
             "match_points": 12544,
             "mask_points": 12544,
             "class_weight": 2.0,
             "mask_weight": 5.0,
             "dice_weight": 5.0,
             "background_weight": 0.1,
-            "group": batch // 8,  # losses are normalised over the images of one of 8 devices [spec 5.1]
+            "normalize_clips": batch // 8,  # losses are normalised over the images of one of 8 devices [spec 5.1]
         }
     })  # fmt: skip
     config.optim = optim(decay)

@@ -9,13 +9,12 @@ import jax
 import pytest
 
 from configs import common, datasets, stage1, stage2, stage3, stage4, tiny, tiny_stages
-from vps_jax import models, tasks, taxonomy
+from vps_jax import models, taxonomy
 from vps_jax.data import pipeline
 from vps_jax.infer.predict import Settings
-from vps_jax.tasks.settings import complete
 from vps_jax.train.handover import semantic_rows
 from vps_jax.train.optimizer import make_schedule, parameter_groups
-from vps_jax.train.setup import task_settings
+from vps_jax.train.setup import source_task
 from vps_jax.train.state import flat_paths
 
 FOLDER = pathlib.Path(common.__file__).parent
@@ -55,10 +54,9 @@ def test_rooms_accept_their_section(name):
     sources = pipeline.settings(config)["sources"]
     for dataset, source in sources.items():
         task = source["task"]
-        settings = task_settings(config, task, dataset)
-        complete(settings, tasks.TASKS[task].DEFAULTS, task)
-        if settings.get("class_map"):
-            assert max(settings["class_map"]) < settings["num_classes"]
+        found = source_task(config, task, dataset)
+        if found.class_map:
+            assert max(found.class_map) < found.num_classes
     assert set(config["class_maps"]) <= set(sources)
 
 

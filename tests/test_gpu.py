@@ -22,7 +22,7 @@ CONFIG = {
     "hidden_dim": 32, "num_heads": 2, "neck_layers": 1, "neck_ffn_dim": 32, "decoder_layers": 3,
     "decoder_ffn_dim": 32, "vos": False, "drop_path_rate": 0.0, "remat": True, "dtype": "float32",
 }  # fmt: skip
-SETTINGS = {"num_classes": 5, "match_points": 64, "mask_points": 64, "semantic_points": 64}
+TASK = tasks.make_task("panoptic", {"match_points": 64, "mask_points": 64, "semantic_points": 64}, num_classes=5)
 RNG = np.random.default_rng(0)
 
 
@@ -91,11 +91,11 @@ def clip() -> Clip:
 
 def loss_and_gradient(config):
     """Of the panoptic task, as a function of parameters and clip."""
-    model, task = models.build(config), tasks.TASKS["panoptic"]
+    model, task = models.build(config), TASK
 
     def loss(params, clip):
         outputs = model.apply({"params": params}, clip.images, task="panoptic", group="A", train=True)
-        return task.loss(outputs, task.make_targets(clip, SETTINGS), jax.random.key(1), SETTINGS)[0]
+        return task.loss(outputs, task.make_targets(clip), jax.random.key(1))[0]
 
     return jax.value_and_grad(loss)
 

@@ -72,6 +72,13 @@ class Mask2Former:
     dtype: str = choice("float32", "bfloat16")
 
 
+def check_semantic_loss(numbers) -> None:
+    """Raises UserError for two options that exclude each other."""
+    if numbers.regularization and numbers.ignore_null_classes:
+        # the logit of a null class is -1000, and the norm would be of it (spec: tarvis 9.22)
+        raise UserError("regularization and ignore_null_classes are both on; turn one off")
+
+
 @dataclass(frozen=True)
 class Panoptic:
     """Losses of video panoptic segmentation (spec: tarvis 6.2, 6.3)."""
@@ -87,6 +94,9 @@ class Panoptic:
     regularization: bool = True  # adds 1e-3 times the mean norm of the semantic logits; excludes the next
     ignore_null_classes: bool = False  # classes that a batch neither has nor guesses leave the semantic softmax
     normalize_clips: int | None = number(1, low=1)  # clips over which a loss is normalised at once; None: the batch
+
+    def __post_init__(self):
+        check_semantic_loss(self)
 
 
 @dataclass(frozen=True)
@@ -106,6 +116,9 @@ class Semantic:
     regularization: bool = True
     ignore_null_classes: bool = False
     normalize_clips: int | None = number(1, low=1)
+
+    def __post_init__(self):
+        check_semantic_loss(self)
 
 
 @dataclass(frozen=True)
@@ -328,13 +341,28 @@ MODELS: dict[str, ModelRow] = {
         "vps_jax.infer.window_predictor:WindowPredictor",
     ),
 }  # fmt: skip
-# task -> dataclass of its numbers
-TASKS: dict[str, type] = {
-    "panoptic": Panoptic,
-    "instance": Instance,
-    "semantic": Semantic,
-    "vos": Vos,
-    "mask_classification": MaskClassification,
+
+
+class TaskRow(NamedTuple):
+    """What a task is.
+
+    Attributes:
+      numbers: frozen dataclass of `config.tasks.<name>`.
+      build: `module:name` of (numbers, num_classes, class_map) -> `tasks.Task`.
+      has_classes: False for a task whose objects have no classes.
+    """
+
+    numbers: type
+    build: str
+    has_classes: bool = True
+
+
+TASKS: dict[str, TaskRow] = {
+    "panoptic": TaskRow(Panoptic, "vps_jax.tasks.panoptic:Panoptic"),
+    "instance": TaskRow(Instance, "vps_jax.tasks.instance:Instance"),
+    "semantic": TaskRow(Semantic, "vps_jax.tasks.semantic_map:Semantic"),
+    "vos": TaskRow(Vos, "vps_jax.tasks.vos:Vos", has_classes=False),
+    "mask_classification": TaskRow(MaskClassification, "vps_jax.tasks.mask_classification:MaskClassification"),
 }
 
 
@@ -367,6 +395,17 @@ def model_row(name: str) -> ModelRow:
     return MODELS[name]
 
 
+def task_row(name: str) -> TaskRow:
+    """The row of a task.
+
+    Raises:
+      UserError: no task has that name.
+    """
+    if name not in TASKS:
+        raise UserError(f"tasks.{name}: no such task; expected some of {', '.join(TASKS)}")
+    return TASKS[name]
+
+
 def model_config(given: Mapping) -> Any:
     """`config.model` as the dataclass of its row."""
     row = model_row(given.get("name") if hasattr(given, "get") else given.name)
@@ -386,13 +425,23 @@ def experiment(given: Mapping) -> Experiment:
     given["model"] = model
     given["infer"] = parse(model_row(model.name).infer, given.get("infer", {}), "infer")
     tasks = given.get("tasks", {})
-    unknown = sorted(set(tasks) - set(TASKS))
-    if unknown:
-        raise UserError(f"tasks.{unknown[0]}: no such task; expected some of {', '.join(TASKS)}")
-    given["tasks"] = {name: parse(TASKS[name], numbers, f"tasks.{name}") for name, numbers in tasks.items()}
+    given["tasks"] = {name: parse(task_row(name).numbers, tasks[name], f"tasks.{name}") for name in tasks}
     return parse(Experiment, given)
 
 
 def upgrade(given: Mapping) -> dict:
     """A config of an earlier version in today's words; see `VERSION`."""
-    return dict(given.items())
+    given = dict(given.items())
+    if given.get("version", 1) >= VERSION:
+        return given
+    given["version"] = VERSION
+    given["tasks"] = {name: upgrade_task(numbers) for name, numbers in given.get("tasks", {}).items()}
+    return given
+
+
+def upgrade_task(numbers: Mapping) -> dict:
+    """Version 1 called the clips of one normalisation a group; classes are those of the semantic group."""
+    numbers = {key: value for key, value in numbers.items() if key != "num_classes"}
+    if "group" in numbers:
+        numbers["normalize_clips"] = numbers.pop("group")
+    return numbers

@@ -55,7 +55,10 @@ def parse(cls: type[T], given: Mapping | T, where: str = "") -> T:
             check_bounds(values[name], field.metadata, prefix + name)
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise UserError(f"{prefix}{name} is missing; expected a value: set it in the config")
-    return cls(**values)
+    try:
+        return cls(**values)
+    except UserError as error:  # a rule between fields, which the class's __post_init__ holds
+        raise UserError(f"{prefix}{error}") from None
 
 
 def field_names(cls: type) -> list[str]:

@@ -9,7 +9,8 @@ import vita_rule
 
 from vps_jax.losses.masks import Objects, uncertain_points
 from vps_jax.losses.matching import match, matching_costs
-from vps_jax.tasks import mask_classification as task
+from vps_jax.tasks import make_task
+from vps_jax.tasks.mask_classification import class_masks
 from vps_jax.types import IGNORE, QueryOutputs
 
 pytestmark = pytest.mark.parity
@@ -30,7 +31,7 @@ def case(golden_dir, golden_is_whole):
     outputs = QueryOutputs(
         jnp.asarray(np.moveaxis(features, 1, -1))[:, None], {"object": jnp.asarray(embeds)}, None, None
     )
-    targets = task.class_masks(labels, classes.shape[-1] - 1)
+    targets = class_masks(labels, classes.shape[-1] - 1)
     return manifest, stored, outputs._replace(class_logits=jnp.asarray(classes)), targets
 
 
@@ -106,11 +107,11 @@ def mask_points(manifest, outputs, targets, columns):
 def test_loss_and_gradients(case, columns):
     manifest, stored, outputs, targets = case
     points = {"matcher": matcher_points(manifest), "instance": mask_points(manifest, outputs, targets, columns)}
-    settings = {"num_classes": targets.instance_classes.shape[1]}
+    task = make_task("mask_classification", num_classes=targets.instance_classes.shape[1])
 
     def run(features, class_logits):
         changed = outputs._replace(mask_features=features, class_logits=class_logits)
-        return task.set_terms(changed, targets, None, settings, points=points)
+        return task.set_terms(changed, targets, None, points=points)
 
     step = jax.jit(jax.value_and_grad(run, argnums=(0, 1), has_aux=True))
     (total, terms), (of_features, of_classes) = step(outputs.mask_features, outputs.class_logits)

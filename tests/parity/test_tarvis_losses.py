@@ -13,10 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from vps_jax import config, tasks
 from vps_jax.losses import matching, semantic, set_loss
 from vps_jax.losses.masks import Objects
 from vps_jax.ops import sampling
-from vps_jax.tasks import instance, panoptic, queries, vos
+from vps_jax.tasks import terms as task_terms
 from vps_jax.types import IGNORE, QueryOutputs
 
 pytestmark = pytest.mark.parity
@@ -104,16 +105,16 @@ def points_of(inputs, stored, rows):
     }
 
 
-def settings_of(manifest, classes: int, group: int) -> dict:
+def numbers_of(manifest, clips: int) -> config.Panoptic:
     told = manifest["settings"]
-    settings = {"num_classes": classes, "group": group}
+    settings = {"normalize_clips": clips}
     for key, value in told.items():
         if key.endswith("w_ce"):
             settings["semantic_weight"] = value
         if key.endswith("logit_regularization_loss"):
             settings["regularization"] = value
     settings["ignore_null_classes"] = told.get("ignore_null_class_logits", False)
-    return settings
+    return config.Panoptic(**settings)
 
 
 def compare(found: dict, manifest: dict, stored: dict):
@@ -141,17 +142,19 @@ def test_panoptic(name, inputs, load):
     objects = objects_of(inputs)
     labels = jnp.where(inputs["ignore"], IGNORE, inputs["gt_semantic"].astype(np.int32))
     points = points_of(inputs, stored, objects.valid.shape[1])
-    settings = settings_of(manifest, inputs["pred_sem"].shape[2], batch_of(inputs))
+    task = tasks.make_task(
+        "panoptic", numbers_of(manifest, batch_of(inputs)), num_classes=inputs["pred_sem"].shape[2]
+    )
 
     def run(features, class_logits):
         outputs = QueryOutputs(features, embeds, class_logits, None)
-        return panoptic.set_terms(outputs, objects, labels, None, settings, points=points)
+        return task.set_terms(outputs, objects, labels, None, points=points)
 
     step = jax.jit(jax.value_and_grad(run, argnums=(0, 1), has_aux=True))
     (total, terms), grads = step(features, jnp.asarray(inputs["pred_cls"]))
     found = instance_terms(terms, "loss_instance_")
-    found["loss_semantic_ce"] = terms["semantic"] / settings["semantic_weight"]
-    if settings["regularization"]:
+    found["loss_semantic_ce"] = terms["semantic"] / task.numbers.semantic_weight
+    if task.numbers.regularization:
         found["loss_semantic_reg"] = terms["regularization"] / 1e-3
     found["loss_semantic_total"] = terms["semantic"] + terms.get("regularization", 0)
     found["loss_total"] = sum(terms.values())
@@ -167,11 +170,11 @@ def test_instance(inputs, load):
     features, embeds = unit_queries(groups)
     objects = objects_of(inputs)
     points = points_of(inputs, stored, objects.valid.shape[1])
-    s = instance.DEFAULTS | {"group": batch_of(inputs)}
+    numbers = config.Instance(normalize_clips=batch_of(inputs))
 
     def run(features, class_logits):
         outputs = QueryOutputs(features, embeds, class_logits, None)
-        return queries.matched_terms(outputs, objects, s, queries.given_points(points))
+        return task_terms.matched_terms(outputs, objects, numbers, task_terms.given_points(points))
 
     step = jax.jit(jax.value_and_grad(run, argnums=(0, 1), has_aux=True))
     (total, terms), grads = step(features, jnp.asarray(inputs["pred_cls"]))
@@ -218,7 +221,7 @@ def test_matching(name, inputs, load):
 def test_semantic_of_the_instance_task(inputs, load):
     """With the stored labels, which the published code invents at edges; our own are checked below."""
     manifest, stored = load("tarvis_f_loss_semantic_instance_task")
-    settings = settings_of(manifest, inputs["pred_bgsem"].shape[2] - 1, batch_of(inputs))
+    numbers = numbers_of(manifest, batch_of(inputs))
     sets, _, _, frames = inputs["pred_bgsem"].shape[:4]
     points = jnp.asarray(inputs["points_sem"].reshape(sets, batch_of(inputs), frames, -1, 2))
 
@@ -231,9 +234,9 @@ def test_semantic_of_the_instance_task(inputs, load):
         inputs = jnp.moveaxis(logits, 3, 2), points, labels
         sums = jax.vmap(jax.vmap(jax.vmap(frame)))(inputs)  # [d, b, t]
         sums = jax.tree.map(lambda a: jnp.sum(a, axis=2), sums)
-        ce = set_loss.group_mean(sums.ce, sums.labelled, settings["group"])
-        norm = set_loss.group_mean(sums.norm, sums.points, settings["group"])
-        total = settings["semantic_weight"] * ce + 1e-3 * settings["regularization"] * norm
+        ce = set_loss.group_mean(sums.ce, sums.labelled, numbers.normalize_clips)
+        norm = set_loss.group_mean(sums.norm, sums.points, numbers.normalize_clips)
+        total = numbers.semantic_weight * ce + 1e-3 * numbers.regularization * norm
         return jnp.sum(total), (ce, norm, total)
 
     step = jax.jit(jax.value_and_grad(run, has_aux=True))
@@ -277,9 +280,11 @@ def test_vos(inputs, load):
     objects = Objects(every.ids, jnp.zeros_like(valid, jnp.int32), valid, overlaps)
     points = {"vos": jnp.asarray(inputs["points_vos"].reshape(sets, batch_of(inputs), maps, frames, -1, 2))}
 
+    task = tasks.make_task("vos", {"normalize_clips": batch_of(inputs)})
+
     def run(features):
         outputs = QueryOutputs(features, embeds, None, None)
-        return vos.set_terms(outputs, objects, None, {"group": batch_of(inputs)}, points=points, queries=1)
+        return task.set_terms(outputs, objects, None, points=points, queries=1)
 
     (_, terms), grad = jax.jit(jax.value_and_grad(run, has_aux=True))(features)
     of_logits = split_channels(grad, groups)

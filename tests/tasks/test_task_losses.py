@@ -8,12 +8,20 @@ import numpy as np
 import pytest
 from jaxprs import equations
 
-from vps_jax import tasks
+from vps_jax import config, parsing, tasks
 from vps_jax.types import Clip, QueryOutputs
 
 B, T, H, W, C, Q, K, N, D = 4, 1, 4, 8, 8, 3, 5, 6, 2  # six rows for three queries
-SETTINGS = {"num_classes": K, "match_points": 16, "mask_points": 16, "semantic_points": 16}
-panoptic = tasks.TASKS["panoptic"]
+POINTS = {"match_points": 16, "mask_points": 16, "semantic_points": 16}
+
+
+def task_of(name: str):
+    """A task with few points."""
+    known = parsing.field_names(config.TASKS[name].numbers)
+    return tasks.make_task(name, {key: n for key, n in POINTS.items() if key in known}, num_classes=K)
+
+
+panoptic = task_of("panoptic")
 
 
 def outputs_of(seed=0):
@@ -39,7 +47,7 @@ def stripes(values):
 def program(mesh=None):
     def loss(trained, clip, key):
         outputs = QueryOutputs(*trained, None)
-        return panoptic.loss(outputs, panoptic.make_targets(clip, SETTINGS), key, SETTINGS, mesh=mesh)
+        return panoptic.loss(outputs, panoptic.make_targets(clip), key, mesh=mesh)
 
     return jax.jit(jax.value_and_grad(loss, has_aux=True))
 
@@ -77,8 +85,7 @@ NOTHING = {"no instances": ([0, 7, 9, 11], [-1] * N), "all ignored": ([0], [-1] 
 
 @pytest.mark.parametrize("name", ["instance", "semantic", "vos"])
 def test_the_other_tasks_are_finite_where_there_is_nothing_to_learn(name):
-    task, outputs = tasks.TASKS[name], outputs_of()
-    settings = {key: value for key, value in SETTINGS.items() if key in task.DEFAULTS}
+    task, outputs = task_of(name), outputs_of()
     embeds = outputs.mask_embeds
     if name == "vos":
         embeds = {"background_vos": embeds["background"], "vos": jnp.tile(embeds["instance"], (1, 1, 4 * N // Q, 1))}
@@ -87,7 +94,7 @@ def test_the_other_tasks_are_finite_where_there_is_nothing_to_learn(name):
     @functools.partial(jax.value_and_grad, has_aux=True)
     def step(trained, clip):
         outputs = QueryOutputs(*trained, None)
-        return task.loss(outputs, task.make_targets(clip, settings), jax.random.key(0), settings)
+        return task.loss(outputs, task.make_targets(clip), jax.random.key(0))
 
     for case, (ids, classes) in NOTHING.items():
         trained = outputs.mask_features, embeds, outputs.class_logits
@@ -113,9 +120,10 @@ def test_full_size_holds_no_callback_and_never_all_mask_logits():
     trained = shape((1, t, h, w, c), jnp.bfloat16), embeds, shape((d, 1, q, 1 + k), jnp.float32)
     clip = Clip(None, shape((1, t, 4 * h, 4 * w), jnp.uint16), shape((1, n), jnp.int32))
 
+    task = tasks.make_task("panoptic", num_classes=k)
+
     def loss(trained, clip, key):
-        settings = {"num_classes": k}
-        return panoptic.loss(QueryOutputs(*trained, None), panoptic.make_targets(clip, settings), key, settings)[0]
+        return task.loss(QueryOutputs(*trained, None), task.make_targets(clip), key)[0]
 
     traced = jax.make_jaxpr(jax.grad(loss))(trained, clip, jax.random.key(0))
     found = list(equations(traced.jaxpr))
@@ -143,7 +151,7 @@ def test_batch_is_the_mean_of_its_clips():
     @jax.jit
     def loss(features, embeds, class_logits, clip, points):
         outputs = QueryOutputs(features, embeds, class_logits, None)
-        return panoptic.loss(outputs, panoptic.make_targets(clip, SETTINGS), None, SETTINGS, points=points)[0]
+        return panoptic.loss(outputs, panoptic.make_targets(clip), None, points=points)[0]
 
     together = loss(*outputs[:3], clip, points)
     alone = []
@@ -193,11 +201,10 @@ def test_other_tasks_take_the_groups_they_have():
     embeds = outputs.mask_embeds | {"background_vos": outputs.mask_embeds["background"]}
     embeds |= {"vos": jnp.ones((D, B, 4 * N, C)), "object": embeds["instance"]}
     for name, terms in expected.items():
-        task = tasks.TASKS[name]
-        settings = {key: value for key, value in SETTINGS.items() if key in task.DEFAULTS}
-        targets = jax.eval_shape(lambda clip, task=task, s=settings: task.make_targets(clip, s), clip)
+        task = task_of(name)
+        targets = jax.eval_shape(task.make_targets, clip)
         found = jax.eval_shape(
-            lambda f, e, c, t, k, task=task, s=settings: task.loss(QueryOutputs(f, e, c, None), t, k, s),
+            lambda f, e, c, t, k, task=task: task.loss(QueryOutputs(f, e, c, None), t, k),
             *(outputs.mask_features, embeds, outputs.class_logits, targets, jax.random.key(0)),
         )
         assert found[0].shape == () and set(found[1]) == terms and all(t.shape == () for t in found[1].values())

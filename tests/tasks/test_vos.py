@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
-from vps_jax.tasks import vos
+from vps_jax.tasks import make_task, vos
 from vps_jax.types import Clip
 
 
@@ -12,11 +12,11 @@ def test_exemplars_are_the_objects_of_the_first_frame():
     ids[0, 0, :2, :2], ids[0, 1, 4:, 4:] = 1, 1  # the second frame shows another part
     ids[0, 0, 3:6, 2:7] = 2
     clip = Clip(None, jnp.asarray(ids), jnp.array([[5, 7, -1]]))
-    shown = vos.exemplars(clip, {}, point_objects=0)
+    shown = make_task("vos").exemplars(clip, point_objects=0)
     assert shown["frames"].tolist() == [[0]] and shown["masks"].shape == (1, 3, 1, 8, 8)
     np.testing.assert_array_equal(shown["masks"][0, 0, 0], ids[0, 0] == 1)
     assert "points" not in shown and not shown["masks"][0, 2].any()
-    shown = vos.exemplars(clip, {}, point_objects=2)
+    shown = make_task("vos").exemplars(clip, point_objects=2)
     assert shown["masks"].shape == (1, 1, 1, 8, 8) and shown["point_frames"].tolist() == [[0, 0]]
     # the middle of the rectangle, and nothing for the empty row
     np.testing.assert_allclose(shown["points"][0], [[4.5 / 8, 4.5 / 8], [0, 0]])

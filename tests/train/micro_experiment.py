@@ -1,7 +1,7 @@
 """A model and a task of a few numbers, with the interfaces of the real ones, so that training is tested alone."""
 
-import types as python_types
-from typing import NamedTuple
+import dataclasses
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -36,20 +36,32 @@ class MicroTargets(NamedTuple):
     share: jax.Array  # float32 [b], share of pixels of class 1
 
 
-def make_targets(clip, settings):
-    return MicroTargets(jnp.mean(clip.ids == settings["label"], axis=(1, 2, 3)))
+@dataclasses.dataclass(frozen=True)
+class MicroNumbers:
+    label: int = 1
+    weight: float = 2.0
+    noise: float = 0.01
 
 
-def loss(outputs, targets, key, settings, mesh=None):
-    del mesh
-    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(outputs.shape[0]))
-    noise = jax.vmap(jax.random.uniform)(keys)  # [b]: a key per sample, not per device
-    squared = jnp.mean((outputs.sum(-1) - targets.share - 0.01 * noise) ** 2)
-    return settings["weight"] * squared, {"squared": squared}
+@dataclasses.dataclass(frozen=True)
+class MicroTask:
+    name: ClassVar[str] = "micro"
+    numbers: MicroNumbers = MicroNumbers()
+    num_classes: int = 0
+    class_map: tuple[int, ...] | None = None
+
+    def make_targets(self, clip):
+        return MicroTargets(jnp.mean(clip.ids == self.numbers.label, axis=(1, 2, 3)))
+
+    def loss(self, outputs, targets, key, mesh=None):
+        del mesh
+        keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(outputs.shape[0]))
+        noise = jax.vmap(jax.random.uniform)(keys)  # [b]: a key per sample, not per device
+        squared = jnp.mean((outputs.sum(-1) - targets.share - self.numbers.noise * noise) ** 2)
+        return self.numbers.weight * squared, {"squared": squared}
 
 
-TASK = python_types.SimpleNamespace(make_targets=make_targets, loss=loss, DEFAULTS={})
-SETTINGS = {"label": 1, "weight": 2.0}
+TASK = MicroTask()
 
 
 def micro_clip(step: int, batch: int = 8) -> Clip:
@@ -71,7 +83,7 @@ def micro_config(**train) -> dict:
     return {
         "name": "micro",
         "model": {"name": "micro"},
-        "tasks": {"micro": SETTINGS},
+        "tasks": {"micro": {"label": 1, "weight": 2.0}},
         "class_maps": {},
         "optim": OPTIM,
         "init_from": {"path": "", "weights": "ema", "groups": (), "fresh": ()},
@@ -102,12 +114,13 @@ def micro_batches(broken_step=None):
 
 def use_micro_rooms(monkeypatch, broken_step=None) -> None:
     """Let the loop build the micro model, task and data."""
-    from vps_jax import models, tasks
+    from vps_jax import config, models
     from vps_jax.data import pipeline
 
     monkeypatch.setattr(models, "build", lambda config: MicroModel())
     monkeypatch.setattr(models, "init", lambda model, key, size: micro_variables())
-    monkeypatch.setitem(tasks.TASKS, "micro", TASK)
+    row = config.TaskRow(MicroNumbers, "micro_experiment:MicroTask", has_classes=False)
+    monkeypatch.setitem(config.TASKS, "micro", row)
     monkeypatch.setattr(pipeline, "train_batches", micro_batches(broken_step))
     monkeypatch.setattr(pipeline, "describe", lambda config: [("micro", "clips", (8, 2, 4, 4))])
     monkeypatch.setattr(pipeline, "settings", lambda config: config["data"])

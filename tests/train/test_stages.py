@@ -10,13 +10,13 @@ import pytest
 from jaxprs import equations
 
 from configs import stage1, stage2, stage3, stage4
-from vps_jax import models, tasks
+from vps_jax import models
 from vps_jax.data import pipeline
 from vps_jax.train.optimizer import make_optimizer, parameter_groups
-from vps_jax.train.setup import group_of, task_settings
+from vps_jax.train.setup import group_of, source_task
 from vps_jax.train.sharding import make_mesh, put_batch, state_sharding
 from vps_jax.train.state import create_state, flat_paths
-from vps_jax.train.step import make_step
+from vps_jax.train.step import StepOptions, make_step
 from vps_jax.types import Clip
 
 STAGES = {"stage1": stage1, "stage2": stage2, "stage3": stage3, "stage4": stage4}
@@ -40,9 +40,9 @@ def prepare(config: dict, *, image_size=(64, 64)):
 def step_of(config: dict, dataset: str, model, tx, mesh, abstract, point_objects: int = 0):
     task = pipeline.settings(config)["sources"][dataset]["task"]
     return make_step(
-        model, tasks.TASKS[task], settings=task_settings(config, task, dataset), task_name=task,
-        group=group_of(config, dataset), tx=tx, mesh=mesh, shardings=state_sharding(mesh, abstract), seed=0,
-        ema_decay=config["train"]["ema_decay"], point_objects=point_objects,
+        model, source_task(config, task, dataset), group_of(config, dataset), tx=tx,
+        shardings=state_sharding(mesh, abstract), options=StepOptions(0, config["train"]["ema_decay"]),
+        point_objects=point_objects,
     )  # fmt: skip
 
 

@@ -4,12 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from micro_experiment import OPTIM, SETTINGS, TASK, MicroModel, micro_clip, micro_variables
+from micro_experiment import OPTIM, TASK, MicroModel, MicroNumbers, MicroTask, micro_clip, micro_variables
 
 from vps_jax.train.optimizer import make_optimizer
 from vps_jax.train.sharding import make_mesh, put_batch, state_sharding
 from vps_jax.train.state import create_state
-from vps_jax.train.step import make_step, ramped_decay
+from vps_jax.train.step import StepOptions, make_step, ramped_decay
 
 SGD = {**OPTIM, "name": "sgd", "clip_norm": 0.0, "lr": 0.01}
 
@@ -20,8 +20,8 @@ def start(mesh, optim=SGD, **options):
     state = create_state(variables, tx)
     shardings = state_sharding(mesh, state)
     step = make_step(
-        MicroModel(), TASK, settings=SETTINGS, task_name="micro", group="g", tx=tx, mesh=mesh, shardings=shardings,
-        **{"seed": 0, "ema_decay": 0.999, **options},
+        MicroModel(), TASK, "g", tx=tx, shardings=shardings,
+        options=StepOptions(**{"seed": 0, "ema_decay": 0.999, **options}),
     )  # fmt: skip
     return jax.device_put(state, shardings), step
 
@@ -68,23 +68,13 @@ def test_micro_batches_average_gradients_of_their_parts():
         tx = make_optimizer(SGD, variables["params"])
         state = create_state(variables, tx)
         step = make_step(
-            Linear(), python_task_without_noise(), settings=SETTINGS, task_name="micro", group="g", tx=tx, mesh=mesh,
-            shardings=state_sharding(mesh, state), seed=0, ema_decay=0.9, accumulate=accumulate,
+            Linear(), MicroTask(MicroNumbers(noise=0.0)), "g", tx=tx, shardings=state_sharding(mesh, state),
+            options=StepOptions(seed=0, ema_decay=0.9, accumulate=accumulate),
         )  # fmt: skip
         state, scalars = step(state, put_batch(mesh, micro_clip(0)))
         results.append((state.variables, float(scalars["loss"]), float(scalars["grad_norm"])))
     assert_trees_close(results[1][0], results[0][0], 1e-5)
     np.testing.assert_allclose(results[1][1:], results[0][1:], rtol=1e-5)
-
-
-def python_task_without_noise():
-    import types
-
-    def loss(outputs, targets, key, settings, mesh=None):
-        squared = jnp.mean((outputs.sum(-1) - targets.share) ** 2)
-        return settings["weight"] * squared, {"squared": squared}
-
-    return types.SimpleNamespace(make_targets=TASK.make_targets, loss=loss)
 
 
 def test_average_follows_the_ramp_by_hand():

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vps_jax.infer.fusion import Geometry
-from vps_jax.tasks.queries import decode_queries
+from vps_jax.tasks.terms import decode_queries
 from vps_jax.types import ClipPrediction
 
 PAD_MULTIPLE = 64  # a constant of the temporal neck (spec: tarvis 1)

@@ -4,11 +4,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from vps_jax import tasks
-from vps_jax.train.setup import Setup, group_of, task_settings
+from vps_jax.train.setup import Setup, group_of, source_task
 from vps_jax.train.sharding import put_batch
 from vps_jax.train.state import TrainState
-from vps_jax.train.step import make_step
+from vps_jax.train.step import StepOptions, make_step
 
 
 class StepPrograms:
@@ -18,6 +17,10 @@ class StepPrograms:
         self._setup = setup
         self._steps: dict[tuple, Callable] = {}
         self.seen: set[str] = set()
+        settings = setup.config["train"]
+        self._options = StepOptions(
+            settings["seed"], settings["ema_decay"], settings["accumulate"], settings["on_nonfinite"] == "skip"
+        )
 
     def __call__(self, step: int, state: TrainState, batch):
         points = self.point_objects(step, batch)
@@ -40,17 +43,6 @@ class StepPrograms:
     def _make(self, task: str, dataset: str, point_objects: int) -> Callable:
         config, setup = self._setup.config, self._setup
         return make_step(
-            setup.model,
-            tasks.TASKS[task],
-            settings=task_settings(config, task, dataset),
-            task_name=task,
-            group=group_of(config, dataset),
-            tx=setup.tx,
-            mesh=setup.mesh,
-            shardings=setup.shardings,
-            seed=config["train"]["seed"],
-            ema_decay=config["train"]["ema_decay"],
-            accumulate=config["train"]["accumulate"],
-            skip_nonfinite=config["train"]["on_nonfinite"] == "skip",
-            point_objects=point_objects,
-        )
+            setup.model, source_task(config, task, dataset), group_of(config, dataset), tx=setup.tx,
+            shardings=setup.shardings, options=self._options, point_objects=point_objects,
+        )  # fmt: skip

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from vps_jax import models, tasks
+from vps_jax.config import task_row
 from vps_jax.data import pipeline
 from vps_jax.train import handover
 from vps_jax.train.checkpoint import (
@@ -66,7 +67,7 @@ def check_tasks(config: Mapping) -> None:
     if missing:
         raise UserError(f"data.sources use the tasks {missing}, which config.tasks does not have; add their settings")
     for task, dataset, _ in programs:
-        task_settings(config, task, dataset)
+        source_task(config, task, dataset)
 
 
 def group_of(config: Mapping, dataset: str) -> str:
@@ -74,21 +75,21 @@ def group_of(config: Mapping, dataset: str) -> str:
     return pipeline.settings(config)["sources"][dataset]["group"]
 
 
-def task_settings(config: Mapping, task: str, dataset: str) -> dict:
-    """A task's numbers for one source: `config.tasks[task]`, the size of its group and its class map.
+def source_task(config: Mapping, task: str, dataset: str) -> tasks.Task:
+    """A task on one source: `config.tasks[task]`, the size of its group and its class map.
 
     Raises:
       UserError: the source's group is not one of the model's.
     """
-    settings = dict(config["tasks"][task])
-    if "num_classes" not in tasks.TASKS[task].DEFAULTS:
-        return settings
+    numbers = config["tasks"][task]
+    if not task_row(task).has_classes:
+        return tasks.make_task(task, numbers)
     groups, group = dict(config["model"]["semantic_groups"]), group_of(config, dataset)
     if group not in groups:
         raise UserError(
             f"data.sources.{dataset}.group={group!r} is no group of the model; expected one of {', '.join(groups)}"
         )
-    return {**settings, "num_classes": groups[group], "class_map": config["class_maps"].get(dataset)}
+    return tasks.make_task(task, numbers, num_classes=groups[group], class_map=config["class_maps"].get(dataset))
 
 
 def plan_handover(config: Mapping, variables) -> handover.Plan | None:

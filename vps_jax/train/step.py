@@ -5,6 +5,7 @@ the batch is a pure function of the step, so a resumed run repeats an uninterrup
 """
 
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,35 +18,32 @@ from vps_jax.train.sharding import BATCH_AXES, batch_sharding, replicated
 from vps_jax.train.state import TrainState
 
 
-def make_step(
-    model,
-    task,
-    *,
-    settings,
-    task_name,
-    group,
-    tx,
-    mesh,
-    shardings,
-    seed,
-    ema_decay,
-    accumulate=1,
-    skip_nonfinite=False,
-    point_objects=0,
-):
+class StepOptions(NamedTuple):
+    """How steps are made, whatever task they are of.
+
+    Attributes:
+      seed: integer behind all keys.
+      ema_decay: final decay of the average of the variables.
+      accumulate: micro-batches per step, computed one after the other, gradients averaged (spec: tarvis 7.3).
+      skip_nonfinite: leave variables, moments and average as they are when loss or gradient is not finite.
+    """
+
+    seed: int
+    ema_decay: float
+    accumulate: int = 1
+    skip_nonfinite: bool = False
+
+
+def make_step(model, task, group: str, *, tx, shardings: TrainState, options: StepOptions, point_objects: int = 0):
     """Compile-on-first-call step for one task and one query group.
 
     Args:
       model: flax module; `apply(variables, images, task=, group=, train=, rngs=, mutable=)` gives the outputs.
-      task: module with `make_targets(clip, settings)` and `loss(outputs, targets, key, settings, mesh=)`; one that is
-        asked about given objects has `exemplars(clip, settings, point_objects)` too.
-      settings: the task's numbers, `config.tasks[task_name]`.
+      task: see `tasks.Task`.
       group: the semantic query group of the data set.
       tx: optax transformation.
-      mesh, shardings: device mesh and the `TrainState` of shardings.
-      seed, ema_decay: integer behind all keys; final decay of the average of the variables.
-      accumulate: micro-batches per step, computed one after the other, gradients averaged (spec: tarvis 7.3).
-      skip_nonfinite: leave variables, moments and average as they are when loss or gradient is not finite.
+      shardings: where the state lies on the mesh.
+      options: see `StepOptions`.
       point_objects: how many of the exemplars are given by a point instead of a mask.
 
     Returns:
@@ -53,20 +51,19 @@ def make_step(
       device scalars with `loss`, `grad_norm` and the task's terms, means over micro-batches. A partial of the jitted
       function of (seed, state, clip), so that runs with other seeds find their program compiled.
     """
-    gradients = gradients_of(
-        model, task, settings=settings, task_name=task_name, group=group, mesh=mesh, point_objects=point_objects
-    )
+    mesh = shardings.step.mesh
+    gradients = gradients_of(model, task, group, mesh, point_objects)
 
     def step(seed, state: TrainState, clip):
         key = jax.random.fold_in(jax.random.key(seed), state.step)
-        grads, others, scalars = accumulated(gradients, state.variables, clip, key, accumulate, mesh)
+        grads, others, scalars = accumulated(gradients, state.variables, clip, key, options.accumulate, mesh)
         updates, opt_state = tx.update(grads, state.opt_state, state.variables["params"])
         variables = {"params": optax.apply_updates(state.variables["params"], updates), **others}
-        ema = optax.incremental_update(variables, state.ema, 1.0 - ramped_decay(ema_decay, state.step))
+        ema = optax.incremental_update(variables, state.ema, 1.0 - ramped_decay(options.ema_decay, state.step))
         scalars = {name: value.astype(jnp.float32) for name, value in scalars.items()}
         scalars["grad_norm"] = optax.tree.norm(grads)
         new = TrainState(state.step + 1, variables, ema, opt_state)
-        if skip_nonfinite:
+        if options.skip_nonfinite:
             new = keep_if_finite(new, state, scalars)
         return new, scalars
 
@@ -76,30 +73,30 @@ def make_step(
         out_shardings=(shardings, replicated(mesh)),
         donate_argnums=1,
     )
-    return functools.partial(compiled, np.uint32(seed % 2**32))  # what jax.random.key takes of it
+    return functools.partial(compiled, np.uint32(options.seed % 2**32))  # what jax.random.key takes of it
 
 
-def gradients_of(model, task, *, settings, task_name, group, mesh, point_objects):
+def gradients_of(model, task, group: str, mesh, point_objects: int):
     """A function (variables, clip, key) -> (gradients, collections after the step, scalars); see `make_step`."""
 
     def gradients(variables, clip, key):
         drop_key, loss_key = jax.random.split(key)
-        shown = {"exemplars": task.exemplars(clip, settings, point_objects)} if hasattr(task, "exemplars") else {}
+        shown = {"exemplars": task.exemplars(clip, point_objects)} if hasattr(task, "exemplars") else {}
 
         def loss_of(params):
             others = {name: tree for name, tree in variables.items() if name != "params"}
             outputs, updated = model.apply(
                 {"params": params, **others},
                 clip.images,
-                task=task_name,
+                task=task.name,
                 group=group,
                 train=True,
                 rngs={"drop_path": drop_key},
                 mutable=list(others),
                 **shown,
             )
-            targets = task.make_targets(clip, settings)
-            loss, terms = task.loss(outputs, targets, loss_key, settings, mesh=mesh)
+            targets = task.make_targets(clip)
+            loss, terms = task.loss(outputs, targets, loss_key, mesh=mesh)
             return loss, (dict(updated), terms)
 
         (loss, (others, terms)), grads = jax.value_and_grad(loss_of, has_aux=True)(variables["params"])

@@ -1,4 +1,4 @@
-"""Loss and decoding that the tasks share: TarViS' panoptic, instance and semantic, and mask classification."""
+"""Terms of the losses, and decoding, that tasks share: TarViS' panoptic, instance and semantic, mask classification."""
 
 import jax
 import jax.numpy as jnp
@@ -14,13 +14,13 @@ REGULARIZATION = 1e-3
 
 
 def matched_terms(
-    outputs: QueryOutputs, objects: Objects, s, points, *, group: str = "instance", null: int = 0, mesh=None
+    outputs: QueryOutputs, objects: Objects, numbers, points, *, group: str = "instance", null: int = 0, mesh=None
 ):  # fmt: skip
     """Loss of queries that are matched with objects (spec: tarvis 6.2, vit_adapter 5.1).
 
     Args:
       outputs: see `types.QueryOutputs`.
-      s: complete settings.
+      numbers: of the task, see `config`.
       points: see `random_points`.
       group: the queries' group.
       null: the column of the class logits that says background or no object.
@@ -30,10 +30,10 @@ def matched_terms(
     """
     features = outputs.mask_features.astype(jnp.float32)
     embeds, logits = outputs.mask_embeds[group].astype(jnp.float32), outputs.class_logits
-    weights = (s["class_weight"], s["mask_weight"], s["dice_weight"])
+    weights = (numbers.class_weight, numbers.mask_weight, numbers.dice_weight)
     columns = matching.match(features, embeds, logits, objects, points["matcher"], weights=weights, mesh=mesh)
     classes = set_loss.class_terms(
-        logits, columns, objects, null=null, null_weight=s["background_weight"], group=s["group"]
+        logits, columns, objects, null=null, null_weight=numbers.background_weight, group=numbers.normalize_clips
     )
     loss, mask, dice = set_loss.mask_terms(
         features,
@@ -41,8 +41,8 @@ def matched_terms(
         columns,
         objects,
         weights=weights[1:],
-        num_points=s["mask_points"],
-        group=s["group"],
+        num_points=numbers.mask_points,
+        group=numbers.normalize_clips,
         mesh=mesh,
         **points["instance"],
     )
@@ -50,12 +50,12 @@ def matched_terms(
     return loss + jnp.sum(classes), {"class": classes, "mask": mask, "dice": dice}
 
 
-def semantic_terms(outputs: QueryOutputs, labels, s, points, *, background: bool, mesh=None):
+def semantic_terms(outputs: QueryOutputs, labels, numbers, points, *, background: bool, mesh=None):
     """Semantic loss (spec: tarvis 6.3, 6.4).
 
     Args:
       labels: int32 `[b, t, h, w]` with `IGNORE`; class 0 is the background when `background`.
-      s: complete settings.
+      numbers: of the task, see `config`.
       points: see `random_points`.
 
     Returns:
@@ -69,19 +69,19 @@ def semantic_terms(outputs: QueryOutputs, labels, s, points, *, background: bool
     ce, norm = set_loss.semantic_terms(
         outputs.mask_features.astype(jnp.float32),
         branch,
-        num_points=s["semantic_points"],
-        ignore_null_classes=s["ignore_null_classes"],
-        group=s["group"],
+        num_points=numbers.semantic_points,
+        ignore_null_classes=numbers.ignore_null_classes,
+        group=numbers.normalize_clips,
         mesh=mesh,
         **points["semantic"],
     )
-    terms = {"semantic": s["semantic_weight"] * ce}
-    if s["regularization"]:
+    terms = {"semantic": numbers.semantic_weight * ce}
+    if numbers.regularization:
         terms["regularization"] = REGULARIZATION * norm
     return sum(jnp.sum(term) for term in terms.values()), terms
 
 
-def random_points(key, outputs: QueryOutputs, s, rows: int = 0):
+def random_points(key, outputs: QueryOutputs, numbers, rows: int = 0):
     """What the terms choose their points from, for `rows` objects; 0 for a task without objects.
 
     Returns:
@@ -90,8 +90,8 @@ def random_points(key, outputs: QueryOutputs, s, rows: int = 0):
     """
     batch, frames = outputs.mask_features.shape[:2]
     sets = outputs.mask_embeds["semantic"].shape[0]
-    match_points = s["match_points"] if rows else 0
-    most = max(s["semantic_points"], s["mask_points"] if rows else 0)
+    match_points = numbers.match_points if rows else 0
+    most = max(numbers.semantic_points, numbers.mask_points if rows else 0)
     # the matcher's points are the first of the base, which is longer than a map's share of it
     most = max(most, -(-match_points // sampling.OVERSAMPLE))
     base, shifts = sampling.draw(key, batch, sets, most, ((rows, frames), (frames,)))
