@@ -66,6 +66,23 @@ class QueryOutputs(NamedTuple):
     queries: Array
 
 
+class FrameQueryOutputs(NamedTuple):
+    """What queries that go from frame to frame predict (VidEoMT): every set and frame has features and vectors of its
+    own, and mask logits are their dot product.
+
+    Attributes:
+      mask_features: `[d, b, t, h4, w4, c]`, of the frame filled up to multiples of 32.
+      mask_embeds: `[d, b, t, q, c]`.
+      class_logits: `[d, b, t, q, k + 1]` with no-object last.
+      queries: `[b, q, c]` for the frame that follows.
+    """
+
+    mask_features: Array
+    mask_embeds: Array
+    class_logits: Array
+    queries: Array
+
+
 class TrainBatch(NamedTuple):
     """One step's clips: one task, one data set, one shape.
 

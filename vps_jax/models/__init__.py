@@ -33,12 +33,12 @@ def build(config: Mapping[str, Any]) -> nn.Module:
     """The network of a config.
 
     Args:
-      config: a mapping with `name` (`tarvis` or `mask2former`) and that network's sizes; see docs/architecture.md.
+      config: a mapping with `name` (`tarvis`, `mask2former` or `videomt`) and that network's sizes; see docs/architecture.md.
 
     Raises:
       UserError: unknown name, missing key or a value that does not fit.
     """
-    builders = {"tarvis": _tarvis, "mask2former": _mask2former}
+    builders = {"tarvis": _tarvis, "mask2former": _mask2former, "videomt": _videomt}
     name = config.get("name")
     if name not in builders:
         raise UserError(f"model name {name!r} is unknown; expected one of {', '.join(builders)}; set config.model.name")
@@ -114,3 +114,9 @@ def _mask2former(config) -> nn.Module:
     from vps_jax.models import mask2former
 
     return mask2former.from_config(config)
+
+
+def _videomt(config) -> nn.Module:
+    from vps_jax.models import videomt
+
+    return videomt.from_config(config)

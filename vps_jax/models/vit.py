@@ -4,8 +4,11 @@ All blocks of a backbone have the same parameters, so every leaf carries a leadi
 rematerialised body serves them all.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from vps_jax.models import layers
@@ -47,8 +50,61 @@ def position_map(pos_embed, pretrained: tuple[int, int], grid: tuple[int, int]):
     return resize(pos_embed[:, 1:].reshape(1, *pretrained, -1), grid, method="bicubic")
 
 
+def resampled_positions(table, grid: tuple[int, int]):
+    """DINOv2's position table for a grid of any size: bicubic (a = -0.5), antialiased when shrinking (spec: videomt 2).
+
+    Args:
+      table: `[n n, c]`, row by row, of a square grid.
+      grid: patches `(h, w)` wanted.
+
+    Returns:
+      `[h w, c]`.
+    """
+    side = round(table.shape[0] ** 0.5)
+    if tuple(grid) == (side, side):
+        return table
+    maps = table.reshape(side, side, -1)
+    out = jax.image.resize(maps, (*grid, maps.shape[-1]), "cubic", antialias=True, precision=jax.lax.Precision.HIGHEST)
+    return out.reshape(-1, maps.shape[-1])
+
+
+def rotary_code(grid: tuple[int, int], dim: int, prefix: int, base: float = 100.0) -> np.ndarray:
+    """Cosines and sines of DINOv3's rotary positions (spec: videomt 6).
+
+    A quarter of the channels turns with the row and a quarter with the column of the patch's centre, both in -1..1;
+    the other half of the head is their partner. Tokens before the patches do not turn.
+
+    Args:
+      grid: patches `(h, w)`.
+      dim: channels d of a head, a multiple of 4.
+      prefix: tokens before the patches.
+
+    Returns:
+      float32 `[2, prefix + h w, d]`.
+    """
+    centres = [(np.arange(n) + 0.5) / n * 2 - 1 for n in grid]
+    places = np.stack(np.meshgrid(*centres, indexing="ij"), axis=-1).reshape(-1, 2, 1)  # [h w, (y, x), 1]
+    angles = 2 * np.pi * places * base ** -(np.arange(dim // 4) * 4 / dim)
+    angles = np.pad(angles.reshape(-1, dim // 2), ((prefix, 0), (0, 0)))
+    return np.tile(np.stack([np.cos(angles), np.sin(angles)]), 2).astype(np.float32)
+
+
+def rotated(qkv, rotary=None):
+    """Queries, keys and values `[b, n, m, d]` of `[b, n, 3, m, d]`, the first two turned by `rotary [2, n, d]`."""
+    q, k, v = jnp.moveaxis(qkv, 2, 0)
+    if rotary is None:
+        return q, k, v
+    cos, sin = (part[:, None] for part in jnp.asarray(rotary, q.dtype))
+
+    def turn(x):
+        first, second = jnp.split(x, 2, axis=-1)
+        return x * cos + jnp.concatenate([-second, first], axis=-1) * sin
+
+    return turn(q), turn(k), v
+
+
 def attend(q, k, v, bias=None):
-    """Scaled attention of `[b, n, m, d]` each, bias `[m, n, n]`; logits, softmax in float32. Gives `[b, n, m, d]`."""
+    """Scaled attention of `[b, n, m, d]` each, bias to `[b, m, n, n]`; logits, softmax in float32: `[b, n, m, d]`."""
     q = q * q.shape[-1] ** -0.5
     scores = jnp.einsum("bqmd,bkmd->bmqk", q, k, preferred_element_type=jnp.float32)
     if bias is not None:
@@ -75,11 +131,11 @@ class ViTAttention(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x):
-        """`[b, h w, c]` to the same."""
+    def __call__(self, x, rotary=None, bias=None):
+        """`[b, n, c]` to the same; see `Block` for `rotary` and `bias`."""
         qkv = nn.Dense(3 * x.shape[-1], dtype=self.dtype, kernel_init=linear_init, name="qkv")(x)
         qkv = _split_heads(qkv, self.num_heads)  # [b, n, 3, m, d]
-        out = self.in_windows(qkv) if self.window else attend(*jnp.moveaxis(qkv, 2, 0))
+        out = self.in_windows(qkv) if self.window else attend(*rotated(qkv, rotary), bias)
         out = out.reshape(x.shape)
         return nn.Dense(x.shape[-1], dtype=self.dtype, kernel_init=linear_init, name="proj")(out)
 
@@ -134,6 +190,7 @@ class Block(nn.Module):
       mlp_ratio: hidden width of the MLP relative to the tokens'.
       init_values: initial scale of the branches.
       dtype: compute dtype.
+      eps: of the norms.
     """
 
     num_heads: int
@@ -143,12 +200,24 @@ class Block(nn.Module):
     mlp_ratio: float = 4.0
     init_values: float = 1.0
     dtype: jnp.dtype = jnp.float32
+    eps: float = EPS
 
     @nn.compact
-    def __call__(self, x, drop_rate=0.0, *, train: bool = False):
-        """Args: x `[b, n, c]`; drop_rate of the stochastic depth of both branches, may be traced. Gives `[b, n, c]`."""
+    def __call__(self, x, drop_rate=0.0, *, train: bool = False, rotary=None, bias=None):
+        """Run.
+
+        Args:
+          x: `[b, n, c]`.
+          drop_rate: of the stochastic depth of both branches, may be traced.
+          train: stochastic depth is on.
+          rotary: `[2, n, c / heads]` of `rotary_code`, or None; plain ViT without windows only.
+          bias: added to the attention's logits, broadcast to `[b, heads, n, n]`, or None; as `rotary`.
+
+        Returns:
+          `[b, n, c]`.
+        """
         width = x.shape[-1]
-        norm = lambda name: nn.LayerNorm(epsilon=EPS, dtype=self.dtype, name=name)  # noqa: E731
+        norm = lambda name: nn.LayerNorm(epsilon=self.eps, dtype=self.dtype, name=name)  # noqa: E731
         dense = lambda n, name: nn.Dense(n, dtype=self.dtype, kernel_init=linear_init, name=name)  # noqa: E731
         scale = nn.initializers.constant(self.init_values)
         gamma1, gamma2 = (self.param(name, scale, (width,)).astype(x.dtype) for name in ("gamma1", "gamma2"))
@@ -156,6 +225,7 @@ class Block(nn.Module):
             attention = BEiTAttention(self.num_heads, self.grid, self.dtype, name="attn")
         else:
             attention = ViTAttention(self.num_heads, self.grid, self.window, self.dtype, name="attn")
+            attention = functools.partial(attention, rotary=rotary, bias=bias)
         drop = layers.DropPath()
         x = x + drop(gamma1 * attention(norm("norm1")(x)), drop_rate, train=train)
         hidden = layers.gelu(dense(int(width * self.mlp_ratio), "fc1")(norm("norm2")(x)))
@@ -178,7 +248,7 @@ def stacked_init(module: nn.Module, depth: int, *inputs):
     return init
 
 
-def run_blocks(block: Block, params, rates, x, key, *, train: bool, remat: bool):
+def run_blocks(block: Block, params, rates, x, key, *, train: bool, remat: bool, rotary=None):
     """Scan over blocks of one kind.
 
     Args:
@@ -189,12 +259,13 @@ def run_blocks(block: Block, params, rates, x, key, *, train: bool, remat: bool)
       key: random key of the group, or None when not training.
       train: stochastic depth is on.
       remat: keep only the blocks' inputs for the backward pass.
+      rotary: see `Block`.
     """
 
     def body(x, step):
         p, rate, i = step
         rngs = {"drop_path": jax.random.fold_in(key, i)} if train else {}
-        return block.apply({"params": p}, x, rate, train=train, rngs=rngs), None
+        return block.apply({"params": p}, x, rate, train=train, rngs=rngs, rotary=rotary), None
 
     if remat:
         body = jax.checkpoint(body, prevent_cse=False)
