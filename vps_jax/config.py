@@ -80,6 +80,37 @@ def check_semantic_loss(numbers) -> None:
 
 
 @dataclass(frozen=True)
+class VidEoMT:
+    """A ViT whose last blocks carry queries from frame to frame; None takes the number of the row `size` (videomt 6).
+
+    EoMT, its frame-wise first stage, has `masked_steps`, `norm_auxiliary` and a prediction before every query block.
+    """
+
+    name: str = "videomt"
+    size: str = "large"
+    semantic_groups: tuple[tuple[str, int], ...] = (("VIPSEG", 124),)  # one (label set, classes)
+    width: int | None = number(None, low=1)
+    num_heads: int | None = number(None, low=1)
+    trunk_blocks: int | None = number(None, low=1)  # see each frame alone
+    query_blocks: int | None = number(None, low=1)  # carry the queries
+    queries: int | None = number(None, low=1)
+    registers: int | None = number(None, low=0)  # learned tokens after the class token
+    image_size: int | None = number(None, low=0)  # side of the image that the position table is for; 0: rotary code
+    norm_eps: float | None = number(None, low=0)
+    init_values: float | None = None  # LayerScale at the start
+    norm_queries: bool | None = None  # the final norm comes before the queries pass on (DINOv3)
+    patch: int = number(16, low=1)
+    mlp_ratio: float = number(4.0, low=0)
+    upscales: int = number(2, low=0)  # doublings of the patch grid for the masks
+    auxiliary_sets: int = number(3, low=0)  # predictions before so many query blocks count in training
+    norm_auxiliary: bool = False  # the final norm comes before them
+    masked_steps: tuple[tuple[int, int], ...] = ()  # steps (start, end) in which each query block's masks fade
+    frozen_trunk: bool = False  # no gradient reaches the trunk
+    remat: bool = True
+    dtype: str = choice("bfloat16", "float32")
+
+
+@dataclass(frozen=True)
 class Panoptic:
     """Losses of video panoptic segmentation (spec: tarvis 6.2, 6.3)."""
 
@@ -289,6 +320,22 @@ class WindowInference:
 
 
 @dataclass(frozen=True)
+class QueryInference:
+    """How a model that carries queries runs on videos (spec: videomt 1, 5.1)."""
+
+    task: str = choice("panoptic", "semantic", "instance")
+    semantic_group: str | None = None
+    taxonomy: str = "vipseg"
+    short_side_px: int = number(720, low=1)
+    max_side_px: int = number(1333, low=1)
+    chunk_frames: int = number(4, low=1)  # frames that the trunk sees at once; no number depends on it [ours]
+    online: bool = False  # decide every frame by what has been seen so far [ours]
+    score_threshold: float = number(0.8, low=0, high=1)  # a query is a segment above this probability
+    overlap_threshold: float = number(0.8, low=0, high=1)  # of its own pixels among those that its mask covers
+    max_instances: int = number(20, low=1)  # of the instance task
+
+
+@dataclass(frozen=True)
 class Evaluate:
     """What the run evaluates on: a root with truth (`vps-jax data convert`)."""
 
@@ -339,6 +386,10 @@ MODELS: dict[str, ModelRow] = {
     "mask2former": ModelRow(
         Mask2Former, WindowInference, "vps_jax.models.mask2former:from_config", "vps_jax.convert.vit_pretrained",
         "vps_jax.infer.window_predictor:WindowPredictor",
+    ),
+    "videomt": ModelRow(
+        VidEoMT, QueryInference, "vps_jax.models.videomt:from_config", "vps_jax.convert.videomt_files",
+        "vps_jax.infer.query_predictor:QueryPredictor",
     ),
 }  # fmt: skip
 

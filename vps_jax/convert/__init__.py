@@ -91,6 +91,10 @@ def _fill(arrays, config) -> rules.Filled:
         from vps_jax.convert import tarvis_files
 
         return tarvis_files.fill(arrays, config, expected(config))
+    if config["name"] == "videomt":
+        from vps_jax.convert import videomt_files
+
+        return videomt_files.fill(arrays, config, expected(config))
     from vps_jax.convert import vit_pretrained
 
     return vit_pretrained.fill(arrays, config, expected(config))
@@ -105,7 +109,11 @@ def _tables(config):
         from vps_jax.convert import vit_adapter
 
         return vit_adapter
-    raise UserError(f"no key table for model {config['name']!r}; expected tarvis or mask2former")
+    if config["name"] == "videomt":
+        from vps_jax.convert import videomt_files
+
+        return videomt_files
+    raise UserError(f"no key table for model {config['name']!r}; expected tarvis, mask2former or videomt")
 
 
 def _size(variables) -> int:

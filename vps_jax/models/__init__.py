@@ -33,7 +33,8 @@ def build(config: Mapping[str, Any]) -> nn.Module:
     """The network of a config.
 
     Args:
-      config: a mapping with `name` (`tarvis`, `mask2former` or `videomt`) and that network's sizes; see docs/architecture.md.
+      config: a mapping with `name` (`tarvis`, `mask2former` or `videomt`) and that network's sizes; see
+        docs/architecture.md.
 
     Raises:
       UserError: unknown name, missing key or a value that does not fit.

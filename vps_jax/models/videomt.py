@@ -4,12 +4,15 @@ The trunk sees all frames of a chunk as one batch. The last blocks run frame by 
 registers, patches]; only the queries pass on, so any cut into chunks gives the same numbers.
 """
 
+import dataclasses
 from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from vps_jax.config import VidEoMT as Config
+from vps_jax.config import model_config
 from vps_jax.models.mask_decoder import torch_dense
 from vps_jax.models.tarvis import PIXEL_MEAN, PIXEL_STD
 from vps_jax.models.videomt_layers import Heads, Trunk, keep_probability, mask_bias
@@ -22,41 +25,24 @@ TASK = "video_masks"
 MULTIPLE = 32  # sides are padded to it
 
 # Rows of numbers; every key may be overridden in a config. Source: spec videomt 6.
-_DINOV3 = dict(image_size=0, norm_eps=1e-5, norm_queries=True, init_values=1.0)
+_DINOV2 = dict(queries=200, registers=4, image_size=1280, norm_eps=1e-6, norm_queries=False, init_values=1e-5)
+_DINOV3 = dict(queries=200, registers=4, image_size=0, norm_eps=1e-5, norm_queries=True, init_values=1.0)
+_LARGE = dict(width=1024, num_heads=16, trunk_blocks=20, query_blocks=4)
 SIZES: dict[str, dict] = {
-    "small": dict(width=384, num_heads=6, trunk_blocks=9, query_blocks=3),
-    "base": dict(width=768, num_heads=12, trunk_blocks=9, query_blocks=3),
-    "large": dict(width=1024, num_heads=16, trunk_blocks=20, query_blocks=4),
-    "dinov3_large": dict(width=1024, num_heads=16, trunk_blocks=20, query_blocks=4, **_DINOV3),
-    # the golden files' own
-    "golden": dict(width=192, num_heads=3, trunk_blocks=8, query_blocks=4, image_size=128),
+    "small": dict(width=384, num_heads=6, trunk_blocks=9, query_blocks=3, **_DINOV2),
+    "base": dict(width=768, num_heads=12, trunk_blocks=9, query_blocks=3, **_DINOV2),
+    "large": dict(**_LARGE, **_DINOV2),
+    "dinov3_large": dict(**_LARGE, **_DINOV3),
     # trains on two cores
     "tiny": dict(
-        width=96, num_heads=3, trunk_blocks=3, query_blocks=3, queries=40, image_size=128, init_values=1.0, registers=1
+        width=96, num_heads=3, trunk_blocks=3, query_blocks=3, queries=40, registers=1, image_size=128, norm_eps=1e-6,
+        norm_queries=False, init_values=1.0,
     ),
-}
-DEFAULTS = dict(
-    semantic_groups=(("VIPSEG", 124),),
-    queries=200,
-    registers=4,
-    patch=16,
-    image_size=1280,  # pixels of the square that the position table is for
-    mlp_ratio=4.0,
-    upscales=2,
-    norm_eps=1e-6,
-    init_values=1e-5,
-    norm_queries=False,
-    auxiliary_sets=3,
-    norm_auxiliary=False,
-    masked_steps=(),
-    frozen_trunk=False,
-    remat=True,
-    dtype="float32",
-)
+}  # fmt: skip
 
 
 class VidEoMT(nn.Module):
-    """The network; see `from_config` for the sizes.
+    """The network; see `SIZES` and `vps_jax.config.VidEoMT`.
 
     Attributes:
       trunk: blocks that see each frame alone.
@@ -96,6 +82,8 @@ class VidEoMT(nn.Module):
         tokens = jnp.zeros((1, 1, width))
         self.blocks = self.param("blocks", stacked_init(self.trunk.block, self.query_blocks, tokens))
         self.norm = nn.LayerNorm(epsilon=self.trunk.eps)
+        if self.masked_steps:
+            self.steps = self.variable("schedule", "steps", lambda: jnp.zeros((), jnp.float32))
         heads = nn.remat(Heads) if self.remat else Heads
         self.heads = heads(width, self.semantic_groups[0][1], self.upscales, self.dtype)
 
@@ -117,10 +105,10 @@ class VidEoMT(nn.Module):
           UserError: another task or label set.
         """
         if not self.is_initializing():
-            self.check(task, group)
+            self.check_task(task, group)
         return self.decode(self.backbone_features(images), queries, train=train)
 
-    def check(self, task: str, group: str | None) -> None:
+    def check_task(self, task: str, group: str | None) -> None:
         name = self.semantic_groups[0][0]
         if task != TASK:
             raise UserError(f"task {task!r}: VidEoMT does {TASK!r} only; choose a TarViS config for others")
@@ -180,7 +168,7 @@ class VidEoMT(nn.Module):
         return jnp.moveaxis(states, 0, 2), queries  # [t, d, b, ...] -> [d, b, t, ...]
 
     def frame_step(self, grid: tuple[int, int], keep, train: bool):
-        """A pure step of a scan over frames: queries and (tokens, key) to the next queries and states `[d, b, s, c]`."""
+        """A pure step of a scan: queries and a frame's (tokens, key) to the next queries and states `[d, b, s, c]`."""
         norm, heads, updater = (_pure(module) for module in (self.norm, self.heads, self.query_updater))
         query, params = self.query, self.blocks
         block = self.trunk.block
@@ -222,15 +210,11 @@ class VidEoMT(nn.Module):
         return patches.reshape(states.shape[0], *grid, -1)
 
     def keep(self, train: bool):
-        """How likely each query block masks a query's attention `[query_blocks]`, and count the step; None for never."""
-        if not self.masked_steps:
+        """How likely each block masks a query's attention `[query_blocks]`, and count the step; None for never."""
+        if not (self.masked_steps and train):
             return None
-        steps = self.variable("schedule", "steps", lambda: jnp.zeros((), jnp.float32))
-        if not train:
-            return None
-        now = steps.value
-        if not self.is_initializing():
-            steps.value = now + 1
+        now = self.steps.value
+        self.steps.value = now + 1
         return keep_probability(now, *jnp.asarray(self.masked_steps, jnp.float32).T)
 
 
@@ -240,68 +224,63 @@ def _pure(module: nn.Module):
     return lambda *args, **kwargs: module.apply(variables, *args, **kwargs)
 
 
-def from_config(config_model: Mapping) -> VidEoMT:
-    """The model of a config.
-
-    Args:
-      config_model: `name='videomt'`, `size` (a row of `SIZES`), and any of
-        `semantic_groups` ((label set, classes),);
-        `width`, `num_heads`, `trunk_blocks`, `query_blocks`, `mlp_ratio`, `registers`, `patch`, `norm_eps`,
-        `init_values` of the ViT; `image_size`, the side of the square image that the position table is for, 0 for
-        rotary positions; `queries`, `upscales`, `norm_queries`, `auxiliary_sets`, `norm_auxiliary`, `masked_steps`,
-        `frozen_trunk`, `remat`, `dtype`, see `VidEoMT`.
+def from_config(config: Config | Mapping) -> VidEoMT:
+    """The model of a config, `vps_jax.config.VidEoMT`.
 
     Raises:
       UserError: an unknown size or key, or numbers that do not fit together.
     """
-    n = numbers(config_model)
-    check_numbers(n)
-    dtype = DTYPES[n["dtype"]]
+    n = sized(config)
+    check(n)
+    dtype = DTYPES[n.dtype]
     trunk = Trunk(
-        depth=n["trunk_blocks"],
-        width=n["width"],
-        num_heads=n["num_heads"],
-        mlp_ratio=n["mlp_ratio"],
-        init_values=n["init_values"],
-        eps=n["norm_eps"],
-        patch=n["patch"],
-        registers=n["registers"],
-        table=n["image_size"] // n["patch"],
-        remat=n["remat"],
+        depth=n.trunk_blocks,
+        width=n.width,
+        num_heads=n.num_heads,
+        mlp_ratio=n.mlp_ratio,
+        init_values=n.init_values,
+        eps=n.norm_eps,
+        patch=n.patch,
+        registers=n.registers,
+        table=n.image_size // n.patch,
+        remat=n.remat,
         dtype=dtype,
     )
-    groups = tuple((str(name), int(classes)) for name, classes in n["semantic_groups"])
-    masked = tuple((int(start), int(end)) for start, end in n["masked_steps"])
-    names = ("queries", "query_blocks", "upscales", "norm_queries", "auxiliary_sets", "norm_auxiliary", "frozen_trunk")
-    own = {name: n[name] for name in (*names, "remat")}
-    return VidEoMT(trunk, groups, masked_steps=masked, **own, dtype=dtype)
+    return VidEoMT(
+        trunk=trunk,
+        semantic_groups=n.semantic_groups,
+        queries=n.queries,
+        query_blocks=n.query_blocks,
+        upscales=n.upscales,
+        norm_queries=n.norm_queries,
+        auxiliary_sets=n.auxiliary_sets,
+        norm_auxiliary=n.norm_auxiliary,
+        masked_steps=n.masked_steps,
+        frozen_trunk=n.frozen_trunk,
+        remat=n.remat,
+        dtype=dtype,
+    )
 
 
-def check_numbers(n: Mapping) -> None:
+def sized(config: Config | Mapping) -> Config:
+    """The config with the numbers of its size where it has none of its own."""
+    config = model_config(config)
+    if config.size not in SIZES:
+        raise UserError(f"model.size={config.size!r}; choose one of {', '.join(SIZES)}")
+    row = SIZES[config.size]
+    return dataclasses.replace(config, **{key: row[key] for key in row if getattr(config, key) is None})
+
+
+def check(n: Config) -> None:
     """Refuse numbers that do not fit together."""
-    head = n["width"] // n["num_heads"]
     rules = (
-        (len(n["semantic_groups"]) == 1, "semantic_groups", "one label set, one pair (name, classes)"),
-        (n["width"] % n["num_heads"] == 0, "num_heads", f"a divisor of width={n['width']}"),
-        (n["image_size"] or head % 4 == 0, "num_heads", "heads of a multiple of 4 channels, for rotary positions"),
-        (n["image_size"] % n["patch"] == 0, "image_size", f"a multiple of patch={n['patch']}, or 0"),
-        (MULTIPLE % n["patch"] == 0, "patch", f"a divisor of {MULTIPLE}"),
-        (len(n["masked_steps"]) in (0, n["query_blocks"]), "masked_steps", "(start, end) for each query block, or ()"),
-        (n["dtype"] in DTYPES, "dtype", " or ".join(DTYPES)),
+        (len(n.semantic_groups) == 1, "semantic_groups", "one label set, one pair (name, classes)"),
+        (n.width % n.num_heads == 0, "num_heads", f"a divisor of width={n.width}"),
+        (n.image_size or n.width // n.num_heads % 4 == 0, "num_heads", "heads of 4, 8, ... channels, to be turned"),
+        (n.image_size % n.patch == 0, "image_size", f"a multiple of patch={n.patch}, or 0"),
+        (MULTIPLE % n.patch == 0, "patch", f"a divisor of {MULTIPLE}"),
+        (len(n.masked_steps) in (0, n.query_blocks), "masked_steps", "(start, end) for each query block, or ()"),
     )
     for holds, key, expected in rules:
         if not holds:
-            raise UserError(f"model.{key}={n[key]!r}: expected {expected}; change it in the config")
-
-
-def numbers(config_model: Mapping) -> dict:
-    """All numbers of a config: defaults, the row of its size, and its own."""
-    own = {key: value for key, value in dict(config_model).items() if key not in ("name", "size")}
-    size = config_model.get("size")
-    if size not in SIZES:
-        raise UserError(f"model.size={size!r}; choose one of {', '.join(SIZES)}")
-    row = DEFAULTS | SIZES[size]
-    unknown = sorted(set(own) - set(row))
-    if unknown:
-        raise UserError(f"model keys {unknown} are not of VidEoMT; expected some of {', '.join(sorted(row))}")
-    return row | own
+            raise UserError(f"model.{key}={getattr(n, key)!r}: expected {expected}; change it in the config")

@@ -4,10 +4,11 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from vps_jax.models import vit
 from vps_jax.models.adapter_layers import Upsample2x
 from vps_jax.models.layers import gelu
 from vps_jax.models.mask_decoder import torch_dense
-from vps_jax.models.vit import Block, PatchEmbed, linear_init, resampled_positions, rotary_code, run_blocks, stacked_init
+from vps_jax.models.vit import Block, linear_init
 
 
 class Trunk(nn.Module):
@@ -48,19 +49,19 @@ class Trunk(nn.Module):
         return Block(self.num_heads, (0, 0), beit=False, dtype=self.dtype, **sizes, parent=None)
 
     def setup(self):
-        self.patch_embed = PatchEmbed(self.width, self.patch, self.dtype)
+        self.patch_embed = vit.PatchEmbed(self.width, self.patch, self.dtype)
         self.cls_token = self.param("cls_token", linear_init, (1, 1, self.width))
         # DINOv2's own; nothing runs it, the published files hold it and lead there and back
         self.mask_token = self.param("mask_token", nn.initializers.zeros_init(), (1, 1, self.width))
         self.reg_token = self.param("reg_token", linear_init, (1, self.registers, self.width))
         if self.table:
             self.pos_embed = self.param("pos_embed", linear_init, (1, self.table**2, self.width))
-        self.blocks = self.param("blocks", stacked_init(self.block, self.depth, jnp.zeros((1, 1, self.width))))
+        self.blocks = self.param("blocks", vit.stacked_init(self.block, self.depth, jnp.zeros((1, 1, self.width))))
 
     def __call__(self, images):
-        """Normalised images `[n, h, w, 3]`, sides multiples of the patch, to tokens `[n, 1 + registers + patches, c]`."""
+        """Normalised images `[n, h, w, 3]`, sides multiples of the patch, to tokens `[n, prefix + patches, c]`."""
         grid = (images.shape[1] // self.patch, images.shape[2] // self.patch)
-        return run_blocks(
+        return vit.run_blocks(
             self.block,
             self.blocks,
             jnp.zeros(self.depth),
@@ -77,13 +78,13 @@ class Trunk(nn.Module):
         grid, n = patches.shape[1:3], patches.shape[0]
         patches = patches.reshape(n, -1, self.width)
         if self.table:
-            patches = patches + resampled_positions(self.pos_embed[0], grid)
+            patches = patches + vit.resampled_positions(self.pos_embed[0], grid)
         first = jnp.concatenate([self.cls_token, self.reg_token], axis=1)
         return jnp.concatenate([jnp.broadcast_to(first, (n, *first.shape[1:])), patches], axis=1)
 
     def rotary(self, grid: tuple[int, int], prefix: int):
         """The rotary code of `vit.Block` for patches after a prefix; None with a position table."""
-        return None if self.table else rotary_code(grid, self.width // self.num_heads, prefix)
+        return None if self.table else vit.rotary_code(grid, self.width // self.num_heads, prefix)
 
 
 class MaskHead(nn.Module):
