@@ -176,6 +176,21 @@ class MaskClassification:
 
 
 @dataclass(frozen=True)
+class VideoMasks:
+    """Losses of queries that are carried from frame to frame (spec: videomt 8)."""
+
+    segments: str = choice("panoptic", "semantic", "instance")  # what a mask shows: thing or stuff, class, thing
+    match_frame: str = choice("first", "appearance")  # all in the first (published for VIPSeg), or where seen
+    match_points: int = number(12544, low=1)  # of each frame
+    mask_points: int = number(12544, low=1)  # of each (object, frame)
+    class_weight: float = number(2.0, low=0)  # in the loss as in the matcher
+    mask_weight: float = number(5.0, low=0)
+    dice_weight: float = number(5.0, low=0)
+    background_weight: float = number(0.1, low=0)  # of "no object" in the class loss
+    normalize_clips: int | None = number(1, low=1)  # clips over which a loss is normalised at once; None: the batch
+
+
+@dataclass(frozen=True)
 class Train:
     """The run."""
 
@@ -414,6 +429,7 @@ TASKS: dict[str, TaskRow] = {
     "semantic": TaskRow(Semantic, "vps_jax.tasks.semantic_map:Semantic"),
     "vos": TaskRow(Vos, "vps_jax.tasks.vos:Vos", has_classes=False),
     "mask_classification": TaskRow(MaskClassification, "vps_jax.tasks.mask_classification:MaskClassification"),
+    "video_masks": TaskRow(VideoMasks, "vps_jax.tasks.video_masks:VideoMasks"),
 }
 
 

@@ -104,7 +104,8 @@ class ClipPrediction(NamedTuple):
 
     Attributes:
       instance_masks: logits `[q, t, h4, w4]`, or None.
-      instance_classes: logits `[q, 1 + k]` with background first, or None.
+      instance_classes: logits `[q, 1 + k]` with background first, or None. VidEoMT: `[t, q, k + 1]` of every frame with
+        no-object last.
       semantic: logits `[k, t, h4, w4]`.
     """
 

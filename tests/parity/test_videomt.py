@@ -11,6 +11,7 @@ import videomt_rule
 
 from vps_jax import models
 from vps_jax.convert import videomt_files
+from vps_jax.infer.video_segments import FrameRule
 from vps_jax.models import vit
 
 pytestmark = pytest.mark.parity
@@ -151,3 +152,30 @@ def test_resampled_tables_and_patch_kernel(golden_dir, golden_is_whole):
             ours[name] = vit.resampled_positions(table, tuple(case["to"]))
     assert set(ours) == set(manifest["arrays"])
     compare(manifest, arrays, ours)
+
+
+def test_the_ports_decisions_on_single_frames(load):
+    manifest, arrays, keys, frames = load("square")
+    model, variables = build(manifest, keys)
+    outputs = jax.jit(model.apply)(variables, frames[None])
+    masks = jnp.moveaxis(mask_logits(outputs), 1, -1)  # [t, h4, w4, q]
+    size = tuple(manifest["target_size"])
+    told = manifest["panoptic_arguments"]
+    odd = set(range(1, manifest["config"]["num_labels"], 2))
+    rule = FrameRule(told["threshold"], told["overlap_mask_area_threshold"], odd)
+    ours = {"panoptic": [], "instance": [], "semantic_scores": []}
+    segments = {"panoptic": [], "instance": []}
+    for classes, logits in zip(outputs.class_logits[-1, 0], masks, strict=True):
+        ours["semantic_scores"].append(rule.semantic(classes, logits, size))
+        for name, decide in (("panoptic", rule.panoptic), ("instance", rule._replace(score=0.5).instance)):
+            ids, found = decide(classes, logits, size)
+            ours[name].append(ids)
+            segments[name].append([{"id": s.id, "label_id": s.category, "score": s.score} for s in found])
+    ours = {name: np.stack(values) for name, values in ours.items()}
+    scores = np.moveaxis(ours["semantic_scores"], -1, 1)
+    ours |= {"semantic": scores.argmax(axis=1), "semantic_scores": scores[:, ::8, 3::16, 3::16]}
+    compare(manifest, arrays, ours)
+    for name, found in segments.items():
+        for frame, expected in zip(found, manifest[f"{name}_segments"], strict=True):
+            assert [(s["id"], s["label_id"]) for s in frame] == [(s["id"], s["label_id"]) for s in expected]
+            np.testing.assert_allclose([s["score"] for s in frame], [s["score"] for s in expected], atol=2e-5)

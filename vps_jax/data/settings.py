@@ -20,7 +20,7 @@ Keys of `config.data` (any mapping; defaults in brackets):
   `flip` [0.5]: probability of a mirror image;
   `color` [{}]: numbers of `transforms.Color`, or None for no jitter;
   `frame_window` [5.0]: half width, in clip lengths, of the neighbourhood the frames come from;
-  `needs_instances` [False for semantic and mask_classification]: leave out videos without instances;
+  `needs_instances` [False for semantic, mask_classification and video_masks]: leave out videos without instances;
   `objects` [(1, 2, 3, 4)]: numbers of objects in the clips of task vos, in equal parts;
   `shapes` [None]: padded `(height, width)` pairs to use instead of the nearest multiples; a clip takes the smallest
   that holds it.
@@ -75,7 +75,7 @@ SOURCE_DEFAULTS = {
 }
 REQUIRED = ("batch_size", "clip_frames", "sources")
 SOURCE_REQUIRED = ("path", "short_side")
-TASKS = ("panoptic", "instance", "semantic", "vos", "mask_classification")
+TASKS = ("panoptic", "instance", "semantic", "vos", "mask_classification", "video_masks")
 RECIPES = ("clip", "vos", "affine", "photometric")
 
 
@@ -99,7 +99,7 @@ def settings(config: Mapping) -> dict[str, Any]:
             source["short_side"] = (source["short_side"],)
         source["group"] = source["group"] or name
         if source["needs_instances"] is None:
-            source["needs_instances"] = source["task"] not in ("semantic", "mask_classification")
+            source["needs_instances"] = source["task"] not in ("semantic", "mask_classification", "video_masks")
         check_recipe(name, source)
     return data
 

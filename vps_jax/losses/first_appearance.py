@@ -1,0 +1,144 @@
+"""The loss of queries that go from frame to frame (spec: videomt 8).
+
+An object is given a query in the first frame that it is seen in, and keeps it for the rest of the clip. Classes and
+masks are then compared frame by frame: a frame is a sample of its own, with features and vectors of its own.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from vps_jax.losses import set_loss
+from vps_jax.losses.masks import Objects
+from vps_jax.losses.matching import matching_costs
+from vps_jax.ops.assignment import assign
+from vps_jax.ops.masks import ids_present
+from vps_jax.ops.per_sample import per_sample
+
+TAKEN = 5e4  # cost of a query that another object has; any real cost is far below
+
+
+class FrameSets(NamedTuple):
+    """All prediction sets of a batch of clips, as in `types.FrameQueryOutputs`.
+
+    Attributes:
+      features: `[d, b, t, h4, w4, c]`.
+      embeds: `[d, b, t, q, c]`.
+      class_logits: `[d, b, t, q, k + 1]`, "no object" last.
+    """
+
+    features: jax.Array
+    embeds: jax.Array
+    class_logits: jax.Array
+
+
+def first_frames(objects: Objects):
+    """The first frame of the clip in which each object has a pixel: int32 `[b, n]`, t for one that has none."""
+    b, t = objects.ids.shape[:2]
+    rows = objects.valid.shape[1]
+    frames = objects.ids.reshape(b * t, *objects.ids.shape[2:])
+    if objects.overlaps is None:
+        seen = ids_present(frames, rows).reshape(b, t, rows)
+    else:
+        ids = ids_present(frames + 1, objects.overlaps.shape[1]).reshape(b, t, -1)
+        seen = jnp.einsum("btv,bvn->btn", ids.astype(jnp.int32), objects.overlaps[..., :rows].astype(jnp.int32)) > 0
+    return jnp.where(jnp.any(seen, axis=1), jnp.argmax(seen, axis=1), t).astype(jnp.int32)
+
+
+def match(one: FrameSets, objects: Objects, first, points, *, weights):
+    """The query of every object.
+
+    Frames are taken in order. In each, the objects that are first seen there are given the queries that no earlier one
+    has, by the costs of that frame alone.
+
+    Args:
+      one: a single set, without the leading `d`.
+      objects: of the clip.
+      first: int32 `[b, n]`, the frame in which each object is matched.
+      points: `[b, f, p, 2]`, shared by all masks of a frame; f is the number of frames in which objects are matched.
+      weights: of class, cross entropy and dice.
+
+    Returns:
+      int32 `[b, n]`, -1 for an empty row, one matched in no frame, and where the queries ran out.
+    """
+    numbers = jnp.arange(one.embeds.shape[2])
+
+    def frame(columns, step):
+        number, points = step
+        at = lambda a: jax.lax.dynamic_index_in_dim(a, number, axis=1)  # noqa: E731  [b, 1, ...]
+        here = objects._replace(ids=at(objects.ids))
+        embeds, classes = (jnp.moveaxis(at(a), 1, 0) for a in (one.embeds, one.class_logits))
+        cost = matching_costs(at(one.features), embeds, classes, here, points[None]).total(*weights)
+        taken = jnp.any(columns[..., None] == numbers, axis=1)  # [b, q]
+        found = assign(jnp.where(taken[:, None], TAKEN, cost), objects.valid & (first == number))[0]
+        free = ~jnp.take_along_axis(taken, jnp.maximum(found, 0), axis=1)
+        return jnp.where((found >= 0) & free, found, columns), None
+
+    start = jnp.full(objects.valid.shape, -1, jnp.int32)
+    steps = (jnp.arange(points.shape[1]), jnp.moveaxis(points, 1, 0))
+    return jax.lax.scan(frame, start, steps)[0]
+
+
+def terms(sets: FrameSets, objects: Objects, first, points, *, weights, null_weight, num_points, group, mesh=None):
+    """Weighted class, cross-entropy and dice loss of every set.
+
+    Means are taken within a group of clips, as in `losses.set_loss`: a class loss over all frames and queries, a mask
+    loss over the objects of all frames, whether a frame shows them or not.
+
+    Args:
+      objects, first: see `match`.
+      points: `matcher` `[1 or d, b, f, p, 2]`; and what `mask_terms` chooses points from with every frame a sample:
+        `base` `[b t, m, 2]` and `shifts` `[d, b t, n, 1, 2]`, or `points` `[d, b t, n, 1, p, 2]`.
+      weights: of class, cross entropy and dice, in the loss as in the matcher.
+      null_weight: of "no object" in the class loss.
+      num_points: of each mask.
+      group: clips over which a loss is normalised at once, or None for all.
+      mesh: that the batch is sharded over, or None.
+
+    Returns:
+      the sum over all sets, and the terms `[d]` each by name, without gradient through the masks'.
+    """
+    t = sets.features.shape[2]
+    frames = Objects(
+        _samples(objects.ids)[:, None],
+        jnp.repeat(objects.labels, t, axis=0),
+        jnp.repeat(objects.valid, t, axis=0),
+        None if objects.overlaps is None else jnp.repeat(objects.overlaps, t, axis=0),
+    )
+    shared = {"num_points": num_points, "group": group and group * t, "mesh": mesh}
+    shared |= {"base": points["base"]} if "base" in points else {}
+    own = functools.partial(match, weights=weights)
+    own = per_sample(own, mesh, (0, 0, 0, 0), 0)
+
+    def one_set(one: FrameSets, matcher, **drawn):
+        columns = own(jax.lax.stop_gradient(one), objects, first, matcher)
+        columns = jnp.repeat(columns, t, axis=0)[None]
+        logits = _samples(one.class_logits)[None]
+        null = logits.shape[-1] - 1
+        classes = set_loss.class_terms(
+            logits, columns, frames, null=null, null_weight=null_weight, group=shared["group"]
+        )
+        drawn = {name: a[None] for name, a in drawn.items()}
+        features, embeds = _samples(one.features)[:, None], _samples(one.embeds)[None]
+        mask = set_loss.mask_terms(features, embeds, columns, frames, weights=weights[1:], **shared, **drawn)
+        loss, ce, dice = mask
+        classes = weights[0] * classes[0]
+        return loss + classes, (classes, ce[0], dice[0])
+
+    matcher = jnp.broadcast_to(points["matcher"], (sets.features.shape[0], *points["matcher"].shape[1:]))
+    drawn = {name: points[name] for name in ("shifts", "points") if name in points}
+
+    def step(total, x):
+        one, matcher, drawn = x
+        loss, kept = one_set(one, matcher, **drawn)
+        return total + loss, kept
+
+    total, (classes, ce, dice) = jax.lax.scan(step, jnp.zeros(()), (sets, matcher, drawn))
+    return total, {"class": classes, "mask": ce, "dice": dice}
+
+
+def _samples(a):
+    """`[b, t, ...]` to `[b t, ...]`."""
+    return a.reshape(a.shape[0] * a.shape[1], *a.shape[2:])
