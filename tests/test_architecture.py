@@ -14,7 +14,8 @@ BASE = {"types", "config", "parsing", "taxonomy", "files", "datasets"}
 ALLOWED = {
     "types": set(),
     "parsing": {"types"},
-    "config": {"types", "parsing"},
+    "model_configs": {"types", "parsing"},
+    "config": {"types", "parsing", "model_configs"},
     "taxonomy": {"datasets"},
     "datasets": {"types"},
     "files": {"types"},
