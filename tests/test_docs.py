@@ -4,6 +4,7 @@ import json
 import pathlib
 import re
 import shlex
+import tomllib
 
 import pytest
 
@@ -58,6 +59,11 @@ def test_every_deviation_names_its_test():
     rows = [line for line in (ROOT / "docs" / "deviations.md").read_text().splitlines() if line.startswith("| ")][1:]
     assert rows
     assert not [row for row in rows if not TESTED.search(row.split("|")[-2])]
+
+
+def test_newest_section_of_the_changelog_is_the_version():
+    newest = re.search(r"^## \[(\S+)\] - (unreleased|\d{4}-\d\d-\d\d)$", (ROOT / "CHANGELOG.md").read_text(), re.M)
+    assert newest[1] == tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 
 
 def unknown_options(line: str) -> list[str]:
