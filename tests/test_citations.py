@@ -11,7 +11,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 REFERENCE = ROOT / "docs" / "reference"
 FORMER_NAMES = {"data_and_metrics": "metrics"}  # docs/reference/README.md
 
-NUMBER = r"\d+(?:\.\d+)*(?:-\d+(?:\.\d+)*)?"
+NUMBER = r"\d+(?:\.\d+)*(?:(?:-|\s+to\s+)\d+(?:\.\d+)*)?"  # 8.3, 4.1-4.3, 1 to 4
 NUMBERS = rf"{NUMBER}(?:(?:,\s*|\s+and\s+){NUMBER})*"
 GROUP = rf"(?:[a-z_]+\s+)?{NUMBERS}"
 GROUPS = rf"{GROUP}(?:[,;]\s*{GROUP})*"
@@ -58,7 +58,7 @@ def citations(text: str, pages) -> list[tuple[str, str]]:
         page = min(own) if len(own) == 1 else ""
         for name, numbers in re.findall(rf"([a-z_]+\s+)?({NUMBER})", match[1], re.I):
             page = page if name.strip() in ("", "and") else name.strip().lower()
-            found += [(page, end) for end in numbers.split("-")]
+            found += [(page, end) for end in re.split(r"-|\s+to\s+", numbers)]
     for words, page in LINK.findall(text):
         if page in pages:
             found += [(page, number) for number in re.findall(r"\d+(?:\.\d+)*", words)]
@@ -144,6 +144,7 @@ def test_good_citations_resolve(text):
         ("(spec: tarvis 6.3)", "tarvis 6.3: no such section"),
         ("(spec: tarvis 6.2, 9.55)", "tarvis 9.55: no such section"),
         ("(spec: tarvis 4.1-4.4)", "tarvis 4.4: no such section"),
+        ("(spec: tarvis 1 to 5)", "tarvis 5: no such section"),
         ("(spec: tarvis 6.2; vit_adapter 9)", "vit_adapter 9: no such section"),
         ("(spec: swin 3)", "swin 3: no such page"),
         ("(spec: data_and_metrics 5.9)", "metrics 5.9: no such section"),
