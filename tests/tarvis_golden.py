@@ -11,7 +11,7 @@ import numpy as np
 import weights_rule
 
 from vps_jax import convert, models
-from vps_jax.models.mask_decoder import LEVELS
+from vps_jax.ops.levels import LEVELS
 
 FINETUNE = (("CITYSCAPES_VPS", 19), ("KITTI_STEP", 19), ("OVIS", 25), ("VIPSEG", 124), ("YOUTUBE_VIS", 40))
 SWIN_TINY = {

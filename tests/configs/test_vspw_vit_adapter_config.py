@@ -7,7 +7,7 @@ from flax import traverse_util
 
 from configs import vspw_tiny, vspw_vit_adapter
 from vps_jax import models
-from vps_jax.models import mask2former
+from vps_jax.models.mask2former_sizes import SIZES, sized
 from vps_jax.train.optimizer import make_schedule, parameter_groups
 
 
@@ -67,8 +67,8 @@ def test_published_schedule():
 def test_crops_and_windows_are_of_the_model_s_size(size):
     config = vspw_vit_adapter.get_config(size)
     crop = config.data.sources.vspw.crop_px
-    numbers = mask2former.numbers(config.model)
-    assert crop == numbers["image_size"] or not numbers["beit"]
+    numbers = sized(config.model)
+    assert crop == numbers.image_size or not numbers.beit
     assert config.infer.window_px == crop[0] and config.infer.stride_px < crop[0]
     assert config.train.batch_size // config.tasks.mask_classification.group == 8
 
@@ -76,4 +76,4 @@ def test_crops_and_windows_are_of_the_model_s_size(size):
 def test_the_twin_differs_in_numbers_alone():
     twin, large = vspw_tiny.get_config(), vspw_vit_adapter.get_config()
     assert set(twin.model) == set(large.model) and set(twin.infer) == set(large.infer)
-    assert twin.data.sources.vspw.crop_px == mask2former.SIZES[twin.model.size]["image_size"]
+    assert twin.data.sources.vspw.crop_px == SIZES[twin.model.size].image_size

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from vps_jax.convert.relative_tables import positions, resample, step_ratio
+from vps_jax.convert.resampled_tables import positions, resample, step_ratio
 
 
 def test_steps_grow_geometrically_up_to_the_reach():

@@ -10,8 +10,9 @@ import pytest
 import vita_rule
 from flax import traverse_util
 
-from vps_jax.convert import rules, vit_adapter
+from vps_jax.convert import rules, vit_adapter_keys
 from vps_jax.models import mask2former
+from vps_jax.models.mask2former_sizes import SIZES
 
 GOLDEN = pathlib.Path(__file__).resolve().parents[1] / "golden"  # key lists are the project's own
 
@@ -33,9 +34,9 @@ def expected_of(config, shape):
 def test_every_published_entry_of_large_has_its_place(name, size, part):
     config = {"name": "mask2former", "size": size}
     keys = published(name)["keys"]
-    image_size = mask2former.SIZES[size]["image_size"]
+    image_size = SIZES[size].image_size
     expected = {path: leaf for path, leaf in expected_of(config, image_size).items() if part in path}
-    table = vit_adapter.backbone_table(config) if part else vit_adapter.table(config)
+    table = vit_adapter_keys.backbone_table(config) if part else vit_adapter_keys.table(config)
     assert {rule.key for rule in table.rules} | set(table.constants) == set(keys)
     for key, value in table.constants.items():
         assert list(value.shape) == keys[key], key
@@ -57,7 +58,7 @@ def test_the_way_back_restores_names_shapes_and_bits():
     assert (trunk["embed_dim"], head["feat_channels"], trunk["img_size"]) == (192, 128, 128)
     arrays = vita_rule.make_all(listing["keys"], 3)
     expected = traverse_util.unflatten_dict(expected_of(config, (128, 128)), sep="/")
-    table = vit_adapter.table(config)
+    table = vit_adapter_keys.table(config)
     back = rules.to_arrays(table, rules.apply(table, arrays, expected))
     assert {key: list(value.shape) for key, value in back.items()} == listing["keys"]
     assert all(np.array_equal(back[key], value) for key, value in arrays.items())

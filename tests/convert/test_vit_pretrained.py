@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from vps_jax.convert import relative_tables, rules, vit_adapter, vit_pretrained
+from vps_jax.convert import resampled_tables, rules, vit_adapter_keys, vit_pretrained
 from vps_jax.models import mask2former
+from vps_jax.models.mask2former_sizes import sized
 from vps_jax.types import UserError
 
 BEIT = {"name": "mask2former", "size": "beit_tiny_96", "semantic_groups": (("VSPW", 5),), "width": 32, "trunk_heads": 2,
@@ -22,7 +23,7 @@ def expected():
         key = str(config)
         if key not in known:
             model = mask2former.from_config(config)
-            size = mask2former.numbers(config)["image_size"]
+            size = sized(config).image_size
             known[key] = jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, 1, *size, 3))))
         return known[key]
 
@@ -33,7 +34,7 @@ def published(config, expected):
     """A made-up file of a segmentor."""
     rng = np.random.default_rng(0)
     variables = jax.tree.map(lambda a: rng.normal(size=a.shape).astype(np.float32), expected(config))
-    return variables, rules.to_arrays(vit_adapter.table(config), variables)
+    return variables, rules.to_arrays(vit_adapter_keys.table(config), variables)
 
 
 def trunk_of(arrays):
@@ -82,7 +83,7 @@ def test_a_beit_trunk_fills_its_part_and_its_tables_are_resampled(expected):
     )
     table = filled.variables["params"]["backbone"]["blocks"]["attn"]["relative_position_bias_table"]
     source = trunk["blocks.2.attn.relative_position_bias_table"]
-    np.testing.assert_array_equal(table[2], relative_tables.resample(source, (4, 4), (6, 6)))
+    np.testing.assert_array_equal(table[2], resampled_tables.resample(source, (4, 4), (6, 6)))
 
 
 def test_one_shared_table_goes_to_every_block(expected):

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vps_jax.losses import set_loss
-from vps_jax.losses.masks import Objects
+from vps_jax.losses.mask_losses import Objects
 
 
 def test_group_mean_by_hand():

@@ -6,14 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vps_jax.models.mask_decoder import (
-    DecoderLayer,
-    MaskedDecoder,
-    attention_bits,
-    centre_means,
-    packed_xavier,
-    torch_bias,
-)
+from vps_jax.models.initializers import packed_xavier, torch_bias
+from vps_jax.models.mask_decoder import DecoderLayer, MaskedDecoder, attention_bits, centre_means, level_memories
 
 C, Q, HEADS = 8, 5, 2
 GRIDS = ((1, 1), (2, 2), (4, 4))  # strides 32, 16, 8 of a 32-pixel image; two frames
@@ -45,6 +39,16 @@ def test_attention_bits_equal_those_of_resized_mask_logits():
 def test_a_logit_of_exactly_zero_may_be_looked_at():
     features = np.array([[[1.0], [0.0], [-1.0]]], np.float32)
     np.testing.assert_array_equal(attention_bits(np.ones((1, 1, 1)), features), [[[True, True, False]]])
+
+
+def test_memories_carry_the_level_and_positions_do_not():
+    levels = [np.full((2, 1, 1, 3), 5, np.float32), np.zeros((2, 1, 2, 3), np.float32)]
+    embed = np.array([[1, 2, 3], [4, 5, 6]], np.float32)
+    code = lambda h, w, c: jnp.arange(h * w * c, dtype=jnp.float32).reshape(h, w, c)  # noqa: E731
+    memories, positions = level_memories(levels, embed, code, jnp.bfloat16)
+    assert [m.tolist() for m in memories] == [[[[6, 7, 8]]] * 2, [[[4, 5, 6]] * 2] * 2]
+    assert [p.tolist() for p in positions] == [[[[0, 1, 2]]], [[[0, 1, 2], [3, 4, 5]]]]
+    assert {a.dtype for a in (*memories, *positions)} == {jnp.dtype("bfloat16")}
 
 
 def norm(x):

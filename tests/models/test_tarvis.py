@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from vps_jax import models
+from vps_jax.config import Tarvis
+from vps_jax.models.layers import normalize
 from vps_jax.models.swin import SIZES
-from vps_jax.models.tarvis import Heads, normalize, split
+from vps_jax.models.tarvis import Heads, split
 from vps_jax.types import UserError
 
 CONFIG = {
@@ -126,11 +128,11 @@ def test_bfloat16_keeps_parameters_and_logits_in_float32():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"name": "deeplab"}, "'deeplab' is unknown; expected one of tarvis, mask2former"),
-        ({"backbone": "swin_giant"}, "'swin_giant'; expected one of swin_micro"),
-        ({"decoder_layers": 4}, "decoder_layers=4 is not a multiple of 3"),
-        ({"dtype": "float16"}, "dtype='float16'; expected one of float32, bfloat16"),
-        ({"num_heads": 5}, "hidden_dim=32 .* num_heads=5"),
+        ({"name": "deeplab"}, "model.name='deeplab': expected one of tarvis, mask2former"),
+        ({"backbone": "swin_giant"}, "'swin_giant': expected one of swin_micro"),
+        ({"decoder_layers": 4}, "decoder_layers=4: expected a multiple of 3"),
+        ({"dtype": "float16"}, "dtype='float16': expected one of bfloat16, float32"),
+        ({"num_heads": 5}, "hidden_dim=32: expected a multiple of num_heads=5"),
     ],
 )
 def test_unfit_configs_are_refused(changes, message):
@@ -138,9 +140,11 @@ def test_unfit_configs_are_refused(changes, message):
         models.build(CONFIG | changes)
 
 
-def test_missing_keys_are_named():
-    with pytest.raises(UserError, match="lacks vos, remat;"):
-        models.build({k: v for k, v in CONFIG.items() if k not in ("vos", "remat")})
+def test_unknown_keys_are_named_and_missing_ones_are_the_published():
+    with pytest.raises(UserError, match="model.widht: no such key; expected one of name, backbone"):
+        models.build(CONFIG | {"widht": 3})
+    assert models.build({"name": "tarvis"}).decoder_layers == 9
+    assert models.build(Tarvis(**CONFIG)) == models.build(CONFIG)
 
 
 def test_vos_needs_exemplars_and_an_encoder():

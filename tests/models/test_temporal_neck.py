@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from vps_jax.models import temporal_neck as neck
+from vps_jax.ops.levels import flatten_levels
 
 SHAPES = ((2, 4), (4, 8), (8, 16))
 
@@ -24,7 +25,7 @@ def maps(channels=(8, 16, 32, 64), frames=2, size=(2, 4), seed=1):
 def test_a_window_holds_the_same_64_pixels_of_every_level_and_frame():
     labels = [np.indices((3, h, w)).astype(np.float32) for h, w in SHAPES]  # (frame, y, x) of every token
     marked = [np.stack([*m, np.full_like(m[0], i)], axis=-1) for i, m in enumerate(labels)]
-    tokens = neck._flatten([jnp.asarray(m)[None] for m in marked])  # [1, 3, s, 4]
+    tokens = flatten_levels([jnp.asarray(m)[None] for m in marked])  # [1, 3, s, 4]
     found, back = jax.jit(lambda x: (w := neck._to_windows(x, SHAPES), neck._from_windows(w, SHAPES, 3)))(tokens)
     assert found.shape == (1, 2, 3 * 84, 4)
     for window in range(2):

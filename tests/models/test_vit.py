@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from vps_jax.models.vit import BEiTAttention, Block, ViTAttention, linear_init, position_map, run_blocks, stacked_init
+from vps_jax.models.initializers import linear_init
+from vps_jax.models.vit import BEiTAttention, Block, ViTAttention, position_map, run_blocks, stacked_init
 from vps_jax.ops.relative_tables import beit_index
 
 RNG = np.random.default_rng(0)

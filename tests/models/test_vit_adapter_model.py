@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from vps_jax.models import mask2former
-from vps_jax.models.adapter_layers import ConvFFN, Upsample2x, split_levels
+from vps_jax.models.adapter_layers import ConvFFN, Upsample2x
 from vps_jax.models.layers import gelu
 from vps_jax.models.vit_adapter import Tokens, ViTAdapter, over_interactions
 from vps_jax.types import UserError
@@ -25,13 +25,6 @@ def variables_of(model, images):
     variables = random_like(jax.eval_shape(lambda: model.init(jax.random.key(0), images)))
     variables["batch_stats"] = jax.tree.map(np.abs, variables["batch_stats"])
     return variables
-
-
-def test_levels_are_cut_in_order():
-    tokens = jnp.arange(6.0).reshape(1, 6, 1)
-    first, second = split_levels(tokens, ((2, 2), (1, 2)))
-    np.testing.assert_array_equal(first[0, :, :, 0], [[0, 1], [2, 3]])
-    np.testing.assert_array_equal(second[0, :, :, 0], [[4, 5]])
 
 
 def test_upsampling_gives_every_pixel_its_own_block():

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import vita_rule
 
-from vps_jax.losses.masks import Objects, uncertain_points
-from vps_jax.losses.matching import match, matching_costs
+from vps_jax.losses.mask_losses import Objects, uncertain_points
+from vps_jax.losses.matcher import match, matching_costs
 from vps_jax.tasks import make_task
 from vps_jax.tasks.mask_classification import class_masks
 from vps_jax.types import IGNORE, QueryOutputs

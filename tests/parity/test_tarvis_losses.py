@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from vps_jax import config, tasks
-from vps_jax.losses import matching, semantic, set_loss
-from vps_jax.losses.masks import Objects
+from vps_jax.losses import matcher, semantic_losses, set_loss
+from vps_jax.losses.mask_losses import Objects
 from vps_jax.ops import sampling
 from vps_jax.tasks import terms as task_terms
 from vps_jax.types import IGNORE, QueryOutputs
@@ -196,9 +196,9 @@ def test_matching(name, inputs, load):
 
     @jax.jit
     def run(features, class_logits):
-        costs = matching.matching_costs(features, embeds["instance"], class_logits, objects, points)
+        costs = matcher.matching_costs(features, embeds["instance"], class_logits, objects, points)
         args = features, embeds["instance"], class_logits, objects, points
-        return costs, matching.match(*args, weights=(2.0, 5.0, 5.0))
+        return costs, matcher.match(*args, weights=(2.0, 5.0, 5.0))
 
     costs, columns = run(features, jnp.asarray(inputs["pred_cls"]))
     total = costs.total(2.0, 5.0, 5.0)
@@ -228,7 +228,7 @@ def test_semantic_of_the_instance_task(inputs, load):
     def frame(x):
         maps, points, labels = x  # [k, h, w], [p, 2], [p]
         values = sampling.bilinear(jnp.moveaxis(maps, 0, -1), points)
-        return jax.tree.map(jnp.squeeze, semantic.point_sums(values[None], labels[None]))
+        return jax.tree.map(jnp.squeeze, semantic_losses.point_sums(values[None], labels[None]))
 
     def run(logits, labels):  # [d, b, k, t, h, w], [d, b, t, p]
         inputs = jnp.moveaxis(logits, 3, 2), points, labels
@@ -305,7 +305,7 @@ def test_point_sampler(kind, load):
     else:
         uncertainty = sampling.class_uncertainty(values[..., 1 if kind == "multiclass" else 0 :])
     if kind == "multiclass":
-        uncertainty = jnp.where(values[..., 0] != 0, semantic.NEVER, uncertainty)
+        uncertainty = jnp.where(values[..., 0] != 0, semantic_losses.NEVER, uncertainty)
     found = np.asarray(sampling.most_uncertain(uncertainty, first, second))
     for points, expected in zip(found, stored[f"{kind}_points"], strict=True):
         assert set(map(tuple, points.tolist())) == set(map(tuple, expected.tolist()))
@@ -317,7 +317,7 @@ def test_semantic_points_avoid_what_is_ignored(load):
     logits = jnp.asarray(np.moveaxis(stored["multiclass_logits"], 1, -1))
     first, second = (jnp.asarray(stored[f"multiclass_uniform_{name}"]) for name in ("first", "second"))
     base = jnp.concatenate([second, first], axis=1)
-    points = semantic.uncertain_points(
+    points = semantic_losses.uncertain_points(
         logits[..., 1:], logits[..., 0] > 0, base, jnp.zeros((len(base), 2)), second.shape[1] * 4
     )
     for found, expected in zip(np.asarray(points), stored["multiclass_points"], strict=True):

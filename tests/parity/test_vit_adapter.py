@@ -11,7 +11,7 @@ import pytest
 import vita_rule
 from flax import traverse_util
 
-from vps_jax.convert import relative_tables, rules, vit_adapter
+from vps_jax.convert import resampled_tables, rules, vit_adapter_keys
 from vps_jax.models import mask2former, mask_decoder, pixel_decoder, vit
 from vps_jax.models.adapter_layers import Upsample2x
 from vps_jax.models.layers import LayerNorm
@@ -86,12 +86,12 @@ def build(manifest, keys):
     model = mask2former.from_config(config)
     image = jnp.zeros((1, 1, *config["image_size"], 3))
     expected = jax.eval_shape(lambda: model.init(jax.random.key(0), image))
-    table = vit_adapter.table(config)
+    table = vit_adapter_keys.table(config)
     if not any(key.startswith("decode_head.") for key in keys):
-        table = vit_adapter.backbone_table(config)
+        table = vit_adapter_keys.backbone_table(config)
         expected = {name: {"backbone": tree["backbone"]} for name, tree in expected.items()}
     if not any(key.startswith("backbone.") for key in keys):
-        table = vit_adapter.head_table(config)
+        table = vit_adapter_keys.head_table(config)
         expected = {"params": {name: tree for name, tree in expected["params"].items() if name != "backbone"}}
     return model, rules.apply(table, vita_rule.make_all(keys, manifest["seed"]), expected)
 
@@ -151,7 +151,7 @@ def vit_block_case(manifest, x):
     block = vit.Block(config["trunk_heads"], grid, beit=False, mlp_ratio=config["mlp_ratio"])
     expected = jax.eval_shape(lambda: block.init(jax.random.key(0), x))["params"]
     prefix, ours = "backbone.blocks.0.", "params/backbone/blocks/"
-    table = [r for r in vit_adapter.backbone_table(config).rules if r.key.startswith(prefix)]
+    table = [r for r in vit_adapter_keys.backbone_table(config).rules if r.key.startswith(prefix)]
     leaves = traverse_util.flatten_dict(expected, sep="/")
     shapes = {r.key: r.transform.to_published(np.empty(leaves[r.path.removeprefix(ours)].shape)).shape for r in table}
     table = rules.Table(tuple(r._replace(path=r.path.removeprefix(ours), index=None) for r in table))
@@ -212,7 +212,7 @@ def test_resampled_relative_table(golden_dir, golden_is_whole):
     manifest, arrays = golden_files.load(golden_dir, "vit_adapter_relpos", whole=golden_is_whole)
     source = manifest["input_scale"] * feature(manifest["input_name"], manifest, manifest["input_shape"])
     sides = [(manifest[f"{end}_grid"],) * 2 for end in ("src", "dst")]
-    compare(manifest, arrays, {"table": relative_tables.resample(source, *sides)})
+    compare(manifest, arrays, {"table": resampled_tables.resample(source, *sides)})
 
 
 @pytest.mark.parametrize("name", ["beit_backbone", "vit_backbone", "vit_window"])
@@ -242,7 +242,7 @@ def test_batch_norm_in_training(load):
     apply = jax.jit(functools.partial(model.backbone.apply, train=True, mutable=["batch_stats"]))
     own = {k: v["backbone"] for k, v in variables.items()}
     maps, kept = apply(own, image_of(manifest), rngs={"drop_path": jax.random.key(0)})
-    table = vit_adapter.backbone_table(config_of(manifest["config"]))
+    table = vit_adapter_keys.backbone_table(config_of(manifest["config"]))
     stats = rules.to_arrays(table, {"params": variables["params"], "batch_stats": {"backbone": kept["batch_stats"]}})
     ours = {f"f{i + 1}": channels_first(m) for i, m in enumerate(maps)}
     ours |= {name.removeprefix("backbone."): a for name, a in stats.items() if ".running_" in name}

@@ -10,26 +10,29 @@ import numpy as np
 from flax import traverse_util
 
 from vps_jax import models
+from vps_jax.config import model_config, model_row
 from vps_jax.convert import rules
 from vps_jax.convert.reader import check_finite, read_checkpoint
 from vps_jax.convert.rules import Table
 from vps_jax.convert.torch_writer import save_torch
+from vps_jax.parsing import resolve
 from vps_jax.types import UserError
 
 __all__ = ["convert_file", "expected", "read_checkpoint", "save_torch", "table", "to_arrays", "to_params"]
 SMALLEST = (64, 64)  # parameters do not depend on the image size
 
 
-def table(config: Mapping[str, Any]) -> Table:
+def table(config: Mapping[str, Any] | Any) -> Table:
     """The key table of a model config.
 
     Raises:
       UserError: no published files of that model are known.
     """
-    return _tables(config).table(config)
+    config = model_config(config)
+    return _keys(config).table(config)
 
 
-def expected(config: Mapping[str, Any]) -> dict[str, Any]:
+def expected(config: Mapping[str, Any] | Any) -> dict[str, Any]:
     """Shapes and dtypes of the variables of a config, without computing anything."""
     return _shapes(models.build(config))
 
@@ -39,31 +42,32 @@ def _shapes(model) -> dict[str, Any]:
     return jax.eval_shape(lambda: models.init(model, jax.random.key(0), SMALLEST))
 
 
-def to_params(arrays: Mapping[str, np.ndarray], config: Mapping[str, Any]) -> dict[str, Any]:
+def to_params(arrays: Mapping[str, np.ndarray], config: Mapping[str, Any] | Any) -> dict[str, Any]:
     """Variables (`{'params': ...}`) of numpy arrays from a published state dict.
 
     Args:
       arrays: published name -> array, as `read_checkpoint` gives. Relative position tables of another window and
         query lists of more data sets are brought to the model's.
-      config: `config.model` of the network that the file was made with.
+      config: `config.model` of the network that the file was made with, a mapping or the dataclass of its row.
 
     Raises:
       UserError: keys or shapes do not fit (both lists are named), a value is not finite, or the file holds a backbone
         alone (`convert_file` takes those).
     """
     check_finite(arrays, "the checkpoint")
-    filled = _fill(arrays, config)
+    config = model_config(config)
+    filled = _keys(config).fill(arrays, config, expected(config))
     if not filled.whole:
         raise UserError(f"the file does not fill the whole model ({'; '.join(filled.notes)}); use convert_file")
     return filled.variables
 
 
-def to_arrays(variables: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def to_arrays(variables: Mapping[str, Any], config: Mapping[str, Any] | Any) -> dict[str, np.ndarray]:
     """The way back: a state dict with the published names, layouts and constants; see `save_torch`."""
     return rules.to_arrays(table(config), variables)
 
 
-def convert_file(source: str | pathlib.Path, config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def convert_file(source: str | pathlib.Path, config: Mapping[str, Any] | Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """All variables of a model from a published file; what the file does not hold starts fresh (seed 0).
 
     Args:
@@ -77,7 +81,8 @@ def convert_file(source: str | pathlib.Path, config: Mapping[str, Any]) -> tuple
     Raises:
       UserError: see `read_checkpoint` and `to_params`.
     """
-    filled = _fill(read_checkpoint(source), config)
+    config = model_config(config)
+    filled = _keys(config).fill(read_checkpoint(source), config, expected(config))
     variables, given = filled.variables, _size(filled.variables)
     if not filled.whole:
         fresh = models.init(models.build(config), jax.random.key(0), SMALLEST)
@@ -86,34 +91,12 @@ def convert_file(source: str | pathlib.Path, config: Mapping[str, Any]) -> tuple
     return variables, {"parameters": _size(variables), "from_file": given, "notes": list(filled.notes)}
 
 
-def _fill(arrays, config) -> rules.Filled:
-    if config["name"] == "tarvis":
-        from vps_jax.convert import tarvis_files
-
-        return tarvis_files.fill(arrays, config, expected(config))
-    if config["name"] == "videomt":
-        from vps_jax.convert import videomt_files
-
-        return videomt_files.fill(arrays, config, expected(config))
-    from vps_jax.convert import vit_pretrained
-
-    return vit_pretrained.fill(arrays, config, expected(config))
-
-
-def _tables(config):
-    if config["name"] == "tarvis":
-        from vps_jax.convert import tarvis
-
-        return tarvis
-    if config["name"] == "mask2former":
-        from vps_jax.convert import vit_adapter
-
-        return vit_adapter
-    if config["name"] == "videomt":
-        from vps_jax.convert import videomt_files
-
-        return videomt_files
-    raise UserError(f"no key table for model {config['name']!r}; expected tarvis, mask2former or videomt")
+def _keys(config):
+    """The module with `table` and `fill` that the model's row names."""
+    row = model_row(config.name)
+    if not row.keys:
+        raise UserError(f"model.name={config.name!r}: no published files are known; expected a row of MODELS with keys")
+    return resolve(row.keys)
 
 
 def _size(variables) -> int:

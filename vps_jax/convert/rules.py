@@ -61,6 +61,22 @@ class Table(NamedTuple):
     dropped: frozenset[str] = frozenset()
 
 
+class BackboneKeys(NamedTuple):
+    """What is known of the published files of a kind of backbone; a row of `models.backbones` names it.
+
+    Attributes:
+      table: `(name of the row, key=what published names begin with, path=where our backbone is) -> Table`.
+      first: an entry by which a file of the backbone alone is known; empty where there are none.
+      bare: `(arrays, name, notes)` -> the entries of such a file that the model takes, complete.
+      resized: `(arrays, name, notes)` -> entries of the backbone at the model's sizes, any others as they are.
+    """
+
+    table: Callable[..., Table]
+    first: str = ""
+    bare: Callable[[Mapping, str, list[str]], dict] = lambda arrays, name, notes: dict(arrays)
+    resized: Callable[[Mapping, str, list[str]], dict] = lambda arrays, name, notes: dict(arrays)
+
+
 class Filled(NamedTuple):
     """What a file gives.
 
@@ -118,6 +134,15 @@ def attention(key: str, path: str, **where) -> list[Rule]:
         rules.append(Rule(f"{key}.in_proj_weight", f"{path}/{name}/kernel", LINEAR, part=(i, 3), **where))
         rules.append(Rule(f"{key}.in_proj_bias", f"{path}/{name}/bias", part=(i, 3), **where))
     return rules + linear(f"{key}.out_proj", f"{path}/out", **where)
+
+
+def without_classifier(arrays: Mapping[str, np.ndarray], prefixes: tuple[str, ...], notes: list[str]) -> dict:
+    """The entries of a backbone's file without those of its own task, which begin with the prefixes."""
+    kept = {key: value for key, value in arrays.items() if not key.startswith(prefixes)}
+    dropped = sorted({key.split(".")[0] for key in set(arrays) - set(kept)})
+    if dropped:
+        notes.append(f"left out, of the classifier: {', '.join(dropped)}")
+    return kept
 
 
 def apply(table: Table, arrays: Mapping[str, np.ndarray], expected: Mapping[str, Any]) -> dict[str, Any]:

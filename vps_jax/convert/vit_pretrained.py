@@ -6,14 +6,18 @@ Trunks (spec: vit_adapter 2, 3, 6, 8): BEiT-L and BEiTv2-L as released, AugReg V
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from flax import traverse_util
 
-from vps_jax.convert import relative_tables, rules, vit_adapter
-from vps_jax.models.mask2former import numbers
+from vps_jax.config import Mask2Former
+from vps_jax.convert import resampled_tables, rules, vit_adapter_keys
+from vps_jax.convert.vit_adapter_keys import table
+from vps_jax.models.mask2former_sizes import sized
 from vps_jax.types import UserError
 
+__all__ = ["fill", "table"]
 LABEL_SETS = {19: "Cityscapes", 59: "Pascal Context", 124: "VSPW", 150: "ADE20K", 171: "COCO-Stuff"}  # by classes
 SHARED_TABLE = "rel_pos_bias.relative_position_bias_table"  # one table for all blocks, in some BEiT files
 TABLE = "attn.relative_position_bias_table"
@@ -24,43 +28,46 @@ TRUNK_HEADS = re.compile(
 
 
 def fill(
-    arrays: Mapping[str, np.ndarray], config_model: Mapping, expected: Mapping, *, label_set: str = ""
+    arrays: Mapping[str, np.ndarray],
+    given: Mapping[str, Any] | Mask2Former,
+    expected: Mapping[str, Any],
+    *,
+    label_set: str = "",
 ) -> rules.Filled:
     """Variables of a segmentor from any of the files above.
 
     Args:
       arrays: published name -> array.
-      config_model: see `models.mask2former.from_config`.
+      given: `config.model`.
       expected: all variables of that model with `.shape` and `.dtype` at the leaves.
       label_set: whose classes the file knows, when its number of classes does not tell; compared with the model's.
 
     Raises:
       UserError: not a file of these, or of another size (`rules.MismatchError` names what does not fit).
     """
-    n = numbers(config_model)
+    n = sized(given)
     notes: list[str] = []
     arrays, trunk_only = segmentor_names(arrays, n, notes)
-    arrays = resample_tables(arrays, vit_adapter.grid(n["image_size"]), notes)
+    arrays = resample_tables(arrays, vit_adapter_keys.grid(n.image_size), notes)
     wanted = traverse_util.flatten_dict(dict(expected), sep="/")
     if trunk_only:
-        wanted = {path: leaf for path, leaf in wanted.items() if path in trunk_paths(config_model)}
+        wanted = {path: leaf for path, leaf in wanted.items() if path in trunk_paths(n)}
     else:
-        arrays, empty = without_other_labels(arrays, n["semantic_groups"][0], label_set, notes)
+        arrays, empty = without_other_labels(arrays, n.semantic_groups[0], label_set, notes)
         wanted = {path: leaf for path, leaf in wanted.items() if path not in empty}
-    table = vit_adapter.table(config_model)
-    variables = rules.apply(table, arrays, traverse_util.unflatten_dict(wanted, sep="/"))
+    variables = rules.apply(table(n), arrays, traverse_util.unflatten_dict(wanted, sep="/"))
     return rules.Filled(variables, len(wanted) == len(traverse_util.flatten_dict(dict(expected))), tuple(notes))
 
 
-def trunk_paths(config_model: Mapping) -> set[str]:
+def trunk_paths(config: Mask2Former) -> set[str]:
     """Our paths of patch embedding, positions or class token, and blocks."""
     own = re.compile(r"params/backbone/(patch_embed|cls_token|pos_embed|blocks)")
-    return {rule.path for rule in vit_adapter.backbone_table(config_model).rules if own.match(rule.path)}
+    return {rule.path for rule in vit_adapter_keys.backbone_table(config).rules if own.match(rule.path)}
 
 
-def segmentor_names(arrays: Mapping[str, np.ndarray], n: Mapping, notes: list[str]) -> tuple[dict, bool]:
+def segmentor_names(arrays: Mapping[str, np.ndarray], n: Mask2Former, notes: list[str]) -> tuple[dict, bool]:
     """Arrays under the names of a segmentor, and whether they are a trunk alone."""
-    if any(key.startswith(vit_adapter.BACKBONE) for key in arrays):
+    if any(key.startswith(vit_adapter_keys.BACKBONE) for key in arrays):
         return dict(arrays), False
     if "Transformer/encoderblock_0/LayerNorm_0/scale" in arrays:
         arrays = timm_names(arrays)
@@ -70,26 +77,26 @@ def segmentor_names(arrays: Mapping[str, np.ndarray], n: Mapping, notes: list[st
             "a ViT or BEiT trunk (blocks.*); name the file of one of these"
         )
     has_table = SHARED_TABLE in arrays or f"blocks.0.{TABLE}" in arrays
-    if has_table != n["beit"]:
+    if has_table != n.beit:
         kinds = ("a BEiT", "a plain ViT")
         raise UserError(
-            f"the file is {kinds[not has_table]}, the model {kinds[not n['beit']]}; choose another model.size"
+            f"the file is {kinds[not has_table]}, the model {kinds[not n.beit]}; choose another model.size"
         )
-    return {vit_adapter.BACKBONE + key: value for key, value in trunk_entries(arrays, n, notes).items()}, True
+    return {vit_adapter_keys.BACKBONE + key: value for key, value in trunk_entries(arrays, n, notes).items()}, True
 
 
-def trunk_entries(arrays: Mapping[str, np.ndarray], n: Mapping, notes: list[str]) -> dict[str, np.ndarray]:
+def trunk_entries(arrays: Mapping[str, np.ndarray], n: Mask2Former, notes: list[str]) -> dict[str, np.ndarray]:
     """The entries of a trunk that the model has, with what old files leave implicit written out."""
-    depth = sum(n["groups"])
+    depth = sum(n.groups)
     kept = {key: value for key, value in arrays.items() if not TRUNK_HEADS.search(key)}
-    if n["beit"] and SHARED_TABLE in kept:
+    if n.beit and SHARED_TABLE in kept:
         shared = kept.pop(SHARED_TABLE)
         kept |= {f"blocks.{i}.{TABLE}": shared for i in range(depth)}
-    if not n["beit"]:
+    if not n.beit:
         kept.pop("cls_token", None)  # the adapter runs without a class token
         for i in range(depth):
             for name in ("gamma1", "gamma2"):
-                kept.setdefault(f"blocks.{i}.{name}", np.ones(n["width"], np.float32))
+                kept.setdefault(f"blocks.{i}.{name}", np.ones(n.width, np.float32))
     dropped = sorted({key.split(".")[0] for key in arrays if key not in kept and not key.endswith("position_index")})
     if dropped:
         notes.append(f"left out, of the trunk's own task: {', '.join(dropped)}")
@@ -126,27 +133,27 @@ def timm_names(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def resample_tables(arrays: Mapping[str, np.ndarray], grid: tuple[int, int], notes: list[str]) -> dict[str, np.ndarray]:
     """BEiT's relative position tables at the model's size."""
-    rows = (2 * grid[0] - 1) * (2 * grid[1] - 1) + relative_tables.CLASS_ROWS
+    rows = (2 * grid[0] - 1) * (2 * grid[1] - 1) + resampled_tables.CLASS_ROWS
     out, sources = dict(arrays), set()
     for key, value in arrays.items():
         if key.endswith(TABLE) and value.shape[0] != rows:
-            side = (round((value.shape[0] - relative_tables.CLASS_ROWS) ** 0.5) + 1) // 2
+            side = (round((value.shape[0] - resampled_tables.CLASS_ROWS) ** 0.5) + 1) // 2
             try:
-                out[key] = relative_tables.resample(value, (side, side), grid)
+                out[key] = resampled_tables.resample(value, (side, side), grid)
             except ValueError as error:
                 raise UserError(
                     f"{key}: {error}; set model.image_size to the size that the file was made for"
                 ) from error
-            sources.add(side * vit_adapter.PATCH)
+            sources.add(side * vit_adapter_keys.PATCH)
     if sources:
-        new = "x".join(str(side * vit_adapter.PATCH) for side in grid)
+        new = "x".join(str(side * vit_adapter_keys.PATCH) for side in grid)
         notes.append(f"relative position tables resampled from {sorted(sources)} pixels to {new}")
     return out
 
 
 def without_other_labels(arrays: Mapping[str, np.ndarray], group, label_set: str, notes: list[str]):
     """Arrays without the class rows of another label set, and our paths that stay empty then."""
-    prefix = f"{vit_adapter.HEAD}cls_embed."
+    prefix = f"{vit_adapter_keys.HEAD}cls_embed."
     name, classes = group
     found = arrays[f"{prefix}bias"].shape[0] - 1 if f"{prefix}bias" in arrays else classes
     theirs = label_set or (name if found == classes else LABEL_SETS.get(found, "another label set"))

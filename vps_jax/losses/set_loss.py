@@ -11,8 +11,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from vps_jax.losses import masks, matched, semantic
-from vps_jax.losses.masks import Objects
+from vps_jax.losses import assigned_masks, mask_losses, semantic_losses
+from vps_jax.losses.mask_losses import Objects
 from vps_jax.ops.per_sample import ALL, per_sample
 
 
@@ -80,7 +80,7 @@ def mask_terms(
       columns: `[d, b, n]`.
       weights: of cross entropy and dice.
       mesh: that the batch is sharded over, or None.
-      points: `base`, `shifts` and `points` of `matched.matched_loss`.
+      points: `base`, `shifts` and `points` of `assigned_masks.matched_loss`.
 
     Returns:
       the sum of both over all sets, which has the gradient; and each `[d]`, without gradient.
@@ -89,7 +89,7 @@ def mask_terms(
     scale = jnp.asarray(weights, jnp.float32) / (groups * mean_objects(objects.valid, group))
 
     def own(features, embeds, columns, objects, scale, base, points):
-        return matched.matched_loss(features, embeds, columns, objects, scale, num_points, base=base, **points)
+        return assigned_masks.matched_loss(features, embeds, columns, objects, scale, num_points, base=base, **points)
 
     base = points.pop("base", None)
     run = per_sample(own, mesh, (0, 1, 1, 0, ALL, 0, 1), (0, 2))
@@ -119,11 +119,12 @@ def object_terms(
     def own(features, embeds, objects, there, base, points):
         rows = jnp.broadcast_to(jnp.arange(-1, n, dtype=jnp.int32), there.shape)
 
-        @functools.partial(jax.checkpoint, policy=jax.checkpoint_policies.save_only_these_names(masks.POINTS))
+        @functools.partial(jax.checkpoint, policy=jax.checkpoint_policies.save_only_these_names(mask_losses.POINTS))
         def one_set(features, embeds, points):
             logits = object_logits(features, embeds)
             random = (base, points["shifts"]) if "shifts" in points else None
-            per_row = masks.row_losses(logits, rows, objects, num_points, random=random, points=points.get("points"))
+            given = points.get("points")
+            per_row = mask_losses.row_losses(logits, rows, objects, num_points, random=random, points=given)
             return jnp.sum(jnp.where(there, per_row, 0), axis=-1)
 
         return jax.lax.scan(lambda _, x: (None, one_set(features, *x)), None, (embeds, points))[1]  # [d, 2, b]
@@ -149,7 +150,7 @@ def semantic_terms(
     def own(features, branch, labels, base, points):
         def one_set(x):
             (embeds, background), points = x
-            return semantic.set_sums(
+            return semantic_losses.set_sums(
                 features,
                 embeds,
                 background,

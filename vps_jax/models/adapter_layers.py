@@ -1,24 +1,14 @@
 """Layers with which ViT-Adapter exchanges tokens between the trunk and the pyramid (spec: vit_adapter 4)."""
 
-import itertools
-
 import jax.numpy as jnp
 from flax import linen as nn
 
 from vps_jax.models import layers
-from vps_jax.models.deformable_attention import MultiScaleDeformableAttention
-from vps_jax.models.vit import EPS, linear_init
+from vps_jax.models.deformable_layer import MultiScaleDeformableAttention
+from vps_jax.models.initializers import linear_init
+from vps_jax.models.vit import EPS
 from vps_jax.ops.deformable_attention import cell_centres
-
-
-def split_levels(tokens, shapes):
-    """`[b, s, c]`, levels row-major one after the other, to maps `[b, h, w, c]`."""
-    ends = list(itertools.accumulate(h * w for h, w in shapes))
-    starts = [0, *ends[:-1]]
-    return [
-        tokens[:, a:b].reshape(tokens.shape[0], *shape, tokens.shape[-1])
-        for a, b, shape in zip(starts, ends, shapes, strict=True)
-    ]
+from vps_jax.ops.levels import flatten_levels, split_levels
 
 
 class Injector(nn.Module):
@@ -71,11 +61,8 @@ class ConvFFN(nn.Module):
             kernel_init=nn.initializers.normal((2 / 9) ** 0.5),  # fan out of one channel
             name="dwconv",
         )
-        maps = [
-            depthwise(m).reshape(x.shape[0], -1, self.hidden)
-            for m in split_levels(dense(self.hidden, "fc1")(x), self.shapes)
-        ]
-        return dense(x.shape[-1], "fc2")(layers.gelu(jnp.concatenate(maps, axis=1)))
+        maps = [depthwise(m) for m in split_levels(dense(self.hidden, "fc1")(x), self.shapes)]
+        return dense(x.shape[-1], "fc2")(layers.gelu(flatten_levels(maps)))
 
 
 class Extractor(nn.Module):

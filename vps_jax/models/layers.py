@@ -11,24 +11,63 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from vps_jax.models.initializers import torch_bias, torch_kernel, xavier
+
+PIXEL_MEAN = (123.675, 116.28, 103.53)  # ImageNet's RGB, for values 0..255
+PIXEL_STD = (58.395, 57.12, 57.375)
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+
 LayerNorm = functools.partial(nn.LayerNorm, epsilon=1e-5)
 GroupNorm = functools.partial(nn.GroupNorm, num_groups=32, epsilon=1e-5)
 gelu = functools.partial(jax.nn.gelu, approximate=False)
 
 
-class MLP(nn.Module):
-    """Linear layers with relu between them, none after the last."""
+def normalize(images, mean=PIXEL_MEAN, std=PIXEL_STD):
+    """`[..., 3]` RGB 0..255 of any dtype to float32, by mean and deviation of each channel."""
+    return (images.astype(jnp.float32) - jnp.asarray(mean, jnp.float32)) / jnp.asarray(std, jnp.float32)
 
-    features: tuple[int, ...]
-    dtype: jnp.dtype = jnp.float32
+
+def torch_dense(width: int, fan_in: int, dtype, name: str | None, kernel_init=torch_kernel) -> nn.Dense:
+    """A Dense layer that starts as PyTorch's Linear does."""
+    return nn.Dense(width, dtype=dtype, kernel_init=kernel_init, bias_init=torch_bias(fan_in), name=name)
+
+
+class MLP(nn.Module):
+    """Three linear layers with relu between, as wide as the result; float32 whatever the compute dtype."""
+
+    width: int
 
     @nn.compact
     def __call__(self, x):
-        for i, width in enumerate(self.features):
-            x = nn.Dense(width, dtype=self.dtype, name=f"layers_{i}")(x)
-            if i + 1 < len(self.features):
-                x = nn.relu(x)
+        """`[..., c]` to `[..., width]`."""
+        for i in range(3):
+            x = torch_dense(self.width, x.shape[-1], jnp.float32, f"layers_{i}")(nn.relu(x) if i else x)
         return x
+
+
+class FeedForward(nn.Module):
+    """Linear, relu, linear, back to the width of the input; kernels start xavier-uniform.
+
+    Attributes:
+      hidden: width between the two.
+      dtype: compute dtype.
+      zero_bias: biases start at zero, and not as those of PyTorch's Linear.
+    """
+
+    hidden: int
+    dtype: jnp.dtype = jnp.float32
+    zero_bias: bool = False
+
+    @nn.compact
+    def __call__(self, x):
+        """`[..., c]` to the same."""
+        y = nn.relu(self.linear("linear1", self.hidden, x.shape[-1])(x))
+        return self.linear("linear2", x.shape[-1], self.hidden)(y)
+
+    def linear(self, name: str, width: int, fan_in: int) -> nn.Dense:
+        if self.zero_bias:
+            return nn.Dense(width, dtype=self.dtype, kernel_init=xavier, name=name)
+        return torch_dense(width, fan_in, self.dtype, name, kernel_init=xavier)
 
 
 class MultiHeadAttention(nn.Module):

@@ -11,32 +11,13 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from vps_jax.models import layers
+from vps_jax.models.initializers import packed_xavier, xavier
+from vps_jax.models.layers import FeedForward, LayerNorm, MultiHeadAttention
 from vps_jax.ops import masked_attention
-
-LEVELS = 3  # maps of stride 32, 16, 8
-xavier = nn.initializers.xavier_uniform()
-torch_kernel = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")  # PyTorch's Linear
+from vps_jax.ops.levels import LEVELS
 
 
-def packed_xavier(key, shape, dtype=jnp.float32):
-    """Xavier-uniform of one third of a packed `[3 c, c]` projection: the bound of the packed matrix."""
-    bound = (6.0 / (shape[0] + 3 * shape[1])) ** 0.5
-    return jax.random.uniform(key, shape, dtype, -bound, bound)
-
-
-def torch_bias(fan_in: int):
-    """Initial bias of PyTorch's Linear: uniform within 1/sqrt(fan_in)."""
-    bound = fan_in**-0.5
-    return lambda key, shape, dtype=jnp.float32: jax.random.uniform(key, shape, dtype, -bound, bound)
-
-
-def torch_dense(width: int, fan_in: int, dtype, name: str, kernel_init=torch_kernel) -> nn.Dense:
-    """A Dense layer that starts as PyTorch's Linear does."""
-    return nn.Dense(width, dtype=dtype, kernel_init=kernel_init, bias_init=torch_bias(fan_in), name=name)
-
-
-class Attention(layers.MultiHeadAttention):
+class Attention(MultiHeadAttention):
     """Multi-head attention that starts xavier-uniform; with `attend` under a mask and in chunks of keys."""
 
     @nn.compact
@@ -58,19 +39,6 @@ class Attention(layers.MultiHeadAttention):
         return heads[0] * (width // self.num_heads) ** -0.5, heads[1], heads[2]
 
 
-class FeedForward(nn.Module):
-    """Linear, relu, linear."""
-
-    hidden: int
-    dtype: jnp.dtype = jnp.float32
-
-    @nn.compact
-    def __call__(self, x):
-        width = x.shape[-1]
-        y = torch_dense(self.hidden, width, self.dtype, "linear1", kernel_init=xavier)(x)
-        return torch_dense(width, self.hidden, self.dtype, "linear2", kernel_init=xavier)(nn.relu(y))
-
-
 class DecoderLayer(nn.Module):
     """Cross-attention to one level, self-attention, feed-forward; every residual sum is normalised."""
 
@@ -82,10 +50,10 @@ class DecoderLayer(nn.Module):
     def __call__(self, x, embed, memory, position, attend):
         """`x`, `embed [b, q, c]`, `memory`, `position [b or 1, s, c]`, `attend` bool `[b, q, s]` to `[b, q, c]`."""
         cross = Attention(self.num_heads, self.dtype, name="cross_attention")
-        x = layers.LayerNorm(name="cross_norm")(x + cross(x + embed, memory + position, memory, attend))
+        x = LayerNorm(name="cross_norm")(x + cross(x + embed, memory + position, memory, attend))
         mix = Attention(self.num_heads, self.dtype, name="self_attention")
-        x = layers.LayerNorm(name="self_norm")(x + mix(x + embed, x + embed, x))
-        return layers.LayerNorm(name="ffn_norm")(x + FeedForward(self.ffn_dim, self.dtype, name="ffn")(x))
+        x = LayerNorm(name="self_norm")(x + mix(x + embed, x + embed, x))
+        return LayerNorm(name="ffn_norm")(x + FeedForward(self.ffn_dim, self.dtype, name="ffn")(x))
 
 
 class LevelRound(nn.Module):
@@ -154,6 +122,32 @@ class MaskedDecoder(nn.Module):
         x = x.astype(jnp.float32)
         _, after = scanned(x, attend, embed, memories, positions, level_features)  # [rounds, 3, b, q, c]
         return jnp.concatenate([x[None], after.reshape(-1, *x.shape)])
+
+
+def level_memories(levels, level_embed, code: Callable, dtype):
+    """What the layers of each level look at.
+
+    Args:
+      levels: maps `[b, ..., c]` of strides 32, 16, 8, pixels or frames of pixels between the ends.
+      level_embed: `[3, c]`.
+      code: position code `[..., c]` of a map's sides and channels, such as `ops.position.sine_3d`.
+      dtype: of the results.
+
+    Returns:
+      per level, tokens with level embedding `[b, s_i, c]`; and their positions `[1, s_i, c]`.
+    """
+    memories, positions = [], []
+    for level, embed in zip(levels, level_embed, strict=True):
+        b, *grid, c = level.shape
+        memories.append((level.reshape(b, -1, c) + embed.astype(level.dtype)).astype(dtype))
+        positions.append(code(*grid, c).reshape(1, -1, c).astype(dtype))
+    return memories, positions
+
+
+def pure(module: nn.Module, method: str) -> Callable:
+    """A method of a bound module as a function without side effects, for use inside of a scan."""
+    unbound, variables = module.unbind()
+    return lambda *args: unbound.apply(variables, *args, method=method)
 
 
 def centre_means(features, *, factor: int):

@@ -14,15 +14,15 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from vps_jax.models.layers import LayerNorm
-from vps_jax.models.mask_decoder import Attention, FeedForward, torch_dense
+from vps_jax.models.initializers import normal
+from vps_jax.models.layers import MLP, FeedForward, LayerNorm, torch_dense
+from vps_jax.models.mask_decoder import Attention
 from vps_jax.ops import position
 
 GRID = (4, 4)  # background queries over the padded image
 CELL = 4  # pixels of a side of a stride-4 cell
 PARTS = {True: 4, False: 8}  # queries per mask object, in training and else
 SCALES = 4
-normal = nn.initializers.normal(1.0)
 
 
 def part_counts(masks, parts: int):
@@ -87,18 +87,6 @@ def nearest(maps, points):
     y, x = jnp.moveaxis(jnp.clip(index, 0, size - 1), -1, 0)  # [b, p]
     b, p = np.ogrid[: maps.shape[0], : maps.shape[1]]
     return jnp.where(inside, maps[b, p, y, x], 0)
-
-
-class PointContent(nn.Module):
-    """Features of a point at four scales `[b, p, 4 c]` to its query content `[b, p, c]`."""
-
-    width: int
-
-    @nn.compact
-    def __call__(self, x):
-        for i in range(3):
-            x = torch_dense(self.width, x.shape[-1], jnp.float32, f"layers_{i}")(nn.relu(x) if i else x)
-        return x
 
 
 class ObjectLayer(nn.Module):
@@ -201,7 +189,7 @@ class ObjectEncoder(nn.Module):
         values = jnp.stack(
             [torch_dense(c, c, jnp.float32, f"point_keys_{i}")(samples[i]) for i in range(SCALES)], axis=2
         )  # [b, p, 4, c]
-        content = PointContent(c, name="point_content")(jnp.concatenate(samples, axis=-1))
+        content = MLP(c, name="point_content")(jnp.concatenate(samples, axis=-1))
         return content, (values + code[:, :, None], values)
 
 

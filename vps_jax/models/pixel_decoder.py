@@ -6,16 +6,13 @@ from collections.abc import Callable
 import jax.numpy as jnp
 from flax import linen as nn
 
-from vps_jax.models.adapter_layers import split_levels
-from vps_jax.models.deformable_attention import MultiScaleDeformableAttention
-from vps_jax.models.layers import GroupNorm, LayerNorm
-from vps_jax.models.mask_decoder import FeedForward
+from vps_jax.models.deformable_layer import MultiScaleDeformableAttention
+from vps_jax.models.initializers import kaiming_uniform, normal, xavier
+from vps_jax.models.layers import FeedForward, GroupNorm, LayerNorm
 from vps_jax.ops.deformable_attention import cell_centres
+from vps_jax.ops.levels import LEVELS, flatten_levels, split_levels
 from vps_jax.ops.position import sine_2d
 from vps_jax.ops.resize import resize
-
-LEVELS = 3  # strides 32, 16, 8
-caffe2_init = nn.initializers.variance_scaling(1.0, "fan_in", "uniform")
 
 
 class EncoderLayer(nn.Module):
@@ -41,7 +38,7 @@ class ConvNorm(nn.Module):
     width: int
     kernel: int = 1
     use_bias: bool = False
-    kernel_init: Callable = caffe2_init
+    kernel_init: Callable = kaiming_uniform
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
@@ -87,19 +84,16 @@ class PixelDecoder(nn.Module):
         y = ConvNorm(self.width, dtype=self.dtype, name="lateral")(fine)
         y = y + resize(memories[-1], fine.shape[1:3]).astype(y.dtype)
         y = nn.relu(ConvNorm(self.width, kernel=3, dtype=self.dtype, name="output")(y))
-        return nn.Dense(self.width, dtype=self.dtype, kernel_init=caffe2_init, name="mask_features")(y), memories
+        return nn.Dense(self.width, dtype=self.dtype, kernel_init=kaiming_uniform, name="mask_features")(y), memories
 
     def encode(self, maps):
         """Maps of strides 32, 16, 8 through the encoder."""
         shapes = tuple(m.shape[1:3] for m in maps)
-        level = self.param("level_encoding", nn.initializers.normal(1.0), (LEVELS, self.width))
-        xavier = nn.initializers.xavier_uniform()
-        tokens, positions = [], []
-        for i, m in enumerate(maps):
-            y = ConvNorm(self.width, use_bias=True, kernel_init=xavier, dtype=self.dtype, name=f"input_{i}")(m)
-            tokens.append(y.reshape(y.shape[0], -1, self.width))
-            positions.append(sine_2d(*shapes[i], self.width).reshape(1, -1, self.width) + level[i])
-        x, position = jnp.concatenate(tokens, axis=1), jnp.concatenate(positions, axis=1).astype(self.dtype)
+        level = self.param("level_encoding", normal, (LEVELS, self.width))
+        same = {"use_bias": True, "kernel_init": xavier, "dtype": self.dtype}
+        x = flatten_levels([ConvNorm(self.width, **same, name=f"input_{i}")(m) for i, m in enumerate(maps)])
+        codes = [sine_2d(*shape, self.width).reshape(1, -1, self.width) + level[i] for i, shape in enumerate(shapes)]
+        position = jnp.concatenate(codes, axis=1).astype(self.dtype)
         body = nn.remat(EncoderLayer, prevent_cse=False) if self.remat else EncoderLayer
         encoder = nn.scan(
             lambda layer, x, _: (layer(x, position), None),

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-msra = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+from vps_jax.models.initializers import kaiming_fan_out
 
 
 class ResNetSize(NamedTuple):
@@ -64,7 +64,7 @@ class ConvNorm(nn.Module):
             padding=self.kernel // 2,
             use_bias=False,
             dtype=self.dtype,
-            kernel_init=msra,
+            kernel_init=kaiming_fan_out,
             name="conv",
         )
         return FrozenBatchNorm(name="norm")(conv(x))

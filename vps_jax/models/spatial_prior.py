@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from flax import linen as nn
 
-from vps_jax.models.vit import conv_init
+from vps_jax.models.initializers import kaiming_fan_out, pointwise
 
 
 class BatchNorm(nn.Module):
@@ -62,7 +62,7 @@ class ConvNormReLU(nn.Module):
             padding=pads,
             use_bias=False,
             dtype=self.dtype,
-            kernel_init=conv_init,
+            kernel_init=kaiming_fan_out,
             name="conv",
         )(x)
         return nn.relu(BatchNorm(dtype=self.dtype, name="norm")(x, train=train))
@@ -93,11 +93,6 @@ class SpatialPrior(nn.Module):
             maps.append(x)
         # 1x1 convolutions
         return [
-            nn.Dense(self.width, dtype=self.dtype, kernel_init=_pointwise_init, name=f"fc{i + 1}")(m)
+            nn.Dense(self.width, dtype=self.dtype, kernel_init=pointwise(kaiming_fan_out), name=f"fc{i + 1}")(m)
             for i, m in enumerate(maps)
         ]
-
-
-def _pointwise_init(key, shape, dtype=jnp.float32):
-    """The convolutions' rule on a 1x1 kernel: deviation sqrt(2 / channels out)."""
-    return conv_init(key, (1, 1, *shape), dtype)[0, 0]

@@ -4,39 +4,28 @@ frames -> backbone (per frame) -> temporal neck (per clip) -> query decoder -> m
 """
 
 import functools
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from vps_jax.config import Tarvis
 from vps_jax.models import mask_decoder
-from vps_jax.models.layers import LayerNorm
+from vps_jax.models.backbones import STRIDES, backbone_row
+from vps_jax.models.initializers import normal
+from vps_jax.models.layers import DTYPES, MLP, LayerNorm, normalize, torch_dense
 from vps_jax.models.object_encoder import ObjectEncoder
-from vps_jax.models.queries import QueryBank, QuerySet, SemanticGroups
-from vps_jax.ops import position
+from vps_jax.models.query_bank import QueryBank, QuerySet, SemanticGroups
+from vps_jax.models.temporal_neck import TemporalNeck
+from vps_jax.ops.levels import LEVELS
+from vps_jax.ops.position import sine_3d
+from vps_jax.parsing import parse
 from vps_jax.types import QueryOutputs, UserError
 
-PIXEL_MEAN = (123.675, 116.28, 103.53)  # RGB, for values 0..255
-PIXEL_STD = (58.395, 57.12, 57.375)
 GROUPS = ("background", "semantic", "instance")
 VOS_GROUPS = ("background_vos", "vos")
-
-
-def normalize(images):
-    """`[..., 3]` RGB 0..255 of any dtype to float32 with the ImageNet mean and deviation."""
-    return (images.astype(jnp.float32) - jnp.asarray(PIXEL_MEAN)) / jnp.asarray(PIXEL_STD)
-
-
-class MaskEmbed(nn.Module):
-    """Three linear layers with relu between, from a query to its mask embedding."""
-
-    width: int
-
-    @nn.compact
-    def __call__(self, x):
-        for i in range(3):
-            x = mask_decoder.torch_dense(self.width, x.shape[-1], jnp.float32, f"layers_{i}")(nn.relu(x) if i else x)
-        return x
 
 
 class Heads(nn.Module):
@@ -51,8 +40,8 @@ class Heads(nn.Module):
     def setup(self):
         groups = GROUPS + (VOS_GROUPS if self.vos else ())
         self.norm = LayerNorm()
-        self.mask_embed = {g: MaskEmbed(self.width) for g in groups + (("free",) if self.vos else ())}
-        linear = functools.partial(mask_decoder.torch_dense, self.width, self.width, jnp.float32)
+        self.mask_embed = {g: MLP(self.width) for g in groups + (("free",) if self.vos else ())}
+        linear = functools.partial(torch_dense, self.width, self.width, jnp.float32)
         self.proj = {g: linear(None) for g in groups}
 
     def __call__(self, x):
@@ -91,7 +80,7 @@ def split(x, groups: tuple[tuple[str, int], ...]) -> dict[str, jax.Array]:
 
 
 class TarViS(nn.Module):
-    """The network. `backbone` and `neck` are modules; see `models.build` for the sizes.
+    """The network. `backbone` and `neck` are modules; see `from_config` for the sizes.
 
     `backbone(frames [n, h, w, 3], train=...)` gives four maps of strides 4..32; `neck` makes of them, as
     `[b, t, h_i, w_i, c_i]`, the levels of strides 32, 16, 8 and the mask features, with `hidden_dim` channels.
@@ -111,7 +100,7 @@ class TarViS(nn.Module):
 
     def setup(self):
         self.queries = QueryBank(self.semantic_groups, self.instance_queries, self.hidden_dim, self.vos)
-        self.level_embed = self.param("level_embed", nn.initializers.normal(1.0), (3, self.hidden_dim))
+        self.level_embed = self.param("level_embed", normal, (LEVELS, self.hidden_dim))
         self.decoder = mask_decoder.MaskedDecoder(
             self.decoder_layers, self.num_heads, self.decoder_ffn_dim, self.remat, self.dtype
         )
@@ -165,13 +154,12 @@ class TarViS(nn.Module):
         query_set = self.query_set(maps, task, group, exemplars, train)
         if self.is_initializing():
             self.heads(query_set.content)
-        heads, variables = self.heads.unbind()  # pure, for use inside the decoder's scan
+        embed_groups = mask_decoder.pure(self.heads, "mask_embeds")
 
         def mask_embeds(x):
-            parts = heads.apply(variables, x, query_set.groups, method="mask_embeds")
-            return jnp.concatenate([parts[name] for name, _ in query_set.groups], axis=1)
+            return jnp.concatenate(list(embed_groups(x, query_set.groups).values()), axis=1)
 
-        memories, positions = zip(*(self._memory(i, level) for i, level in enumerate(levels)), strict=True)
+        memories, positions = mask_decoder.level_memories(levels, self.level_embed, sine_3d, self.dtype)
         x = self.decoder(
             query_set.content, query_set.embed, memories, positions, mask_features, mask_embeds, attend
         )  # [d, b, q, c]
@@ -195,8 +183,40 @@ class TarViS(nn.Module):
             raise UserError("task 'vos' needs exemplars and a model with an object encoder; set config.model.vos=True")
         return self.queries.object_set(*self.object_encoder(maps, exemplars, train=train))
 
-    def _memory(self, i: int, level):
-        """Tokens with level embedding and their positions: `[b, t h w, c]` and `[1, t h w, c]`."""
-        b, *grid, c = level.shape
-        tokens = level.reshape(b, -1, c) + self.level_embed[i]
-        return tokens.astype(self.dtype), position.sine_3d(*grid, c).reshape(1, -1, c).astype(self.dtype)
+
+def from_config(given: Mapping[str, Any] | Tarvis) -> TarViS:
+    """The model of `config.model`, on any backbone of `models.backbones` with maps of strides 4, 8, 16, 32.
+
+    Raises:
+      UserError: an unknown key or backbone, or numbers that do not fit together.
+    """
+    config = parse(Tarvis, given, "model")
+    check(config)
+    shared = {"remat": config.remat, "dtype": DTYPES[config.dtype]}
+    neck = TemporalNeck(config.hidden_dim, config.num_heads, config.neck_layers, config.neck_ffn_dim, **shared)
+    return TarViS(
+        backbone=backbone_row(config.backbone).build(drop_path_rate=config.drop_path_rate, **shared),
+        neck=neck,
+        semantic_groups=config.semantic_groups,
+        instance_queries=config.instance_queries,
+        hidden_dim=config.hidden_dim,
+        num_heads=config.num_heads,
+        decoder_layers=config.decoder_layers,
+        decoder_ffn_dim=config.decoder_ffn_dim,
+        vos=config.vos,
+        **shared,
+    )
+
+
+def check(config: Tarvis) -> None:
+    """Refuse numbers that do not fit together."""
+    strides = backbone_row(config.backbone).strides
+    rules = (
+        (strides == STRIDES, "backbone", f"one with maps of strides {STRIDES}; this one has {strides}"),
+        (config.decoder_layers % LEVELS == 0, "decoder_layers", f"a multiple of {LEVELS}: the maps take turns"),
+        (config.hidden_dim % config.num_heads == 0, "hidden_dim", f"a multiple of num_heads={config.num_heads}"),
+        (len(config.semantic_groups) > 0, "semantic_groups", "at least one pair (name, classes)"),
+    )
+    for holds, key, expected in rules:
+        if not holds:
+            raise UserError(f"model.{key}={getattr(config, key)!r}: expected {expected}; change it in the config")

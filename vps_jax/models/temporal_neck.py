@@ -18,29 +18,17 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from vps_jax.models import layers
-from vps_jax.models.deformable_attention import MultiScaleDeformableAttention
+from vps_jax.models.deformable_layer import MultiScaleDeformableAttention
+from vps_jax.models.initializers import kaiming_uniform, normal, xavier
 from vps_jax.ops import position, windows
 from vps_jax.ops.deformable_attention import cell_centres
+from vps_jax.ops.levels import flatten_levels, split_levels
 from vps_jax.ops.resize import resize
 
 CELLS = ((2, 2), (4, 4), (8, 8))  # tokens of a 64x64-pixel window at strides 32, 16, 8
 # attention scores of one clip that a temporal layer holds at once unless told otherwise; a CPU is fastest in its cache
 SCORE_BYTES = {"cpu": 2**22}
 SCORE_BYTES_ELSEWHERE = 2**29
-xavier = nn.initializers.xavier_uniform()
-lecun_uniform = nn.initializers.lecun_uniform()  # kaiming-uniform with a = 1
-
-
-class FeedForward(nn.Module):
-    """x + linear2(relu(linear1(x)))."""
-
-    features: int
-    dtype: jnp.dtype = jnp.float32
-
-    @nn.compact
-    def __call__(self, x):
-        hidden = nn.relu(nn.Dense(self.features, dtype=self.dtype, kernel_init=xavier, name="linear1")(x))
-        return x + nn.Dense(x.shape[-1], dtype=self.dtype, kernel_init=xavier, name="linear2")(hidden)
 
 
 class SpatialLayer(nn.Module):
@@ -55,7 +43,7 @@ class SpatialLayer(nn.Module):
         """Args: x `[n, s, c]` per frame; code `[s, c]`; shapes of the levels. Returns: `[n, s, c]`."""
         attention = MultiScaleDeformableAttention(self.num_heads, len(shapes), chunk=self.chunk, name="self_attn")
         x = layers.LayerNorm(name="norm1")(x + attention(x + code, cell_centres(shapes), x, shapes))
-        return layers.LayerNorm(name="norm2")(FeedForward(self.ffn_dim, name="ffn")(x))
+        return layers.LayerNorm(name="norm2")(x + layers.FeedForward(self.ffn_dim, zero_bias=True, name="ffn")(x))
 
 
 class TemporalLayer(nn.Module):
@@ -70,7 +58,8 @@ class TemporalLayer(nn.Module):
         """Args: x `[b, windows, tokens, c]`; code `[windows, tokens, c]`. Returns: the shape of x, float32."""
         attention = layers.MultiHeadAttention(self.num_heads, self.dtype, name="self_attn")
         x = layers.LayerNorm(name="norm1")(x + attention(x + code, x + code, x))
-        return layers.LayerNorm(name="norm2")(FeedForward(self.ffn_dim, self.dtype, name="ffn")(x))
+        ffn = layers.FeedForward(self.ffn_dim, self.dtype, zero_bias=True, name="ffn")
+        return layers.LayerNorm(name="norm2")(x + ffn(x))
 
 
 class LayerPair(nn.Module):
@@ -182,28 +171,27 @@ class TemporalNeck(nn.Module):
             self.dtype,
             name="layers",
         )
-        x, _ = pairs(_flatten(inputs), self.codes(shapes, t))
-        return tuple(_unflatten(x, shapes))
+        x, _ = pairs(flatten_levels(inputs), self.codes(shapes, t))
+        return tuple(split_levels(x, shapes))
 
     def codes(self, shapes, t: int):
         """Position codes with the level embeddings: spatial `[s, c]`, temporal `[windows, tokens, c]`."""
         c = self.hidden_dim
-        normal = nn.initializers.normal(1.0)
         flat, through_time = (
             self.param(name, normal, (len(shapes), c), jnp.float32) for name in ("level_embed", "level_embed_3d")
         )
         spatial = [position.sine_2d(h, w, c) + flat[i] for i, (h, w) in enumerate(shapes)]
         temporal = [position.sine_3d(t, h, w, c) + through_time[i] for i, (h, w) in enumerate(shapes)]
-        return _flatten(spatial), _to_windows(_flatten(temporal)[None], shapes)[0]
+        return flatten_levels(spatial), _to_windows(flatten_levels(temporal)[None], shapes)[0]
 
     def mask_features(self, finest, coarser):
         """f4: the stride-4 backbone map with the stride-8 output upsampled onto it, through a 3x3 convolution."""
-        conv = {"use_bias": False, "dtype": self.dtype, "kernel_init": lecun_uniform}
+        conv = {"use_bias": False, "dtype": self.dtype, "kernel_init": kaiming_uniform}
         y = self.norm(nn.Dense(self.hidden_dim, name="adapter_1", **conv)(finest), "adapter_1_norm")
         y = y + resize(coarser, finest.shape[2:4]).astype(y.dtype)
         y = nn.Conv(self.hidden_dim, (3, 3), padding=1, name="layer_1", **conv)(y)
         y = nn.relu(self.norm(y, "layer_1_norm"))
-        return nn.Dense(self.hidden_dim, dtype=self.dtype, kernel_init=lecun_uniform, name="mask_features")(y)
+        return nn.Dense(self.hidden_dim, dtype=self.dtype, kernel_init=kaiming_uniform, name="mask_features")(y)
 
 
 def _score_bytes() -> int:
@@ -215,21 +203,9 @@ def _chunk(count: int, limit: int) -> int:
     return next(d for d in range(min(count, max(limit, 1)), 0, -1) if count % d == 0)
 
 
-def _flatten(maps):
-    """Maps `[..., h, w, c]` to tokens `[..., s, c]`, level after level."""
-    return jnp.concatenate([m.reshape(*m.shape[:-3], -1, m.shape[-1]) for m in maps], axis=-2)
-
-
-def _unflatten(x, shapes):
-    """Undoes `_flatten`."""
-    ends = [sum(h * w for h, w in shapes[: i + 1]) for i in range(len(shapes))]
-    pieces = jnp.split(x, ends[:-1], axis=-2)
-    return [p.reshape(*p.shape[:-2], *shape, p.shape[-1]) for p, shape in zip(pieces, shapes, strict=True)]
-
-
 def _to_windows(x, shapes):
     """Tokens `[b, t, s, c]` to windows `[b, windows, t * 84, c]` of all levels and frames."""
-    pieces = [windows.partition(m, cell) for m, cell in zip(_unflatten(x, shapes), CELLS, strict=True)]
+    pieces = [windows.partition(m, cell) for m, cell in zip(split_levels(x, shapes), CELLS, strict=True)]
     x = jnp.swapaxes(jnp.concatenate(pieces, axis=-2), 1, 2)  # [b, windows, t, 84, c]
     return x.reshape(*x.shape[:2], -1, x.shape[-1])
 
@@ -240,4 +216,4 @@ def _from_windows(x, shapes, t: int):
     x = jnp.swapaxes(x.reshape(b, count, t, -1, c), 1, 2)  # [b, t, windows, 84, c]
     ends = [sum(h * w for h, w in CELLS[: i + 1]) for i in range(len(CELLS))]
     pieces = jnp.split(x, ends[:-1], axis=-2)
-    return _flatten([windows.merge(p, cell, shape) for p, cell, shape in zip(pieces, CELLS, shapes, strict=True)])
+    return flatten_levels([windows.merge(p, cell, shape) for p, cell, shape in zip(pieces, CELLS, shapes, strict=True)])

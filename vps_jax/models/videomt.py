@@ -13,8 +13,7 @@ from flax import linen as nn
 
 from vps_jax.config import VidEoMT as Config
 from vps_jax.config import model_config
-from vps_jax.models.mask_decoder import torch_dense
-from vps_jax.models.tarvis import PIXEL_MEAN, PIXEL_STD
+from vps_jax.models.layers import normalize, torch_dense
 from vps_jax.models.videomt_layers import Heads, Trunk, keep_probability, mask_bias
 from vps_jax.models.vit import stacked_init
 from vps_jax.ops.resize import resize
@@ -118,7 +117,7 @@ class VidEoMT(nn.Module):
     def backbone_features(self, images):
         """Tokens of the trunk for images `[b, t, h, w, 3]`: `[b, t, 1 + registers, c]` and `[b, t, h', w', c]`."""
         b, t, h, w, _ = images.shape
-        pixels = (images.astype(jnp.float32) - jnp.asarray(PIXEL_MEAN)) / jnp.asarray(PIXEL_STD)
+        pixels = normalize(images)
         pixels = jnp.pad(pixels.reshape(b * t, h, w, 3), ((0, 0), (0, -h % MULTIPLE), (0, -w % MULTIPLE), (0, 0)))
         tokens = self.trunk(pixels)
         if self.frozen_trunk:

@@ -6,9 +6,9 @@ from flax import linen as nn
 
 from vps_jax.models import vit
 from vps_jax.models.adapter_layers import Upsample2x
-from vps_jax.models.layers import gelu
-from vps_jax.models.mask_decoder import torch_dense
-from vps_jax.models.vit import Block, linear_init
+from vps_jax.models.initializers import linear_init
+from vps_jax.models.layers import gelu, torch_dense
+from vps_jax.models.vit import Block
 
 
 class Trunk(nn.Module):

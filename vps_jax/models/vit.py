@@ -12,12 +12,11 @@ import numpy as np
 from flax import linen as nn
 
 from vps_jax.models import layers
+from vps_jax.models.initializers import kaiming_fan_out, linear_init
 from vps_jax.ops.relative_tables import beit_bias
 from vps_jax.ops.resize import resize
 
 EPS = 1e-6  # LayerNorm of the whole backbone
-linear_init = nn.initializers.normal(0.02)  # published: cut off at 2, a hundred deviations
-conv_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
 class PatchEmbed(nn.Module):
@@ -32,7 +31,7 @@ class PatchEmbed(nn.Module):
         """Images `[b, h, w, 3]` to `[b, h/patch, w/patch, c]`."""
         size = (self.patch, self.patch)
         return nn.Conv(
-            self.width, size, strides=size, padding="VALID", dtype=self.dtype, kernel_init=conv_init, name="proj"
+            self.width, size, strides=size, padding="VALID", dtype=self.dtype, kernel_init=kaiming_fan_out, name="proj"
         )(images)
 
 

@@ -11,13 +11,14 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from vps_jax.models.adapter_layers import Extractor, Injector, Upsample2x, split_levels
+from vps_jax.models.adapter_layers import Extractor, Injector, Upsample2x
+from vps_jax.models.initializers import linear_init, normal
 from vps_jax.models.spatial_prior import BatchNorm, SpatialPrior
-from vps_jax.models.vit import Block, PatchEmbed, linear_init, position_map, run_blocks, stacked_init
+from vps_jax.models.vit import Block, PatchEmbed, position_map, run_blocks, stacked_init
+from vps_jax.ops.levels import LEVELS, split_levels
 from vps_jax.ops.resize import resize
 from vps_jax.types import UserError
 
-LEVELS = 3  # of the pyramid: strides 8, 16, 32
 EXTRAS = 2  # extractors after the last interaction
 
 
@@ -165,7 +166,7 @@ class ViTAdapter(nn.Module):
             pretrained = [side // self.patch for side in self.image_size]
             pos_embed = self.param("pos_embed", linear_init, (1, 1 + pretrained[0] * pretrained[1], self.width))
             x = x + position_map(pos_embed, pretrained, grid).astype(x.dtype)
-        level = self.param("level_embed", nn.initializers.normal(1.0), (LEVELS, self.width)).astype(self.dtype)
+        level = self.param("level_embed", normal, (LEVELS, self.width)).astype(self.dtype)
         pyramid = [m.reshape(b, -1, self.width) + level[i] for i, m in enumerate(prior[1:])]
         return Tokens(x.reshape(b, -1, self.width), jnp.concatenate(pyramid, axis=1), cls)
 

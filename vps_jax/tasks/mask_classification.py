@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from vps_jax import config
-from vps_jax.losses.masks import Objects
+from vps_jax.losses.mask_losses import Objects
 from vps_jax.ops import sampling
 from vps_jax.ops.masks import ids_present, mask_logits
 from vps_jax.tasks import terms

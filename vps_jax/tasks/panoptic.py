@@ -4,7 +4,7 @@ import dataclasses
 from typing import ClassVar
 
 from vps_jax import config
-from vps_jax.losses.masks import Objects
+from vps_jax.losses.mask_losses import Objects
 from vps_jax.tasks import terms
 from vps_jax.tasks.targets import id_map_targets
 from vps_jax.types import Clip, ClipPrediction, QueryOutputs, Targets

@@ -3,9 +3,9 @@
 import jax
 import jax.numpy as jnp
 
-from vps_jax.losses import matching, set_loss
-from vps_jax.losses.masks import Objects
-from vps_jax.losses.semantic import semantic_logits
+from vps_jax.losses import matcher, set_loss
+from vps_jax.losses.mask_losses import Objects
+from vps_jax.losses.semantic_losses import semantic_logits
 from vps_jax.ops import sampling
 from vps_jax.ops.masks import mask_logits
 from vps_jax.types import ClipPrediction, QueryOutputs
@@ -31,7 +31,7 @@ def matched_terms(
     features = outputs.mask_features.astype(jnp.float32)
     embeds, logits = outputs.mask_embeds[group].astype(jnp.float32), outputs.class_logits
     weights = (numbers.class_weight, numbers.mask_weight, numbers.dice_weight)
-    columns = matching.match(features, embeds, logits, objects, points["matcher"], weights=weights, mesh=mesh)
+    columns = matcher.match(features, embeds, logits, objects, points["matcher"], weights=weights, mesh=mesh)
     classes = set_loss.class_terms(
         logits, columns, objects, null=null, null_weight=numbers.background_weight, group=numbers.normalize_clips
     )

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from vps_jax import config
 from vps_jax.losses import set_loss
-from vps_jax.losses.masks import Objects
+from vps_jax.losses.mask_losses import Objects
 from vps_jax.ops import sampling
 from vps_jax.ops.masks import ids_present, inmost_point, look_up, mask_logits
 from vps_jax.tasks.terms import over_sets

@@ -5,33 +5,50 @@ from typing import Any
 
 import numpy as np
 
-from vps_jax.convert import resnet, swin, temporal_neck
-from vps_jax.convert.rules import Rule, Table, attention, linear, norm
-from vps_jax.models.mask_decoder import LEVELS
-from vps_jax.models.resnet import SIZES as resnet_sizes
-from vps_jax.models.swin import SIZES as swin_sizes
-from vps_jax.models.tarvis import GROUPS, PIXEL_MEAN, PIXEL_STD, VOS_GROUPS
+from vps_jax.config import Tarvis
+from vps_jax.convert import neck_keys
+from vps_jax.convert.rules import BackboneKeys, Rule, Table, attention, linear, norm
+from vps_jax.models.backbones import backbone_row
+from vps_jax.models.layers import PIXEL_MEAN, PIXEL_STD
+from vps_jax.models.tarvis import GROUPS, VOS_GROUPS
+from vps_jax.ops.levels import LEVELS
+from vps_jax.parsing import parse, resolve
+from vps_jax.types import UserError
 
 OBJECT_ENCODER_LAYERS = 4
 
 
-def table(config: Mapping[str, Any]) -> Table:
+def table(given: Mapping[str, Any] | Tarvis) -> Table:
     """Every entry of a published TarViS file.
 
     Args:
-      config: `config.model`. Without `vos` the model has no object encoder and its entries are dropped.
+      given: `config.model`. Without `vos` the model has no object encoder and its entries are dropped.
+
+    Raises:
+      UserError: no published files of the backbone are known.
     """
-    name = config["backbone"]
-    backbone = swin.table(swin_sizes[name]) if name in swin_sizes else resnet.table(resnet_sizes[name])
-    neck = temporal_neck.table(config["neck_layers"])
-    rules = [*backbone.rules, *neck.rules, *_decoder(config["decoder_layers"]), *_heads(GROUPS)]
+    config = parse(Tarvis, given, "model")
+    backbone, neck = backbone_keys(config.backbone).table(config.backbone), neck_keys.table(config.neck_layers)
+    rules = [*backbone.rules, *neck.rules, *_decoder(config.decoder_layers), *_heads(GROUPS)]
     rules += [Rule(f"embedding_container._{name}_queries", f"params/queries/{name}") for name in GROUPS]
     constants = {**backbone.constants, **neck.constants}
     constants |= {"pixel_mean": np.float32(PIXEL_MEAN), "pixel_std": np.float32(PIXEL_STD)}
     grid = {"vos_query_extractor.bg_grid_size": np.array([4, 4], np.int64)}
-    if config["vos"]:
+    if config.vos:
         return Table((*rules, *_vos()), constants | grid)
     return Table(tuple(rules), constants, frozenset(rule.key for rule in _vos()) | frozenset(grid))
+
+
+def backbone_keys(name: str) -> BackboneKeys:
+    """What is known of the files of a backbone.
+
+    Raises:
+      UserError: no backbone of that name, or nothing is known.
+    """
+    keys = backbone_row(name).keys
+    if not keys:
+        raise UserError(f"model.backbone={name!r}: no published files are known; expected a row of BACKBONES with keys")
+    return resolve(keys)
 
 
 def _decoder(num_layers: int) -> list[Rule]:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
-from vps_jax.losses.masks import POINTS
+from vps_jax.losses.mask_losses import POINTS
 from vps_jax.ops import masks as mask_ops
 from vps_jax.ops import sampling
 from vps_jax.types import IGNORE

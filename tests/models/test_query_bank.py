@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from vps_jax.models.queries import QueryBank, group_rows
+from vps_jax.models.query_bank import QueryBank, group_rows
 from vps_jax.types import UserError
 
 GROUPS = (("A", 2), ("B", 3))

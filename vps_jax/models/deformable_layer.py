@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from vps_jax.models.initializers import xavier
 from vps_jax.ops import deformable_attention as ops
 
 
@@ -54,7 +55,6 @@ class MultiScaleDeformableAttention(nn.Module):
           `[b, q, c]`.
         """
         width = query.shape[-1]
-        xavier = nn.initializers.xavier_uniform()
         inner = int(width * self.value_ratio)
         value = nn.Dense(inner, dtype=self.dtype, kernel_init=xavier, name="value_proj")(features)
         value = value.reshape(*value.shape[:2], self.num_heads, -1)  # [b, s, m, c]

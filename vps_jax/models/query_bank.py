@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from vps_jax.models.initializers import normal
 from vps_jax.types import UserError
 
 SemanticGroups = tuple[tuple[str, int], ...]
-normal = nn.initializers.normal(1.0)
 
 
 class QuerySet(NamedTuple):

@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vps_jax.losses import matching
-from vps_jax.losses.masks import Objects
+from vps_jax.losses import matcher
+from vps_jax.losses.mask_losses import Objects
 
 D, B, T, Q, N, K, C, P = 2, 2, 2, 5, 3, 4, 6, 7
 
@@ -39,13 +39,13 @@ def twin(arrays, objects, points):
 
 def test_costs_equal_the_twin(case):
     arrays, objects, points = case
-    costs = jax.jit(matching.matching_costs)(*arrays, objects, points)
+    costs = jax.jit(matcher.matching_costs)(*arrays, objects, points)
     np.testing.assert_allclose(np.stack(costs), twin(arrays, objects, np.asarray(points)), rtol=2e-5, atol=2e-6)
 
 
 def test_one_draw_serves_all_sets(case):
     arrays, objects, points = case
-    run = jax.jit(matching.matching_costs)
+    run = jax.jit(matcher.matching_costs)
     shared = run(*arrays, objects, points[:1])
     every = run(*arrays, objects, jnp.concatenate([points[:1]] * D))
     np.testing.assert_allclose(np.stack(shared), np.stack(every), atol=1e-5)
@@ -53,9 +53,9 @@ def test_one_draw_serves_all_sets(case):
 
 def test_total_and_match(case):
     arrays, objects, points = case
-    costs = matching.Costs(jnp.float32(1), jnp.float32(10), jnp.float32(100))
+    costs = matcher.Costs(jnp.float32(1), jnp.float32(10), jnp.float32(100))
     assert costs.total(2.0, 5.0, 3.0) == 2 + 50 + 300
-    match = jax.jit(matching.match, static_argnames="weights")
+    match = jax.jit(matcher.match, static_argnames="weights")
     columns = np.asarray(match(*arrays, objects, points, weights=(2.0, 5.0, 5.0)))
     total = np.einsum("i,idbnq->dbnq", [2, 5, 5], twin(arrays, objects, np.asarray(points)))
     for d, b in np.ndindex(D, B):

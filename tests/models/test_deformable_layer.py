@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vps_jax.models import deformable_attention as layer
+from vps_jax.models import deformable_layer as layer
 from vps_jax.ops import deformable_attention as ops
 
 SHAPES = ((2, 3), (4, 6))

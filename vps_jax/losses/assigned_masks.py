@@ -11,7 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from vps_jax.losses.masks import Objects, row_losses
+from vps_jax.losses.mask_losses import Objects, row_losses
 from vps_jax.ops.masks import mask_logits
 
 ROWS_AT_A_TIME = 8  # objects whose logits exist together

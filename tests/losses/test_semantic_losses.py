@@ -1,11 +1,13 @@
 """The semantic loss against values worked out by hand and a slow twin."""
 
+import functools
+
 import dense_twin
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vps_jax.losses import semantic
+from vps_jax.losses import semantic_losses
 from vps_jax.types import IGNORE
 
 D, B, T, K, C, P = 1, 2, 2, 4, 3, 8
@@ -13,7 +15,7 @@ D, B, T, K, C, P = 1, 2, 2, 4, 3, 8
 
 def test_background_comes_first_and_is_the_largest():
     features = jnp.array([[[1.0, 0.0]]])  # [b, p, c]
-    logits = semantic.semantic_logits(
+    logits = semantic_losses.semantic_logits(
         features, jnp.array([[[2.0, 9], [3, 9]]]), jnp.array([[[5.0, 0], [7, 0], [6, 0]]])
     )
     assert logits.tolist() == [[[7.0, 2.0, 3.0]]]
@@ -21,14 +23,14 @@ def test_background_comes_first_and_is_the_largest():
 
 def test_point_sums_by_hand():
     logits = jnp.array([[[0.0, 0.0], [3.0, 4.0], [0.0, 100.0]]])
-    sums = semantic.point_sums(logits, jnp.array([[0, IGNORE, 0]]))
+    sums = semantic_losses.point_sums(logits, jnp.array([[0, IGNORE, 0]]))
     np.testing.assert_allclose(sums.ce, [np.log(2) + 100], rtol=1e-6)
     assert sums.labelled.tolist() == [2] and sums.points.tolist() == [3]
     np.testing.assert_allclose(sums.norm, [0 + 5 + 100])
 
 
 def test_gradient_at_zero_logits_is_finite():
-    grad = jax.grad(lambda x: jnp.sum(semantic.point_sums(x, jnp.array([[0]])).norm))(jnp.zeros((1, 1, 3)))
+    grad = jax.grad(lambda x: jnp.sum(semantic_losses.point_sums(x, jnp.array([[0]])).norm))(jnp.zeros((1, 1, 3)))
     assert not grad.any()
 
 
@@ -36,17 +38,17 @@ def test_ignored_cells_are_avoided():
     ignored = jnp.zeros((1, 8, 8), bool).at[:, :, :4].set(True)
     logits = jax.random.normal(jax.random.key(1), (1, 8, 8, 3))
     base = jax.random.uniform(jax.random.key(0), (1, 26, 2))  # p = 8: 24 candidates and 2 fresh
-    points = semantic.uncertain_points(logits, ignored, base, jnp.zeros((1, 2)), 8)
+    points = semantic_losses.uncertain_points(logits, ignored, base, jnp.zeros((1, 2)), 8)
     free = base[0, 2:, 0] > 4.5 / 8
     assert free.sum() >= 6 and jnp.all(points[0, :6, 0] > 4.5 / 8)
 
 
 def test_pieces_keep_order_and_size():
     points = jnp.arange(2 * 50176 * 2).reshape(2, 50176, 2)
-    pieces = semantic.in_pieces(points)
+    pieces = semantic_losses.in_pieces(points)
     assert pieces.shape == (4, 2, 12544, 2)
     np.testing.assert_array_equal(pieces.swapaxes(0, 1).reshape(points.shape), points)
-    assert semantic.in_pieces(points[:, :1]).shape == (1, 2, 1, 2)
+    assert semantic_losses.in_pieces(points[:, :1]).shape == (1, 2, 1, 2)
 
 
 def case(rng):
@@ -72,9 +74,8 @@ def twin(features, embeds, labels, points, null):
 
 def run(features, embeds, labels, points, **options):
     f, e, p = (jnp.asarray(a, jnp.float32) for a in (features, embeds, points))
-    sums = [
-        semantic.set_sums(f, e[d], None, jnp.asarray(labels), num_points=P, points=p[d], **options) for d in range(D)
-    ]
+    of_set = functools.partial(semantic_losses.set_sums, f, num_points=P, **options)
+    sums = [of_set(e[d], None, jnp.asarray(labels), points=p[d]) for d in range(D)]
     return jax.tree.map(lambda *a: jnp.stack(a), *sums)
 
 

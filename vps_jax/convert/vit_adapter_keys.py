@@ -1,12 +1,14 @@
 """Key table of ViT-Adapter with the Mask2Former head (spec: vit_adapter 9)."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
+from vps_jax.config import Mask2Former
 from vps_jax.convert.rules import CONV, POINTWISE, Rule, Table, Transform, attention, conv, linear, norm
-from vps_jax.models.mask2former import numbers
-from vps_jax.models.mask_decoder import LEVELS
+from vps_jax.models.mask2former_sizes import sized
+from vps_jax.ops.levels import LEVELS
 from vps_jax.ops.relative_tables import beit_index
 
 PATCH = 16
@@ -15,27 +17,27 @@ BACKBONE, HEAD = "backbone.", "decode_head."
 UP = Transform(lambda a: a.transpose(0, 2, 3, 1), lambda a: a.transpose(0, 3, 1, 2))
 
 
-def table(config_model: Mapping) -> Table:
-    """Every entry of a published segmentor; see `models.mask2former.from_config` for the config."""
-    backbone, head = backbone_table(config_model), head_table(config_model)
+def table(given: Mapping[str, Any] | Mask2Former) -> Table:
+    """Every entry of a published segmentor; `given` is `config.model`."""
+    backbone, head = backbone_table(given), head_table(given)
     return Table(backbone.rules + head.rules, {**backbone.constants, **head.constants})
 
 
-def backbone_table(config_model: Mapping) -> Table:
+def backbone_table(given: Mapping[str, Any] | Mask2Former) -> Table:
     """The entries that begin with `backbone.`."""
-    n = numbers(config_model)
-    depth, path = sum(n["groups"]), "params/backbone"
+    n = sized(given)
+    depth, path = sum(n.groups), "params/backbone"
     rules = conv(f"{BACKBONE}patch_embed.proj", f"{path}/patch_embed/proj")
     rules.append(Rule(f"{BACKBONE}level_embed", f"{path}/level_embed"))
-    first = "cls_token" if n["beit"] else "pos_embed"
+    first = "cls_token" if n.beit else "pos_embed"
     rules.append(Rule(BACKBONE + first, f"{path}/{first}"))
     for i in range(depth):
-        rules += _block(f"{BACKBONE}blocks.{i}", f"{path}/blocks", i, beit=n["beit"])
-    for i in range(len(n["groups"])):
+        rules += _block(f"{BACKBONE}blocks.{i}", f"{path}/blocks", i, beit=n.beit)
+    for i in range(len(n.groups)):
         rules += _injector(f"{BACKBONE}interactions.{i}.injector", f"{path}/injectors", i)
         rules += _extractor(f"{BACKBONE}interactions.{i}.extractor", f"{path}/extractors", i)
     for i in range(2):
-        last = f"{BACKBONE}interactions.{len(n['groups']) - 1}.extra_extractors.{i}"
+        last = f"{BACKBONE}interactions.{len(n.groups) - 1}.extra_extractors.{i}"
         rules += _extractor(last, f"{path}/extra_extractors", i)
     rules += conv(f"{BACKBONE}up", f"{path}/up", transform=UP)
     norms = {f"{BACKBONE}norm{i}": f"backbone/norm{i}" for i in range(1, 5)}
@@ -50,21 +52,21 @@ def backbone_table(config_model: Mapping) -> Table:
     for key, name in norms.items():
         rules += norm(key, f"params/{name}")
         rules += [Rule(f"{key}.running_{what}", f"batch_stats/{name}/{what}") for what in ("mean", "var")]
-    if n["beit"]:
-        index = beit_index(grid(n["image_size"]))
+    if n.beit:
+        index = beit_index(grid(n.image_size))
         constants |= {f"{BACKBONE}blocks.{i}.attn.relative_position_index": index for i in range(depth)}
     return Table(tuple(rules), constants)
 
 
-def head_table(config_model: Mapping) -> Table:
+def head_table(given: Mapping[str, Any] | Mask2Former) -> Table:
     """The entries that begin with `decode_head.`."""
-    n = numbers(config_model)
+    n = sized(given)
     rules = [Rule(f"{HEAD}{name}.weight", f"params/{name}") for name in ("query_feat", "query_embed", "level_embed")]
     rules += linear(f"{HEAD}cls_embed", "params/heads/cls_embed")
     for i in range(3):
         rules += linear(f"{HEAD}mask_embed.{2 * i}", f"params/heads/mask_embed/layers_{i}")
-    rules += _pixel_decoder(n["encoder_layers"]) + norm(f"{HEAD}transformer_decoder.post_norm", "params/heads/norm")
-    for i in range(n["decoder_layers"]):
+    rules += _pixel_decoder(n.encoder_layers) + norm(f"{HEAD}transformer_decoder.post_norm", "params/heads/norm")
+    for i in range(n.decoder_layers):
         key, path = f"{HEAD}transformer_decoder.layers.{i}", f"params/decoder/rounds/level_{i % LEVELS}"
         row = i // LEVELS
         rules += attention(f"{key}.attentions.0.attn", f"{path}/cross_attention", index=row)

@@ -1,0 +1,20 @@
+"""The maps of several strides as one row of tokens, level after level, each row-major."""
+
+import itertools
+
+import jax.numpy as jnp
+
+LEVELS = 3  # maps of strides 32, 16, 8 (finest first in ViT-Adapter), which attention runs over
+Shapes = tuple[tuple[int, int], ...]  # (height, width) of each level
+
+
+def flatten_levels(maps):
+    """Maps `[..., h, w, c]` to tokens `[..., s, c]`."""
+    return jnp.concatenate([m.reshape(*m.shape[:-3], -1, m.shape[-1]) for m in maps], axis=-2)
+
+
+def split_levels(tokens, shapes: Shapes):
+    """Undoes `flatten_levels`: tokens `[..., s, c]` to maps `[..., h, w, c]`."""
+    ends = list(itertools.accumulate(h * w for h, w in shapes))
+    pieces = jnp.split(tokens, ends[:-1], axis=-2)
+    return [p.reshape(*p.shape[:-2], *shape, p.shape[-1]) for p, shape in zip(pieces, shapes, strict=True)]
