@@ -174,6 +174,35 @@ def test_npz_and_safetensors(tmp_path):
     assert read_checkpoint(tmp_path / "x.safetensors")["h"].tolist() == [1.0]
 
 
+def entry(shape, start, end, dtype="F32"):
+    return {"dtype": dtype, "shape": shape, "data_offsets": [start, end]}
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        {"a": entry([12], 0, 48), "b": entry([4], 32, 48)},  # one lies inside of the other
+        {"a": entry([4], 0, 16), "b": entry([4], 32, 48)},  # bytes that nobody names
+        {"a": entry([3, 5], 0, 48)},
+        {"a": entry([12], 0, 48), "b": entry([4], 48, 64)},
+        {"a": entry([12], 48, 0)},
+        {"a": entry([2**62, 4], 0, 48)},
+        {"a": entry([12], 0, 48, "F4_TOO")},
+        {"a": entry([48], 0, 48, "F8_E4M3")},  # numpy has no such numbers
+    ],
+)
+def test_a_safetensors_file_that_contradicts_itself_is_refused(tmp_path, entries):
+    (tmp_path / "x.safetensors").write_bytes(safetensors_bytes(entries, A.tobytes()))
+    with pytest.raises(UserError, match="is cut short, damaged or of another kind"):
+        read_checkpoint(tmp_path / "x.safetensors")
+
+
+def test_a_header_longer_than_the_file_is_refused(tmp_path):
+    (tmp_path / "x.safetensors").write_bytes(struct.pack("<Q", 2**60) + b"{" + 50 * b" ")
+    with pytest.raises(UserError, match="is cut short"):
+        read_checkpoint(tmp_path / "x.safetensors")
+
+
 HOSTILE = {
     "a shell command": Call(Named("os", "system"), ("touch {}",)),
     "builtin eval": Call(Named("builtins", "eval"), ("1",)),

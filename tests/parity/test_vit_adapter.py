@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.special
 import vita_rule
 from flax import traverse_util
 
@@ -26,6 +27,16 @@ HEAD_OF_BACKBONE_FILES = {
 }  # fmt: skip
 
 
+def pair(side) -> tuple[int, int]:
+    """Height and width of what a manifest states as one side or as `[height, width]`."""
+    return (side, side) if np.isscalar(side) else tuple(side)
+
+
+def grid_of(config: dict) -> tuple[int, int]:
+    """Patches of a BEiT's images."""
+    return tuple(side // vit_adapter_keys.PATCH for side in config_of(config)["image_size"])
+
+
 def config_of(config: dict) -> dict:
     """Our `config.model` for the config of a manifest: a backbone, a head or both."""
     head = config.get("head", config if "feat_channels" in config else HEAD_OF_BACKBONE_FILES)
@@ -40,7 +51,7 @@ def config_of(config: dict) -> dict:
         "name": "mask2former",
         "size": "beit_small_128",
         "beit": beit,
-        "image_size": (side, side),
+        "image_size": pair(side),
         "semantic_groups": (("VSPW", head["num_classes"]),),
         "width": trunk["embed_dim"],
         "trunk_heads": trunk["num_heads"],
@@ -147,8 +158,7 @@ def pixels_of(model, manifest):
 def vit_block_case(manifest, x):
     """Block 0 of the plain ViT; its file of keys is not needed, the names follow from the table."""
     config = config_of(dict(manifest["config"]["backbone"], type="ViTAdapter", pretrain_size=224))
-    grid = (round(x.shape[1] ** 0.5),) * 2
-    block = vit.Block(config["trunk_heads"], grid, beit=False, mlp_ratio=config["mlp_ratio"])
+    block = vit.Block(config["trunk_heads"], grid_of(manifest["config"]), beit=False, mlp_ratio=config["mlp_ratio"])
     expected = jax.eval_shape(lambda: block.init(jax.random.key(0), x))["params"]
     prefix, ours = "backbone.blocks.0.", "params/backbone/blocks/"
     table = [r for r in vit_adapter_keys.backbone_table(config).rules if r.key.startswith(prefix)]
@@ -173,7 +183,7 @@ def test_single_layers(load):
     model, variables = build(manifest, keys)
     inputs = manifest["inputs"].items()
     x = {k: jnp.asarray(np.float32(i["scale"]) * feature(k, manifest, i["shape"])) for k, i in inputs}
-    grid = (round(x["tok64"].shape[1] ** 0.5),) * 2
+    grid = grid_of(manifest["config"])
     shapes = ((2 * grid[0], 2 * grid[1]), grid, (grid[0] // 2, grid[1] // 2))
     interaction = model.backbone.interactions(shapes, train=False)[0]
     decoder = model.pixel_decoder
@@ -206,6 +216,62 @@ def test_single_layers(load):
         }
 
     compare(manifest, arrays, jax.jit(layers)(variables, x))  # one program compiles faster than many small ones
+
+
+def published_beit_block(weights: dict, x: np.ndarray, heads: int, grid: tuple[int, int]) -> np.ndarray:
+    """Block 0 of a BEiT in float64, after the published code: tokens `[s, c]`, class token first."""
+    w = {k.removeprefix("backbone.blocks.0."): np.float64(v) for k, v in weights.items() if ".blocks.0." in k}
+    count, width = x.shape
+
+    def norm(x, name):
+        centred = x - x.mean(-1, keepdims=True)
+        return centred / np.sqrt(x.var(-1, keepdims=True) + 1e-6) * w[f"{name}.weight"] + w[f"{name}.bias"]
+
+    bias = np.concatenate([w["attn.q_bias"], np.zeros(width), w["attn.v_bias"]])
+    qkv = norm(x, "norm1") @ w["attn.qkv.weight"].T + bias
+    q, k, v = qkv.reshape(count, 3, heads, -1).transpose(1, 2, 0, 3)
+    scores = q @ k.swapaxes(1, 2) / np.sqrt(width // heads)
+    table = w["attn.relative_position_bias_table"]
+    for i in range(count):
+        for j in range(count):
+            if i and j:
+                (y, x0), (to_y, to_x) = divmod(i - 1, grid[1]), divmod(j - 1, grid[1])
+                row = (y - to_y + grid[0] - 1) * (2 * grid[1] - 1) + x0 - to_x + grid[1] - 1
+            else:
+                row = len(table) - (1 if i == j else 3 if i == 0 else 2)
+            scores[:, i, j] += table[row]
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    mixed = (weights / weights.sum(-1, keepdims=True)) @ v
+    mixed = mixed.swapaxes(0, 1).reshape(count, width) @ w["attn.proj.weight"].T + w["attn.proj.bias"]
+    x = x + w["gamma_1"] * mixed
+    hidden = norm(x, "norm2") @ w["mlp.fc1.weight"].T + w["mlp.fc1.bias"]
+    hidden = hidden * (1 + scipy.special.erf(hidden / np.sqrt(2))) / 2
+    return x + w["gamma_2"] * (hidden @ w["mlp.fc2.weight"].T + w["mlp.fc2.bias"])
+
+
+def test_a_beit_of_another_height_than_width(load):
+    """The manifest of another folder may have images of 96x160; here it is that of the layers, with such tables."""
+    manifest, _, keys = load("layers")
+    manifest = manifest | {"config": {"backbone": manifest["config"]["backbone"] | {"img_size": [96, 160]}}}
+    grid = (6, 10)
+    keys = {key: shape for key, shape in keys.items() if key.startswith("backbone.")}
+    tables = {key: [11 * 19 + 3, shape[1]] for key, shape in keys.items() if key.endswith("position_bias_table")}
+    indices = {key: [61, 61] for key in keys if key.endswith("relative_position_index")}
+    model, variables = build(manifest, keys | tables | indices)
+    assert grid_of(manifest["config"]) == grid and model.backbone.image_size == (96, 160)
+    maps = jax.eval_shape(
+        model.backbone.apply, {k: v["backbone"] for k, v in variables.items()}, jnp.zeros((1, 96, 160, 3))
+    )
+    assert [m.shape[1:3] for m in maps] == [(96 // s, 160 // s) for s in (4, 8, 16, 32)]
+
+    x = 0.01 * feature("tok61", manifest, (61, 192))
+    weights = vita_rule.make_all(keys | tables, manifest["seed"])
+    expected = published_beit_block(weights, np.float64(x), model.backbone.num_heads, grid)
+    shapes = ((12, 20), grid, (3, 5))
+    block = model.backbone.interactions(shapes, train=False)[0].blocks[0]
+    found = run_layer(variables, block, "backbone/blocks", jnp.asarray(x)[None], row=0)[0]
+    assert np.abs(expected - x).max() > 1e-3
+    np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_resampled_relative_table(golden_dir, golden_is_whole):
