@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from vps_jax.losses import first_appearance
-from vps_jax.losses.masks import Objects
+from vps_jax.losses.mask_losses import Objects
 from vps_jax.tasks import make_task
 from vps_jax.types import FrameQueryOutputs
 

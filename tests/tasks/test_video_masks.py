@@ -8,7 +8,7 @@ import pytest
 from vps_jax import tasks
 from vps_jax.losses import first_appearance
 from vps_jax.losses.first_appearance import TAKEN, FrameSets
-from vps_jax.losses.masks import Objects
+from vps_jax.losses.mask_losses import Objects
 from vps_jax.train.sharding import make_mesh
 from vps_jax.types import Clip, FrameQueryOutputs
 

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 
 from vps_jax.losses import set_loss
-from vps_jax.losses.masks import Objects
-from vps_jax.losses.matching import matching_costs
+from vps_jax.losses.mask_losses import Objects
+from vps_jax.losses.matcher import matching_costs
 from vps_jax.ops.assignment import assign
 from vps_jax.ops.masks import ids_present
 from vps_jax.ops.per_sample import per_sample

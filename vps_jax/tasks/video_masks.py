@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from vps_jax import config
 from vps_jax.losses import first_appearance
 from vps_jax.losses.first_appearance import FrameSets
-from vps_jax.losses.masks import Objects
+from vps_jax.losses.mask_losses import Objects
 from vps_jax.ops import sampling
 from vps_jax.ops.masks import ids_present
 from vps_jax.tasks import terms
