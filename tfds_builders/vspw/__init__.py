@@ -1,5 +1,5 @@
 """VSPW: see README.md."""
 
-from tfds_builders.vspw.vspw import Builder
+from tfds_builders.vspw.vspw_dataset_builder import Vspw as Builder
 
 __all__ = ["Builder"]

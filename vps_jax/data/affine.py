@@ -1,52 +1,48 @@
 """Clips from a single image: every frame is another affine view of it (spec: tarvis 7.8)."""
 
-from collections.abc import Mapping
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
 from vps_jax.data import transforms
+from vps_jax.data.sample import Sample, Size
+from vps_jax.parsing import number
 
 SCALE = (0.9, 1.1)
 ROTATION = 20.0  # degrees to either side
 SHEAR = 10.0  # degrees to either side, in x and in y
 
 
-def output_size(size: tuple[int, int], settings: Mapping, short_side: int) -> tuple[int, int]:
-    """The crop, whatever the image; smaller images are padded to it."""
-    return tuple(settings["crop_px"])
+@dataclass(frozen=True)
+class AffineViews:
+    """For every frame a view of the first, a resize and a crop; what a view leaves empty is black and void.
 
-
-def augment(
-    images: np.ndarray, labels: np.ndarray, instances: np.ndarray, settings: Mapping, short_side: int, rng
-) -> tuple[np.ndarray, np.ndarray]:
-    """Colour and mirror once; then for every frame a view, a resize and a crop.
-
-    Args:
-      images: uint8 `[t, h, w, 3]` RGB, t times the same image.
-      labels: uint16 `[t, h, w]`.
-      instances: not used.
-      settings: `color`, `flip`, `max_side`, `crop_px`, `crop_together` (all frames are cropped at the same place).
-      short_side: pixels after the resize.
-      rng: source of randomness.
-
-    Returns:
-      images and labels of `crop_px` at most; what a view leaves empty is black and void.
+    Attributes:
+      crop_px: (height, width) of the crop; smaller images are padded to it.
+      short_side, max_side: pixels after the resize.
+      crop_together: all frames are cropped at the same place.
     """
-    image, label = images[:1], labels[:1]
-    if settings["color"] is not None:
-        image = transforms.jitter_color(image, transforms.Color(**settings["color"]), rng)
-    if rng.random() < settings["flip"]:
-        image, label = image[:, :, ::-1], label[:, :, ::-1]
-    size = transforms.resize_size(image.shape[1:3], short_side, settings["max_side"])
-    corner, frames = None, []
-    for _ in range(len(images)):
-        seen = transforms.resize(*view(image[0], label[0], rng), size)
-        if corner is None or not settings["crop_together"]:
-            corner = [int(rng.integers(0, max(s - c, 0) + 1)) for s, c in zip(size, settings["crop_px"], strict=True)]
-        rows, columns = (slice(start, start + c) for start, c in zip(corner, settings["crop_px"], strict=True))
-        frames.append([array[:, rows, columns] for array in seen])
-    return tuple(np.concatenate(arrays) for arrays in zip(*frames, strict=True))
+
+    crop_px: Size = number(low=1)
+    short_side: int = number(low=1)
+    max_side: int = number(1333, low=1)
+    crop_together: bool = False
+
+    def apply(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        size = transforms.resize_size(sample.labels.shape[1:], self.short_side, self.max_side)
+        corner, frames = None, []
+        for _ in range(len(sample.images)):
+            seen = transforms.resize(*view(sample.images[0], sample.labels[0], rng), size)
+            if corner is None or not self.crop_together:
+                corner = [int(rng.integers(0, max(s - c, 0) + 1)) for s, c in zip(size, self.crop_px, strict=True)]
+            rows, columns = (slice(start, start + c) for start, c in zip(corner, self.crop_px, strict=True))
+            frames.append([array[:, rows, columns] for array in seen])
+        images, labels = (np.concatenate(arrays) for arrays in zip(*frames, strict=True))
+        return sample._replace(images=images, labels=labels)
+
+    def output_size(self, size: Size) -> Size:
+        return self.crop_px
 
 
 def view(image: np.ndarray, label: np.ndarray, rng) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""Which frames make a clip: training draws (spec: tarvis 7.6) and inference windows (spec: tarvis 8.1)."""
+"""Which frames make a training clip (spec: tarvis 7.6)."""
 
 from collections.abc import Sequence
 
@@ -61,25 +61,3 @@ def choose_following_frames(
     missing = length - 1 - len(chosen)
     repeated = rng.choice(frames[reference : reference + reach], missing) if missing else others[:0]
     return tuple(sorted([reference, *map(int, chosen), *map(int, repeated)]))
-
-
-def clip_windows(num_frames: int, length: int, overlap: int) -> list[tuple[int, ...]]:
-    """Overlapping windows that cover a video at inference.
-
-    Starts are 0, length - overlap, ...; every window is cut at the end of the video and the first that reaches it is
-    the last, so it may be shorter: 20 frames with (12, 6) give 0-11, 6-17, 12-19.
-
-    Args:
-      num_frames: frames of the video, at least 1.
-      length: frames per window.
-      overlap: frames shared by neighbours, less than `length`.
-
-    Returns:
-      Frame numbers of each window.
-    """
-    assert 0 <= overlap < length, f"overlap {overlap} must be less than the window length {length}"
-    windows, start = [], 0
-    while not windows or windows[-1][-1] < num_frames - 1:
-        windows.append(tuple(range(start, min(start + length, num_frames))))
-        start += length - overlap
-    return windows

@@ -1,50 +1,66 @@
-"""Augmentation of single frames for semantic training of the ViT-Adapter (spec: vit_adapter 6).
+"""Operations on single frames for semantic training of the ViT-Adapter (spec: vit_adapter 6).
 
-Random scale, random crop that no class fills alone, mirror image, photometric distortion. The crop fixes the shape.
+Random scale, random crop that no class fills alone, photometric distortion. The crop fixes the shape.
 """
 
-from collections.abc import Mapping
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
+from vps_jax.data.sample import Sample, Size
+from vps_jax.parsing import number
+
 CROP_TRIES = 10
 LARGEST_SHARE = 0.75  # of the labelled pixels of a crop that one class may fill
 # the published pad is 0 after normalisation; this is the nearest raw value
-PAD_VALUE = (124, 116, 104)
+PAD_COLOR = (124, 116, 104)
 
 
-def output_size(size: tuple[int, int], settings: Mapping, short_side: int) -> tuple[int, int]:
-    """The crop, whatever the frame; smaller images are padded to it."""
-    return tuple(settings["crop_px"])
+@dataclass(frozen=True)
+class RandomScale:
+    """A resize within `max_side` and `short_side`, both multiplied by a factor from `ratio`; labels as published."""
+
+    short_side: int = number(low=1)
+    max_side: int = number(2048, low=1)
+    ratio: tuple[float, float] = number((0.5, 2.0), low=0)
+
+    def apply(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        size = scaled_size(sample.labels.shape[1:], self.max_side, self.short_side, rng.uniform(*self.ratio))
+        images = np.stack([cv2.resize(f, size[::-1], interpolation=cv2.INTER_LINEAR) for f in sample.images])
+        labels = np.stack([cv2.resize(f, size[::-1], interpolation=cv2.INTER_NEAREST) for f in sample.labels])
+        return sample._replace(images=images, labels=labels)
+
+    def output_size(self, size: Size) -> Size:
+        """The largest that the ratio gives: what follows has to fix the size."""
+        return scaled_size(size, self.max_side, self.short_side, self.ratio[1])
 
 
-def augment(
-    images: np.ndarray, labels: np.ndarray, instances: np.ndarray, settings: Mapping, short_side: int, rng
-) -> tuple[np.ndarray, np.ndarray]:
-    """Scale, crop, mirror and distort; the same parameters for all frames.
+@dataclass(frozen=True)
+class MixedCrop:
+    """A random crop of (height, width) `crop_px` that no class fills alone; smaller images are padded to it."""
 
-    Args:
-      images: uint8 `[t, h, w, 3]` RGB.
-      labels: uint16 `[t, h, w]`, 1..124 class + 1, anything else void (`vspw` coding).
-      instances: not used.
-      settings: `ratio` range of the scale, `max_side` and `crop_px` at scale 1, `flip`.
-      short_side: at scale 1.
-      rng: source of randomness.
+    crop_px: Size = number(low=1)
 
-    Returns:
-      images and labels of `crop_px` at most.
-    """
-    size = scaled_size(images.shape[1:3], settings["max_side"], short_side, rng.uniform(*settings["ratio"]))
-    images = np.stack([cv2.resize(f, size[::-1], interpolation=cv2.INTER_LINEAR) for f in images])
-    labels = np.stack([cv2.resize(f, size[::-1], interpolation=cv2.INTER_NEAREST) for f in labels])
-    window = crop_window(labels, settings["crop_px"], rng)
-    images, labels = images[window], labels[window]
-    if rng.random() < settings["flip"]:
-        images, labels = images[:, :, ::-1], labels[:, :, ::-1]
-    t, h, w, _ = images.shape
-    flat = np.ascontiguousarray(images).reshape(t * h, w, 3)
-    return distort(flat, rng).reshape(t, h, w, 3), np.ascontiguousarray(labels)
+    def apply(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        window = crop_window(sample.classes[sample.labels], self.crop_px, rng)
+        return sample._replace(images=sample.images[window], labels=sample.labels[window])
+
+    def output_size(self, size: Size) -> Size:
+        return self.crop_px
+
+
+@dataclass(frozen=True)
+class Distort:
+    """Brightness, contrast, saturation and hue, see `distort`."""
+
+    def apply(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        t, h, w, _ = sample.images.shape
+        flat = np.ascontiguousarray(sample.images).reshape(t * h, w, 3)
+        return sample._replace(images=distort(flat, rng).reshape(t, h, w, 3))
+
+    def output_size(self, size: Size) -> Size:
+        return size
 
 
 def scaled_size(size: tuple[int, int], max_side: int, short_side: int, ratio: float) -> tuple[int, int]:
@@ -53,13 +69,19 @@ def scaled_size(size: tuple[int, int], max_side: int, short_side: int, ratio: fl
     return int(size[0] * factor + 0.5), int(size[1] * factor + 0.5)
 
 
-def crop_window(labels: np.ndarray, crop: tuple[int, int], rng) -> tuple[slice, slice, slice]:
-    """Slices of a random crop; one that a single class (nearly) fills is drawn again, ten times at most."""
+def crop_window(classes: np.ndarray, crop: Size, rng) -> tuple[slice, slice, slice]:
+    """Slices of a random crop; one that a single class (nearly) fills is drawn again, ten times at most.
+
+    Args:
+      classes: int `[t, h, w]`, class of every pixel, -1 for void, which does not count.
+      crop: (height, width).
+      rng: source of randomness.
+    """
     for _ in range(CROP_TRIES + 1):
-        top = int(rng.integers(0, max(labels.shape[1] - crop[0], 0) + 1))
-        left = int(rng.integers(0, max(labels.shape[2] - crop[1], 0) + 1))
+        top = int(rng.integers(0, max(classes.shape[1] - crop[0], 0) + 1))
+        left = int(rng.integers(0, max(classes.shape[2] - crop[1], 0) + 1))
         window = np.s_[:, top : top + crop[0], left : left + crop[1]]
-        counts = np.bincount(labels[window].ravel(), minlength=125)[1:125]
+        counts = np.bincount(1 + classes[window].ravel())[1:]
         if np.count_nonzero(counts) > 1 and counts.max() < LARGEST_SHARE * counts.sum():
             break
     return window

@@ -1,4 +1,4 @@
-"""Batches for training: `config.data` (see settings.py) -> an endless stream of `types.TrainBatch`.
+"""Batches for training: `config.Data` -> an endless stream of `types.TrainBatch`.
 
 Batch k is a pure function of (config, k): of neither workers nor threads nor hosts nor the step the stream started at.
 Its source and shape come from the schedule (mixture.py) and the video table, never from pixels.
@@ -6,20 +6,22 @@ Its source and shape come from the schedule (mixture.py) and the video table, ne
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import numpy as np
 
+from vps_jax.config import Color, Data
 from vps_jax.data.samples import Samples, make_buckets, open_sources
-from vps_jax.data.settings import settings
+from vps_jax.data.validation import validated
+from vps_jax.parsing import plain
 from vps_jax.types import Clip, TrainBatch, UserError
 
 
-def train_batches(config: Mapping, *, first_step: int = 0, host: int = 0, num_hosts: int = 1) -> Iterator[TrainBatch]:
+def train_batches(data: Data, *, first_step: int = 0, host: int = 0, num_hosts: int = 1) -> Iterator[TrainBatch]:
     """The batches from `first_step` on, of one host.
 
     Args:
-      config: the whole config; its `data` is read.
+      data: `config.data`, as the dataclass or as a mapping of its keys.
       first_step: number of the first batch, the optimiser steps done so far.
       host, num_hosts: which contiguous part of every batch to make.
 
@@ -32,38 +34,58 @@ def train_batches(config: Mapping, *, first_step: int = 0, host: int = 0, num_ho
     """
     import grain
 
-    data = settings(config)
-    if data["batch_size"] % num_hosts:
-        raise UserError(f"data.batch_size {data['batch_size']} must be a multiple of the {num_hosts} hosts; change it")
+    data = validated(data)
+    if data.batch_size % num_hosts:
+        raise UserError(f"data.batch_size {data.batch_size} must be a multiple of the {num_hosts} hosts; change it")
     samples = Samples(data, first_step, host, num_hosts)
     batches = grain.MapDataset.source(samples).batch(samples.per_host, batch_fn=collate)
-    threads = grain.ReadOptions(num_threads=data["num_threads"], prefetch_buffer_size=data["prefetch"])
+    threads = grain.ReadOptions(num_threads=data.num_threads, prefetch_buffer_size=data.prefetch)
     stream = batches.to_iter_dataset(threads)
-    if data["num_workers"]:
-        stream = stream.mp_prefetch(grain.MultiprocessingOptions(num_workers=data["num_workers"]))
+    if data.num_workers:
+        stream = stream.mp_prefetch(grain.MultiprocessingOptions(num_workers=data.num_workers))
     return iter(stream)
 
 
-def describe(config: Mapping) -> list[tuple[str, str, tuple[int, int, int, int]]]:
+def describe(data: Data) -> list[tuple[str, str, tuple[int, ...]]]:
     """`(task, source, (batch, frames, height, width))` of every program that training will compile.
 
     The number of objects follows the width for task vos.
     """
-    data = settings(config)
+    data = validated(data)
     found = set()
     for bucket in make_buckets(data, open_sources(data)):
-        shape = (data["batch_size"], data["clip_frames"], *bucket.shape, *([bucket.objects] if bucket.objects else []))
-        found.add((data["sources"][bucket.source]["task"], bucket.source, shape))
+        shape = (data.batch_size, data.clip_frames, *bucket.shape, *([bucket.objects] if bucket.objects else []))
+        found.add((data.sources[bucket.source].task, bucket.source, shape))
     return sorted(found)
 
 
-def fingerprint(config: Mapping) -> str:
+def fingerprint(data: Data) -> str:
     """Hash of everything that decides the stream: the data settings (not the workers) and the video tables."""
-    data = settings(config)
-    plain = {k: v for k, v in data.items() if k not in ("num_workers", "num_threads", "prefetch")}
-    plain["sources"] = {n: {k: v for k, v in s.items() if k != "path"} for n, s in data["sources"].items()}
-    tables = {name: [opened.label_code, opened.videos] for name, opened in open_sources(data).items()}
-    return hashlib.sha256(json.dumps([plain, tables], sort_keys=True).encode()).hexdigest()[:16]
+    return digest(validated(data), default_color={})
+
+
+def same_stream(before: str, data: Data) -> bool:
+    """Whether a checkpoint's fingerprint is that of these data.
+
+    Earlier versions hashed the config as it was written, where the default colours may be spelled out or left out.
+    """
+    data = validated(data)
+    return before in (digest(data, default_color={}), digest(data, default_color=plain(Color())))
+
+
+def digest(data: Data, *, default_color: dict) -> str:
+    """Hash of settings and video tables; the default colours count as `default_color`."""
+    settings = plain(data)
+    for key in ("num_workers", "num_threads", "prefetch"):
+        del settings[key]
+    for name, source in settings["sources"].items():
+        del source["path"]
+        if source["augment"] is None:
+            del source["augment"]
+        if data.sources[name].color == Color():
+            source["color"] = default_color
+    tables = {name: [opened.labels.name, opened.videos] for name, opened in open_sources(data).items()}
+    return hashlib.sha256(json.dumps([settings, tables], sort_keys=True).encode()).hexdigest()[:16]
 
 
 def collate(samples: list[TrainBatch]) -> TrainBatch:

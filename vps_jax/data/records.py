@@ -1,6 +1,5 @@
-"""The only place that knows what a prepared record holds (written by `tfds_builders`), and what label values mean."""
+"""The only place that knows what a prepared record holds (written by `tfds_builders`)."""
 
-import functools
 import pathlib
 import zlib
 from typing import Any, NamedTuple
@@ -8,7 +7,8 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from vps_jax import taxonomy
+from vps_jax import datasets
+from vps_jax.datasets import ClassTable, LabelCode
 from vps_jax.types import UserError
 
 
@@ -31,13 +31,22 @@ class Video(NamedTuple):
 
 
 class Records(NamedTuple):
-    """A prepared split: random access to frames, the video table and the coding of the label values."""
+    """A prepared split.
+
+    Attributes:
+      source: random access to the records.
+      videos: the video table.
+      labels: what the label values mean.
+      folder, split: where it lies.
+      classes: the class list that the folder carries; None for one of an earlier version.
+    """
 
     source: Any
     videos: tuple[Video, ...]
-    label_code: str
+    labels: LabelCode
     folder: str
     split: str
+    classes: ClassTable | None = None
 
 
 def open_records(path: str | pathlib.Path, split: str) -> Records:
@@ -70,7 +79,8 @@ def open_records(path: str | pathlib.Path, split: str) -> Records:
         for row in metadata[f"videos_{split}"]
     )
     source = builder.as_data_source(split, decoders=skip)
-    return Records(source, videos, metadata["label_code"], str(folder), split)
+    classes = datasets.from_rows(metadata["classes"]) if "classes" in metadata else None
+    return Records(source, videos, datasets.label_code(metadata["label_code"]), str(folder), split, classes)
 
 
 def version_folder(path: pathlib.Path) -> pathlib.Path:
@@ -89,12 +99,12 @@ def read_frame(records: Records, video: Video, index: int) -> tuple[np.ndarray, 
     """Decode one frame: image uint8 `[h, w, 3]` RGB and label values uint16 `[h, w]` (zeros without a label).
 
     Raises:
-      ValueError: the stored JPEG cannot be decoded; names video and frame.
+      ValueError: the stored image cannot be decoded; names video and frame.
     """
     record = records.source[video.first + index]
     image = decode_image(record["image"])
     if image is None:
-        raise ValueError(f"{records.folder} {video.name}/{video.stems[index]}: the stored JPEG cannot be decoded")
+        raise ValueError(f"{records.folder} {video.name}/{video.stems[index]}: the stored image cannot be decoded")
     if not record["label"]:
         return image, np.zeros(image.shape[:2], np.uint16)
     return image, decode_label(record["label"], (record["height"], record["width"]))
@@ -111,39 +121,8 @@ def decode_image(data: bytes) -> np.ndarray | None:
     return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
 
 
-class ValueTable(NamedTuple):
-    """Meaning of the 65536 label values: class int32 `[65536]`, -1 for void, and whether it is an instance."""
-
-    classes: np.ndarray
-    is_instance: np.ndarray
-
-
-@functools.cache
-def value_table(label_code: str) -> ValueTable:
-    """What the values of a label coding mean.
-
-    * `vipseg`: 0 void, 1..124 class + 1, (thing class + 1) * 100 + instance; the rest, 200 among it, is void
-      (spec: data_and_metrics 1.2).
-    * `vspw`: 1..124 class + 1, the rest is void; no instances (spec: data_and_metrics 2).
-    * `panoptic`: (class + 1) * 256 + instance with 0 for no instance; what our other builders write.
-    """
-    classes, is_instance = np.full(65536, -1, np.int32), np.zeros(65536, bool)
-    if label_code == "panoptic":
-        values = np.arange(256, 65536)
-        classes[values] = values // 256 - 1
-        is_instance[values] = values % 256 > 0
-        return ValueTable(classes, is_instance)
-    table = taxonomy.class_table(label_code)
-    count = len(table.names)
-    classes[1 : count + 1] = np.arange(count)
-    for c in table.thing_ids if label_code == "vipseg" else ():
-        values = np.s_[max((c + 1) * 100, count + 1) : (c + 2) * 100]
-        classes[values], is_instance[values] = c, True
-    return ValueTable(classes, is_instance)
-
-
 def make_ids(
-    labels: np.ndarray, label_code: str, max_instances: int, *, only: np.ndarray | None = None
+    labels: np.ndarray, code: LabelCode, max_instances: int, *, only: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Label values of a clip -> the id map and instance table of `types.Clip`.
 
@@ -152,19 +131,18 @@ def make_ids(
 
     Args:
       labels: uint16 `[t, h, w]`.
-      label_code: coding, see `value_table`.
+      code: what the values mean.
       max_instances: rows of the instance table, n.
       only: bool `[65536]`, the values that may be instances; others become pixels of their class. None: all.
 
     Returns:
       ids uint16 `[t, h, w]`, instance_classes int32 `[n]` with -1 for empty rows.
     """
-    table = value_table(label_code)
     area = np.bincount(labels.ravel(), minlength=65536)
-    lookup = np.where(table.classes >= 0, 1 + max_instances + table.classes, 0).astype(np.uint16)
-    values = np.flatnonzero((table.is_instance if only is None else only) & (area > 0))
+    lookup = np.where(code.classes >= 0, 1 + max_instances + code.classes, 0).astype(np.uint16)
+    values = np.flatnonzero((code.is_instance if only is None else only) & (area > 0))
     values = values[np.argsort(-area[values], kind="stable")][:max_instances]
     lookup[values] = 1 + np.arange(len(values), dtype=np.uint16)
     instance_classes = np.full(max_instances, -1, np.int32)
-    instance_classes[: len(values)] = table.classes[values]
+    instance_classes[: len(values)] = code.classes[values]
     return lookup[labels], instance_classes

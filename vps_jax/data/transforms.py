@@ -1,18 +1,15 @@
-"""Augmentation of clips in numpy and OpenCV; the same parameters for all frames of a clip (spec: tarvis 7.6).
-
-Sizes depend on the frame size and the settings alone, never on pixels: the padded shape of a batch is known before
-anything is decoded (design: batches and shapes). Colour acts on single pixels, so it commutes with flip and crop:
-it comes after them, on fewer pixels.
-"""
+"""Operations on the frames of a video: mirror image, crop, colour, resize, padding (spec: tarvis 7.6)."""
 
 import math
-from collections.abc import Mapping
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
-PAD_VALUE = 128  # raw grey of padded image pixels (spec: tarvis 1)
+from vps_jax.config import Color
+from vps_jax.data.sample import PAD_LEVEL, Sample, Size
+from vps_jax.parsing import choice, number
+
 CROP_TRIES = 10
 CROP_COVERAGE = 0.25  # share of the instance pixels that an accepted crop holds
 
@@ -27,13 +24,93 @@ LIGHTNESS = (
 )
 
 
-class Color(NamedTuple):
-    """Ranges of the colour jitter: hue and saturation shift (of 255), contrast factor around 127, lightness shift."""
+@dataclass(frozen=True)
+class Flip:
+    """The mirror image, with probability `flip`."""
 
-    hue: int = 10
-    saturation: int = 10
-    contrast: tuple[float, float] = (0.95, 1.05)
-    brightness: int = 20
+    flip: float = number(0.5, low=0, high=1)
+
+    def apply(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        if rng.random() >= self.flip:
+            return sample
+        return sample._replace(images=sample.images[:, :, ::-1], labels=sample.labels[:, :, ::-1])
+
+    def output_size(self, size: Size) -> Size:
+        return size
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A crop that touches the instances, see `crop_corner`; the same for all frames.
+
+    Attributes:
+      crop: (height, width) factors; None leaves the clip whole.
+      crop_rule: `containing` asks for a quarter of the instance pixels, `preserving` for all.
+      reference_only: look at the instances of the first frame alone.
+    """
+
+    crop: tuple[float, float] | None = number(None, low=0, high=1)
+    crop_rule: str = choice("containing", "preserving")
+    reference_only: bool = False
+
+    def apply(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        if self.crop is None:
+            return sample
+        height, width = self.output_size(sample.labels.shape[1:])
+        seen = np.take(sample.wanted, sample.labels[: 1 if self.reference_only else None])
+        top, left = crop_corner(seen, (height, width), rng, whole=self.crop_rule == "preserving")
+        window = np.s_[:, top : top + height, left : left + width]
+        return sample._replace(images=sample.images[window], labels=sample.labels[window])
+
+    def output_size(self, size: Size) -> Size:
+        return crop_size(size, self.crop)
+
+
+@dataclass(frozen=True)
+class JitterColor:
+    """Hue, saturation, contrast and lightness, see `jitter_color`; None for none."""
+
+    color: Color | None = Color()
+
+    def apply(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        if self.color is None:
+            return sample
+        images = sample.images
+        if images.strides[0] == 0:  # one image seen several times
+            return sample._replace(images=np.broadcast_to(jitter_color(images[:1], self.color, rng), images.shape))
+        return sample._replace(images=jitter_color(images, self.color, rng))
+
+    def output_size(self, size: Size) -> Size:
+        return size
+
+
+@dataclass(frozen=True)
+class Resize:
+    """The short side becomes `short_side`, less if the long side would exceed `max_side`."""
+
+    short_side: int = number(low=1)
+    max_side: int = number(1333, low=1)
+
+    def apply(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        images, labels = np.ascontiguousarray(sample.images), np.ascontiguousarray(sample.labels)
+        images, labels = resize(images, labels, self.output_size(labels.shape[1:]))
+        return sample._replace(images=images, labels=labels)
+
+    def output_size(self, size: Size) -> Size:
+        return resize_size(size, self.short_side, self.max_side)
+
+
+@dataclass(frozen=True)
+class PadColor:
+    """RGB levels of the pixels by which smaller clips are padded."""
+
+    color: tuple[int, int, int] = number((PAD_LEVEL,) * 3, low=0, high=255)
+
+    def apply(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        return sample._replace(pad=self.color)
+
+    def output_size(self, size: Size) -> Size:
+        return size
 
 
 def crop_size(size: tuple[int, int], factors: tuple[float, float] | None) -> tuple[int, int]:
@@ -106,7 +183,7 @@ def resize(images: np.ndarray, labels: np.ndarray, size: tuple[int, int]) -> tup
 
 
 def pad(
-    images: np.ndarray, labels: np.ndarray, size: tuple[int, int], *, value=PAD_VALUE
+    images: np.ndarray, labels: np.ndarray, size: tuple[int, int], *, value=PAD_LEVEL
 ) -> tuple[np.ndarray, np.ndarray]:
     """Extend right and bottom to `size`, images with `value` (a level or an RGB triple), labels with void."""
     t, h, w, _ = images.shape
@@ -143,72 +220,3 @@ def through(image: np.ndarray, there: int, tables, back: int) -> np.ndarray:
     """Look up each channel of a colour space: uint8 `[h, w, 3]`, three tables of 256 levels."""
     table = np.stack(tables, axis=-1).astype(np.uint8)[None]
     return cv2.cvtColor(cv2.LUT(cv2.cvtColor(image, there), table), back)
-
-
-def augment(
-    images: np.ndarray,
-    labels: np.ndarray,
-    instances: np.ndarray,
-    settings: Mapping,
-    short_side: int,
-    rng: np.random.Generator,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Flip, crop, colour, resize: the recipe of VPS and VIS clips.
-
-    Args:
-      images: uint8 `[t, h, w, 3]`.
-      labels: uint16 `[t, h, w]`.
-      instances: bool `[65536]`, label values that are instances.
-      settings: a source's settings, see `pipeline`.
-      short_side: target of the resize.
-      rng: source of randomness.
-
-    Returns:
-      images and labels of the size that `output_size` foretells.
-    """
-    if rng.random() < settings["flip"]:
-        images, labels = images[:, :, ::-1], labels[:, :, ::-1]
-    if settings["crop"] is not None:
-        size = crop_size(images.shape[1:3], settings["crop"])
-        top, left = crop_corner(np.take(instances, labels), size, rng, whole=settings["crop_rule"] == "preserving")
-        window = np.s_[:, top : top + size[0], left : left + size[1]]
-        images, labels = images[window], labels[window]
-    if settings["color"] is not None:
-        images = jitter_color(images, Color(**settings["color"]), rng)
-    images, labels = np.ascontiguousarray(images), np.ascontiguousarray(labels)
-    return resize(images, labels, resize_size(images.shape[1:3], short_side, settings["max_side"]))
-
-
-def output_size(size: tuple[int, int], settings: Mapping, short_side: int) -> tuple[int, int]:
-    """Size of what `augment` returns for frames of `size`, before padding."""
-    return resize_size(crop_size(size, settings["crop"]), short_side, settings["max_side"])
-
-
-def augment_vos(
-    images: np.ndarray,
-    labels: np.ndarray,
-    instances: np.ndarray,
-    settings: Mapping,
-    short_side: int,
-    rng: np.random.Generator,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Colour, resize, flip, crop: the recipe of VOS clips. The crop looks at the first frame alone, the reference.
-
-    Arguments and results as `augment`'s; `instances` are the values of the objects to follow.
-    """
-    if settings["color"] is not None:
-        images = jitter_color(images, Color(**settings["color"]), rng)
-    images, labels = resize(images, labels, resize_size(images.shape[1:3], short_side, settings["max_side"]))
-    if rng.random() < settings["flip"]:
-        images, labels = images[:, :, ::-1], labels[:, :, ::-1]
-    if settings["crop"] is not None:
-        size = crop_size(images.shape[1:3], settings["crop"])
-        top, left = crop_corner(np.take(instances, labels[:1]), size, rng, whole=settings["crop_rule"] == "preserving")
-        window = np.s_[:, top : top + size[0], left : left + size[1]]
-        images, labels = images[window], labels[window]
-    return np.ascontiguousarray(images), np.ascontiguousarray(labels)
-
-
-def output_size_vos(size: tuple[int, int], settings: Mapping, short_side: int) -> tuple[int, int]:
-    """Size of what `augment_vos` returns for frames of `size`, before padding."""
-    return crop_size(resize_size(size, short_side, settings["max_side"]), settings["crop"])

@@ -23,13 +23,18 @@ class VideoFiles(NamedTuple):
       name: video id.
       images: JPEG or PNG files in order.
       masks: the mask file of each image, None for one that has none; None where the split has no mask files.
-      notes: what the data set's `read_label` needs beside the mask file.
+      notes: what the data set's `read_label` needs beside the mask file; None where it needs nothing.
     """
 
     name: str
     images: tuple[pathlib.Path, ...]
     masks: tuple[pathlib.Path | None, ...] | None
     notes: Any = None
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the split has labels."""
+        return self.masks is not None or self.notes is not None
 
 
 @dataclass(frozen=True)

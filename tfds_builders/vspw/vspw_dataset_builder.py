@@ -1,0 +1,13 @@
+"""VSPW: see README.md."""
+
+from tfds_builders import frames
+from vps_jax import datasets
+
+
+class Vspw(frames.FrameBuilder):
+    """One record per frame; the label is the mask as it is.
+
+    Real files hold stray values (252, 253): they stay, are reported as unknown and ignored in training.
+    """
+
+    SPEC = datasets.dataset("vspw")
