@@ -17,7 +17,7 @@ ALLOWED = {
     "model_configs": {"types", "parsing"},
     "config": {"types", "parsing", "model_configs"},
     "taxonomy": {"datasets"},
-    "datasets": {"types"},
+    "datasets": {"types", "files"},
     "files": {"types"},
     "ops": BASE,
     "models": BASE | {"ops"},

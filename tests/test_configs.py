@@ -51,9 +51,9 @@ def test_config_is_complete_and_json(name):
 def test_rooms_accept_their_section(name):
     config = load(name)
     Settings.from_config(config["infer"])
-    sources = pipeline.settings(config)["sources"]
+    sources = pipeline.validated(config["data"]).sources
     for dataset, source in sources.items():
-        task = source["task"]
+        task = source.task
         found = source_task(config, task, dataset)
         if found.class_map:
             assert max(found.class_map) < found.num_classes

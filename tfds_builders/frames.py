@@ -129,6 +129,11 @@ class FrameBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             return error
 
 
+def builder_of(spec: DatasetSpec) -> type[FrameBuilder]:
+    """The builder of a data set, whether or not it has a folder here."""
+    return type(spec.name, (FrameBuilder,), {"SPEC": spec, "name": spec.name}, skip_registration=True)
+
+
 def usable(video: VideoFiles) -> list[int]:
     """Numbers of the frames that go into the records: all, or those with a mask where the split has masks."""
     return [i for i in range(len(video.images)) if video.masks is None or video.masks[i] is not None]
@@ -183,7 +188,11 @@ class VideoTable:
             "videos_without_frames": sorted({v.name for v in videos} - {row["id"] for row in self.rows}),
             "unlabelled_share": float(self.counts[list(self.labels.void)].sum() / labelled) if labelled else None,
             "unknown_values": {
-                str(value): {"pixels": int(self.counts[value]), "first_seen": place}
+                str(value): {
+                    "pixels": int(self.counts[value]),
+                    "first_seen": place,
+                    **({"class_only": True} if self.labels.classes[value] >= 0 else {}),
+                }
                 for value, place in sorted(self.unknown.items())
             },
             "bad_frames": self.bad,

@@ -142,7 +142,7 @@ class Data:
 
     sources: dict[str, Source] = dataclasses.field(default_factory=dict)
     clip_frames: int = number(3, low=1)
-    max_instances: int = number(64, low=1)  # the smallest beyond are dropped [ours]
+    max_instances: int = number(64, low=0)  # the smallest beyond are dropped [ours]
     pad_multiple: int = number(64, low=1)
     chunk_steps: int = number(8, low=1)  # steps in a row from one source
     num_workers: int = number(12, low=0)  # processes that make batches; 0: threads of this process [ours]

@@ -8,7 +8,6 @@ import shutil
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-import cv2
 import numpy as np
 
 from vps_jax.types import UserError
@@ -51,6 +50,8 @@ def write_json(path: pathlib.Path, value: Any) -> None:
 
 def write_image(path: pathlib.Path, image: np.ndarray, *, quality: int = 95) -> None:
     """Write a JPEG or PNG atomically; 3-channel arrays are RGB `[h, w, 3]`, others `[h, w]` uint8 or uint16."""
+    import cv2
+
     if image.ndim == 3:
         image = image[..., ::-1]
     good, data = cv2.imencode(path.suffix, image, [cv2.IMWRITE_JPEG_QUALITY, quality] if path.suffix == ".jpg" else [])
@@ -105,12 +106,19 @@ def require_space(folder: pathlib.Path, needed: int) -> None:
 
 
 def read_lines(path: pathlib.Path) -> list[str]:
-    """Stripped non-empty lines of a text file."""
-    return [line.strip() for line in path.read_text().splitlines() if line.strip()]
+    """Stripped non-empty lines of a text file.
+
+    Raises:
+      UserError: it cannot be read.
+    """
+    try:
+        return [line.strip() for line in path.read_text().splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); expected one name per line") from None
 
 
-def visible(folder: pathlib.Path, suffix: str = "") -> list[pathlib.Path]:
-    """Entries with the suffix, sorted by name, without dot files; empty when the folder is missing."""
+def visible(folder: pathlib.Path, suffixes: str | tuple[str, ...] = "") -> list[pathlib.Path]:
+    """Entries with one of the suffixes (in any case), sorted by name, without dot files; none in a missing folder."""
     if not folder.is_dir():
         return []
-    return sorted(p for p in folder.iterdir() if p.name.endswith(suffix) and not p.name.startswith("."))
+    return sorted(p for p in folder.iterdir() if p.name.lower().endswith(suffixes) and not p.name.startswith("."))

@@ -21,7 +21,6 @@ def problems(source):
 def test_a_sound_folder_has_no_problem(raw_vipseg):
     report = check.check("vipseg", raw_vipseg, progress=False)
     assert report == (11, len(list((raw_vipseg / "imgs").rglob("*.jpg"))), ())
-    assert check.describe_check(report) == [f"11 videos, {report.frames} frames, 0 problems"]
 
 
 def test_damage_is_found(source):
@@ -39,8 +38,8 @@ def test_damage_is_found(source):
     found = problems(source)
     for text in (
         f"{image}: unreadable image (", f"{masks[1]}: value 200 on 6 pixels is no class", f"{masks[2]}: mask is 5x3",
-        f"{masks[3]}: mask has 3 channels", ": image without a mask", f"{masks[5]}: mask without an image",
-        f"{masks[6]}: unreadable mask (",
+        f"{masks[3]}: 3 channels", ": image without a mask", f"{masks[5]}: mask without an image",
+        f"{masks[6]}: unreadable PNG (",
     ):  # fmt: skip
         assert sum(text in line for line in found) == 1, (text, found)
     assert len(found) == 7
@@ -55,12 +54,6 @@ def test_lists_are_compared_with_folders(source):
     assert "1_gone: listed in train.txt, but there is no such folder" in found
     assert "1_gone: listed in train.txt and in train.txt" in found
     assert f"{source / 'val.txt'}: the split list is missing" in found
-
-
-def test_long_reports_are_cut():
-    report = check.Report(1, 2, tuple(f"p{i}" for i in range(60)))
-    lines = check.describe_check(report, limit=2)
-    assert lines == ["1 videos, 2 frames, 60 problems", "  p0", "  p1", "  and 58 more"]
 
 
 def test_wrong_arguments_are_named(tmp_path):

@@ -1,24 +1,6 @@
 import numpy as np
-import pytest
 
 from vps_jax.data import clips
-
-
-@pytest.mark.parametrize(
-    ("frames", "length", "overlap", "expected"),
-    [
-        (20, 12, 6, [(0, 11), (6, 17), (12, 19)]),
-        (12, 12, 6, [(0, 11)]),
-        (13, 12, 6, [(0, 11), (6, 12)]),
-        (5, 12, 6, [(0, 4)]),
-        (1, 12, 6, [(0, 0)]),
-        (5, 2, 0, [(0, 1), (2, 3), (4, 4)]),
-    ],
-)
-def test_inference_windows(frames, length, overlap, expected):
-    windows = clips.clip_windows(frames, length, overlap)
-    assert [(w[0], w[-1]) for w in windows] == expected
-    assert all(w == tuple(range(w[0], w[-1] + 1)) for w in windows)
 
 
 def draw(has_instance, length=3, window=5.0, seed=0):

@@ -1,10 +1,12 @@
+import dataclasses
 import itertools
 
 import numpy as np
 import pytest
 from absl import flags
 
-from vps_jax.data import pipeline, records
+from vps_jax.config import Color
+from vps_jax.data import augment, pipeline, records
 from vps_jax.types import TrainBatch, UserError
 
 
@@ -13,10 +15,10 @@ def config(prepared_vipseg):
     source = {"path": str(prepared_vipseg), "short_side": 40, "max_side": 64, "crop": (0.75, 0.75), "frame_window": 1.0}
     whole = {**source, "crop": None, "max_side": 1333, "short_side": (40, 64), "task": "semantic", "color": None}
     data = {
-        "batch_size": 4, "clip_frames": 2, "max_instances": 4, "chunk_steps": 2,
+        "batch_size": 4, "clip_frames": 2, "max_instances": 4, "chunk_steps": 2, "num_workers": 0,
         "sources": {"vps": source, "vss": {**whole, "weight": 0.5}},
     }  # fmt: skip
-    return {"data": data}
+    return data
 
 
 def take(config, count, **position):
@@ -30,11 +32,11 @@ def assert_same(first: TrainBatch, second: TrainBatch):
 
 
 def with_data(config, **changes):
-    return {"data": {**config["data"], **changes}}
+    return {**config, **changes}
 
 
 def with_source(config, name="vps", **changes):
-    sources = config["data"]["sources"]
+    sources = config["sources"]
     return with_data(config, sources={**sources, name: {**sources[name], **changes}})
 
 
@@ -111,7 +113,7 @@ def test_another_seed_is_another_stream(config):
 
 def test_a_clip_shows_the_frames_it_names(config, prepared_vipseg):
     config = with_source(config, crop=None, flip=0.0, color=None, short_side=40, max_side=1333)
-    config["data"]["sources"] = {"vps": config["data"]["sources"]["vps"]}
+    config["sources"] = {"vps": config["sources"]["vps"]}
     opened = records.open_records(prepared_vipseg, "train")
     videos = {v.name: v for v in opened.videos}
     seen = 0
@@ -146,11 +148,11 @@ def test_shapes_can_be_named(config):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"batch_size": None}, "data.batch_size is missing"),
-        ({"workers": 3}, "data.workers is unknown; expected one of"),
+        ({"batch_size": None}, "data.batch_size=None: expected a whole number"),
+        ({"workers": 3}, "data.workers: no such key; expected one of"),
         ({"sources": {}}, "no source with a weight"),
         ({"sources": {"a": {"path": "x"}}}, "data.sources.a.short_side is missing"),
-        ({"sources": {"a": {"path": "x", "short_side": 3, "tusk": 1}}}, "data.sources.a.tusk is unknown"),
+        ({"sources": {"a": {"path": "x", "short_side": 3, "tusk": 1}}}, "data.sources.a.tusk: no such key"),
         ({"sources": {"a": {"path": "x", "short_side": 3, "task": "vps"}}}, "task is 'vps'; expected one of panoptic"),
         ({"sources": {"a": {"path": "/nowhere", "short_side": 3}}}, "/nowhere holds no prepared data set"),
     ],
@@ -174,3 +176,69 @@ def test_a_config_library_s_containers_give_the_same_stream(config):
     ml_collections = pytest.importorskip("ml_collections")
     frozen = ml_collections.ConfigDict(config)
     assert pipeline.fingerprint(frozen) == pipeline.fingerprint(config)
+
+
+def test_fingerprint_of_earlier_versions_is_known(config):
+    """They hashed the default colours as they were written in the config: spelled out or not at all."""
+    spelled = with_source(config, color={"hue": 10, "saturation": 10, "contrast": (0.95, 1.05), "brightness": 20})
+    assert pipeline.fingerprint(spelled) == pipeline.fingerprint(config)
+    default = {"hue": 10, "saturation": 10, "contrast": (0.95, 1.05), "brightness": 20}
+    for written in ({}, default):
+        before = pipeline.digest(pipeline.validated(config), default_color=written)
+        assert pipeline.same_stream(before, config)
+    assert not pipeline.same_stream(pipeline.fingerprint(with_data(config, seed=1)), config)
+
+
+@dataclasses.dataclass(frozen=True)
+class Invert:
+    """An augmentation from outside of the package."""
+
+    above: int = 0
+
+    def apply(self, sample, rng):
+        return sample._replace(images=np.where(sample.images >= self.above, 255 - sample.images, sample.images))
+
+    def output_size(self, size):
+        return size
+
+
+def test_an_augmentation_from_outside(config):
+    rows = (("resize", {}), (f"{__name__}:Invert", {"above": 3}))
+    plain = with_source({**config, "sources": {"vps": config["sources"]["vps"]}}, augment=rows[:1])
+    inverted = with_source(plain, augment=rows)
+    shape = pipeline.describe(plain)[0][2]
+    for first, second in zip(take(plain, 3), take(inverted, 3), strict=True):
+        assert first.records == second.records and first.clip.ids.shape == shape
+        np.testing.assert_array_equal(first.clip.ids, second.clip.ids)
+        images = first.clip.images.astype(int)
+        grey = (images == 128).all(-1, keepdims=True) & (second.clip.images == 128).all(-1, keepdims=True)  # padding
+        np.testing.assert_array_equal(second.clip.images, np.where(grey | (images < 3), images, 255 - images))
+    assert pipeline.fingerprint(plain) != pipeline.fingerprint(inverted)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (("blur", {}), "data.sources.vps.augment: 'blur' is no operation; expected one of choose_objects, flip"),
+        (("resize", {"short_sides": 3}), "data.sources.vps.augment.resize.short_sides: no such key"),
+        (("flip", {"flip": 2}), "data.sources.vps.augment.flip.flip=2.0: expected a number from 0 to 1"),
+        (("nowhere:Thing", {}), "'nowhere:Thing' cannot be imported"),
+        (("math:sqrt", {}), "math:sqrt is no operation; expected a frozen dataclass with apply and output_size"),
+        (("affine_views", {}), "data.sources.vps.crop_px is missing; affine_views needs it"),
+    ],
+)
+def test_wrong_augmentations_are_named(config, row, message):
+    with pytest.raises(UserError, match=message):
+        pipeline.describe(with_source(config, augment=(row,)))
+
+
+def test_one_colour_for_one_image(config):
+    """An image that is made into a clip is coloured once, and the clip is that of separate frames."""
+    image = np.random.default_rng(0).integers(0, 256, (1, 6, 8, 3), dtype=np.uint8)
+    operation = augment.operation("jitter_color", {}, {"color": Color()}, "")
+    nothing = np.zeros(65536, np.int32)
+    sample = augment.Sample(np.broadcast_to(image, (3, 6, 8, 3)), np.zeros((3, 6, 8), np.uint16), nothing > 0, nothing)
+    separate = sample._replace(images=np.concatenate([image] * 3))
+    for seed in range(6):
+        first, second = (operation.apply(s, np.random.default_rng(seed)).images for s in (sample, separate))
+        np.testing.assert_array_equal(first, second)

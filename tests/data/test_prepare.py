@@ -36,7 +36,8 @@ def test_leftovers_of_a_killed_run_are_removed(raw_vipseg, tmp_path):
 def test_wrong_sources_are_named(kind, tmp_path):
     source = tmp_path / "source"
     name, message = "vipseg", {
-        "missing": "is no folder; expected", "empty": "is empty; expected", "foreign": "no folder imgs",
+        "missing": "is no folder; expected", "empty": "is empty; expected",
+        "foreign": "no imgs; nothing of it is there; expected VIPSeg",
         "unknown": "'vipsec' is unknown; expected one of",
     }[kind]  # fmt: skip
     if kind != "missing":

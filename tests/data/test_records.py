@@ -2,15 +2,16 @@ import cv2
 import numpy as np
 import pytest
 
-from vps_jax import taxonomy
+from vps_jax import datasets
 from vps_jax.data import records
 from vps_jax.types import UserError
 
 N = 3  # rows of the instance table
+VIPSEG = datasets.label_code("vipseg")
 
 
 def test_vipseg_values():
-    table = records.value_table("vipseg")
+    table = datasets.label_code("vipseg")
     # wall 0 is stuff, door 2 and person 60 are things (spec: data_and_metrics 1.2, 1.3)
     for value, category, instance in [
         (0, -1, False), (1, 0, False), (124, 123, False), (125, -1, False), (200, -1, False), (299, -1, False),
@@ -22,13 +23,13 @@ def test_vipseg_values():
 
 
 def test_vspw_values():
-    table = records.value_table("vspw")
+    table = datasets.label_code("vspw")
     assert not table.is_instance.any()
     assert table.classes[[0, 1, 61, 124, 125, 252, 253, 255]].tolist() == [-1, 0, 60, 123, -1, -1, -1, -1]
 
 
 def test_panoptic_values():
-    table = records.value_table("panoptic")
+    table = datasets.label_code("panoptic")
     assert table.classes[[0, 255, 256, 257, 511, 512]].tolist() == [-1, -1, 0, 0, 0, 1]
     assert table.is_instance[[256, 257, 511, 512]].tolist() == [False, True, True, False]
 
@@ -36,7 +37,7 @@ def test_panoptic_values():
 def test_ids_by_hand():
     # wall, two persons (the second larger over the clip), the bad value 200, void, and a value out of range
     labels = np.array([[[1, 6100, 6101], [200, 0, 40000]], [[1, 6101, 6101], [61, 0, 6101]]], np.uint16)
-    ids, classes = records.make_ids(labels, "vipseg", N)
+    ids, classes = records.make_ids(labels, VIPSEG, N)
     wall, person = 1 + N + 0, 1 + N + 60
     assert ids.tolist() == [[[wall, 2, 1], [0, 0, 0]], [[wall, 1, 1], [person, 0, 1]]]
     assert ids.dtype == np.uint16
@@ -45,7 +46,7 @@ def test_ids_by_hand():
 
 def test_instances_beyond_the_table_become_pixels_of_their_class():
     labels = np.array([[[300, 300, 300, 6100, 6100, 6101, 6101, 7300]]], np.uint16)
-    ids, classes = records.make_ids(labels, "vipseg", 2)
+    ids, classes = records.make_ids(labels, VIPSEG, 2)
     # equal areas keep the order of their values: 6100 stays, 6101 is beyond the table, so is class 72
     assert classes.tolist() == [2, 60]
     assert ids.tolist() == [[[1, 1, 1, 2, 2, 3 + 60, 3 + 60, 3 + 72]]]
@@ -54,12 +55,12 @@ def test_instances_beyond_the_table_become_pixels_of_their_class():
 def test_only_chosen_values_become_instances():
     only = np.zeros(65536, bool)
     only[6101] = True
-    ids, classes = records.make_ids(np.array([[[6100, 6100, 6101, 1]]], np.uint16), "vipseg", 1, only=only)
+    ids, classes = records.make_ids(np.array([[[6100, 6100, 6101, 1]]], np.uint16), VIPSEG, 1, only=only)
     assert classes.tolist() == [60] and ids.tolist() == [[[2 + 60, 2 + 60, 1, 2 + 0]]]
 
 
 def test_a_clip_without_labels_is_void():
-    ids, classes = records.make_ids(np.zeros((1, 2, 2), np.uint16), "vipseg", N)
+    ids, classes = records.make_ids(np.zeros((1, 2, 2), np.uint16), VIPSEG, N)
     assert not ids.any() and (classes == -1).all()
 
 
@@ -80,7 +81,7 @@ def test_frames_come_back_as_they_lie_on_disk(raw_vipseg, prepared_vipseg):
 
 def test_the_table_says_how_many_instances_a_frame_shows(prepared_vipseg):
     opened = records.open_records(prepared_vipseg, "train")
-    things = records.value_table("vipseg").is_instance
+    things = datasets.label_code("vipseg").is_instance
     for video in opened.videos:
         for i, shown in enumerate(video.instances):
             values = np.unique(records.read_frame(opened, video, i)[1])
@@ -102,5 +103,7 @@ def test_newest_version_is_taken(tmp_path):
     assert records.version_folder(tmp_path / "1.0.0").name == "1.0.0"
 
 
-def test_the_class_list_has_124_entries():
-    assert len(taxonomy.class_table("vipseg").names) == 124
+def test_the_folder_carries_its_classes(prepared_vipseg):
+    opened = records.open_records(prepared_vipseg, "val")
+    assert opened.classes == datasets.class_table("vipseg") and len(opened.classes.names) == 124
+    assert opened.labels is VIPSEG

@@ -1,9 +1,25 @@
 import numpy as np
 import pytest
 
-from vps_jax.data import transforms
+from vps_jax.config import Color, Source
+from vps_jax.data import augment, transforms
+from vps_jax.data.sample import Sample
 
 RNG = np.random.default_rng
+
+
+def recipe(name, short, objects=0, **changes):
+    """The operations of a recipe without mirror image, crop and colour, unless they are asked for."""
+    still = {"flip": 0.0, "color": None, **changes}
+    return augment.operations(Source(path="", short_side=short, recipe=name, **still), short, objects, "source")
+
+
+def sample_of(images, labels, wanted=None):
+    wanted = np.zeros(65536, bool) if wanted is None else wanted
+    return Sample(images, labels, wanted, labels_are_classes)
+
+
+labels_are_classes = np.arange(65536, dtype=np.int32) - 1
 
 
 @pytest.mark.parametrize(
@@ -16,8 +32,7 @@ RNG = np.random.default_rng
     ],
 )
 def test_sizes_worked_by_hand(size, crop, short, longest, expected):
-    settings = {"crop": crop, "max_side": longest}
-    assert transforms.output_size(size, settings, short) == expected
+    assert augment.output_size(recipe("clip", short, crop=crop, max_side=longest), size) == expected
 
 
 def test_padded_size():
@@ -78,7 +93,7 @@ def test_crop_without_instances_is_anywhere():
 
 
 def still(**changes):
-    return transforms.Color(**{"hue": 0, "saturation": 0, "contrast": (1.0, 1.0), "brightness": 0, **changes})
+    return Color(**{"hue": 0, "saturation": 0, "contrast": (1.0, 1.0), "brightness": 0, **changes})
 
 
 def test_colour_without_strength_changes_nothing():
@@ -115,20 +130,14 @@ def test_brightness_and_hue_move_as_far_as_allowed():
 
 def test_colour_is_the_same_for_all_frames():
     frame = RNG(0).integers(0, 256, (1, 5, 7, 3), dtype=np.uint8)
-    out = transforms.jitter_color(np.concatenate([frame, frame]), transforms.Color(), RNG(4))
+    out = transforms.jitter_color(np.concatenate([frame, frame]), Color(), RNG(4))
     np.testing.assert_array_equal(out[0], out[1])
-
-
-def settings(**changes):
-    base = {"flip": 0.0, "crop": None, "crop_rule": "containing", "color": None, "max_side": 1333}
-    return {**base, **changes}
 
 
 def test_flip_mirrors_images_and_labels_together():
     images = RNG(0).integers(0, 256, (2, 4, 6, 3), dtype=np.uint8)
     labels = RNG(1).integers(0, 9, (2, 4, 6)).astype(np.uint16)
-    nothing = np.zeros(65536, bool)
-    out = transforms.augment(images, labels, nothing, settings(flip=1.0), 4, RNG(0))
+    out = augment.apply(recipe("clip", 4, flip=1.0), sample_of(images, labels), RNG(0))
     np.testing.assert_array_equal(out[0], images[:, :, ::-1])
     np.testing.assert_array_equal(out[1], labels[:, :, ::-1])
 
@@ -139,7 +148,26 @@ def test_augmented_size_is_the_foretold_one_and_pixels_stay_with_labels():
     images = np.where(labels[..., None] == 300, 200, 50).astype(np.uint8).repeat(3, -1)
     is_instance = np.arange(65536) >= 300
     for seed in range(20):
-        source = settings(flip=0.5, crop=(0.75, 0.5))
-        image, label = transforms.augment(images, labels, is_instance, source, 30, RNG(seed))
-        assert image.shape[1:3] == label.shape[1:] == transforms.output_size((40, 60), source, 30) == (30, 30)
+        steps = recipe("clip", 30, flip=0.5, crop=(0.75, 0.5))
+        image, label, *_ = augment.apply(steps, sample_of(images, labels, is_instance), RNG(seed))
+        assert image.shape[1:3] == label.shape[1:] == augment.output_size(steps, (40, 60)) == (30, 30)
         np.testing.assert_array_equal(label > 0, image[..., 0] > 125)
+
+
+def test_objects_of_a_vos_clip_are_chosen_in_its_first_frame():
+    labels = np.zeros((2, 20, 30), np.uint16)
+    for i in range(4):
+        labels[0, 5 * i : 5 * i + 3, 2:6] = 257 + i
+    labels[1, :, 20:24] = 400  # enters later
+    images, wanted = np.zeros((*labels.shape, 3), np.uint8), np.arange(65536) > 256
+    seen = set()
+    for seed in range(40):
+        steps = recipe("vos", 20, objects=2, task="vos", crop=(1.0, 0.5), crop_rule="preserving")
+        out = augment.apply(steps, sample_of(images, labels, wanted), RNG(seed))
+        chosen = np.flatnonzero(out.wanted)
+        assert len(chosen) == 2 and set(chosen) <= {257, 258, 259, 260}
+        assert set(np.unique(out.labels[0])) >= set(chosen)  # the crop looks at the first frame alone
+        seen.add(tuple(chosen))
+    assert len(seen) == 6
+    few = augment.apply(recipe("vos", 20, objects=9, task="vos"), sample_of(images, labels, wanted), RNG(0))
+    assert np.flatnonzero(few.wanted).tolist() == [257, 258, 259, 260]

@@ -7,6 +7,8 @@ import pytest
 from PIL import Image
 
 from vps_jax.data import vipseg_convert
+from vps_jax.datasets import vipseg
+from vps_jax.datasets.colors import SegmentColors
 from vps_jax.types import UserError
 
 
@@ -113,17 +115,19 @@ def test_native_size_keeps_the_files(raw_vipseg, tmp_path):
 
 
 def test_colours_first_instance_later_instances_and_the_bad_value():
-    colors = vipseg_convert.Colors("video")
+    def colors():
+        return SegmentColors(vipseg.CLASSES, np.random.default_rng(7))
+
     # car 48 shares its colour with the stuff class 6, so already its first instance takes another
     values = np.array([[2, 200, 4900, 6100, 6101, 0]], np.int32)
-    rgb, segments = colors.paint(values)
-    ceiling, person = [180, 120, 120], list(colors.rows[60]["color"])
+    rgb, segments = vipseg_convert.paint(values, colors())
+    ceiling, person = [180, 120, 120], list(vipseg.CLASSES.colors[60])
     assert rgb[0, 0].tolist() == rgb[0, 1].tolist() == ceiling
     assert rgb[0, 3].tolist() == person and rgb[0, 4].tolist() != person
     assert rgb[0, 2].tolist() != [140, 140, 140] and rgb[0, 5].tolist() == [0, 0, 0]
     assert [(s["category_id"], s["area"]) for s in segments] == [(1, 2), (48, 1), (60, 1), (60, 1)]
     assert len({s["id"] for s in segments}) == 4
-    again, _ = vipseg_convert.Colors("video").paint(values)
+    again, _ = vipseg_convert.paint(values, colors())
     np.testing.assert_array_equal(again, rgb)
 
 

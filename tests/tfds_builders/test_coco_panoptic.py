@@ -1,4 +1,5 @@
 import json
+import pathlib
 import zlib
 
 import cv2
@@ -7,7 +8,8 @@ import pytest
 import tensorflow_datasets as tfds
 
 from tfds_builders import frames
-from tfds_builders.coco_panoptic import Builder, coco_panoptic
+from tfds_builders.coco_panoptic import Builder
+from vps_jax.datasets import class_table, coco_panoptic
 
 CATEGORIES = [
     {"id": 1, "name": "person", "isthing": 1},
@@ -48,17 +50,18 @@ def test_ids_become_class_and_instance(root, tmp_path):
     source = builder.as_data_source("train", decoders={"image": tfds.decode.SkipDecoding()})
     assert [r["video_id"] for r in source] == [b"000000000042", b"000000000007"]  # the json's order
     label = np.frombuffer(zlib.decompress(source[0]["label"]), "<u2").reshape(2, 4)
-    rug, second, first, person = 3 * 256, 2 * 256 + 2, 2 * 256 + 1, 256 + 1
+    # classes by their official ids, whatever the order in the json
+    rug, second, first, person = 133 * 256, 80 * 256 + 2, 80 * 256 + 1, 256 + 1
     assert label.tolist() == [[0, rug, rug, second], [second, person, first, 0]]
     assert not any(zlib.decompress(source[1]["label"]))  # no segments: void
     metadata = builder.info.metadata
-    assert metadata["categories"] == CATEGORIES and metadata["label_code"] == "panoptic"
+    assert metadata["classes"] == class_table("coco_panoptic").rows() and metadata["label_code"] == "panoptic"
     assert [row["instances"] for row in metadata["videos_train"]] == ["3", "0"]
 
 
 def test_more_instances_than_the_code_has_room_for():
     segments = [{"id": i + 1, "category_id": 1} for i in range(300)]
-    order, codes = coco_panoptic.codes_of(segments, {1: 0}, [True])
+    order, codes = coco_panoptic.codes_of(segments, pathlib.Path("x.json"))
     assert order.tolist() == list(range(301))
     assert codes[:3].tolist() == [0, 257, 258] and codes[255] == 256 + 255 and set(codes[256:]) == {256}
 
@@ -68,10 +71,10 @@ def test_wrong_files_are_named(root, tmp_path):
     with pytest.raises(ValueError, match="no annotations/panoptic_train2017.json"):
         builder.find_videos(tmp_path / "nothing")
     video = builder.find_videos(root)["train"][0]
-    cv2.imwrite(str(video.labels[0]), np.zeros((2, 4), np.uint8))
+    cv2.imwrite(str(video.masks[0]), np.zeros((2, 4), np.uint8))
     with pytest.raises(frames.BadFrame, match="single-channel PNG; expected RGB"):
-        builder.read_label(video, video.labels[0])
+        builder.SPEC.read_label(video, 0)
     for image in (root / "train2017").iterdir():
         image.unlink()
-    with pytest.raises(ValueError, match="list no image that is there"):
+    with pytest.raises(ValueError, match="no listed video has frames"):
         builder.find_videos(root)

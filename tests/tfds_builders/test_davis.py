@@ -40,12 +40,12 @@ def test_palette_indices_are_objects(root, tmp_path):
 
 def test_wrong_files_are_named(root, tmp_path):
     builder = Builder(data_dir=str(tmp_path / "out"), file_format="array_record")
-    with pytest.raises(ValueError, match="no ImageSets/2017/train.txt"):
+    with pytest.raises(ValueError, match="no ImageSets/2017/train.txt or ImageSets/2017/val.txt"):
         builder.find_videos(tmp_path)
     video = builder.find_videos(root)["train"][0]
-    video.labels[0].write_bytes(b"")
+    video.masks[0].write_bytes(b"")
     with pytest.raises(frames.BadFrame, match="unreadable PNG"):
-        builder.read_label(video, video.labels[0])
-    cv2.imwrite(str(video.labels[0]), np.zeros((2, 3, 3), np.uint8))
+        builder.SPEC.read_label(video, 0)
+    cv2.imwrite(str(video.masks[0]), np.zeros((2, 3, 3), np.uint8))
     with pytest.raises(frames.BadFrame, match="3 channels"):
-        builder.read_label(video, video.labels[0])
+        builder.SPEC.read_label(video, 0)

@@ -12,6 +12,8 @@ import tensorflow_datasets as tfds
 
 from tfds_builders import frames
 from tfds_builders.vipseg import Builder
+from vps_jax import datasets
+from vps_jax.types import UserError
 
 VIDEO = "12_-ab_Cd-9xYz"  # ids may hold _ and -
 
@@ -77,7 +79,8 @@ def test_images_come_back_byte_for_byte_and_labels_value_for_value(root, tmp_pat
 
 def test_table_and_report(root, tmp_path):
     metadata = prepare(root, tmp_path / "out").info.metadata
-    assert metadata["label_code"] == "vipseg"
+    assert (metadata["dataset"], metadata["label_code"]) == ("vipseg", "vipseg")
+    assert datasets.from_rows(metadata["classes"]) == datasets.class_table("vipseg")
     assert metadata["videos_train"] == [
         {"id": VIDEO, "stems": ["00000392", "00000395"], "height": 6, "width": 10, "first": 0, "instances": "10"}
     ]
@@ -111,10 +114,10 @@ def test_truncated_jpeg_stops_or_is_left_out(root, tmp_path):
     ("damage", "message"),
     [
         (lambda image, mask: image.write_bytes(b""), "expected a JPEG"),
-        (lambda image, mask: image.write_bytes(mask.read_bytes()), "expected a JPEG image"),
+        (lambda image, mask: image.write_bytes(b"GIF89a" * 9), "expected a JPEG or PNG image"),
         (lambda image, mask: mask.write_bytes(b""), "unreadable PNG"),
         (lambda image, mask: cv2.imwrite(str(mask), np.zeros((6, 10, 3), np.uint8)), "single-channel"),
-        (lambda image, mask: cv2.imwrite(str(mask), np.zeros((6, 9), np.uint16)), "mask is 9x6, expected"),
+        (lambda image, mask: cv2.imwrite(str(mask), np.zeros((6, 9), np.uint16)), "its mask is 9x6, expected"),
     ],
 )  # fmt: skip
 def test_broken_frames_are_named(root, damage, message):
@@ -123,7 +126,7 @@ def test_broken_frames_are_named(root, damage, message):
     builder = Builder(data_dir=str(root / "out"), file_format="array_record")
     video = builder.find_videos(root)["train"][0]
     with pytest.raises(frames.BadFrame, match=message):
-        frames.read_frame(image, builder.read_label(video, mask), mask)
+        frames.read_frame(image, builder.SPEC.read_label(video, 0))
 
 
 @pytest.mark.parametrize("quality", [5, 95])
@@ -138,10 +141,10 @@ def test_jpeg_size_reads_the_header(size, quality):
 
 def test_foreign_folders_are_named(tmp_path):
     builder = Builder(data_dir=str(tmp_path / "out"), file_format="array_record")
-    with pytest.raises(ValueError, match="no folder imgs"):
+    with pytest.raises(UserError, match="no imgs; nothing of it is there"):
         builder.find_videos(tmp_path)
     (tmp_path / "imgs").mkdir()
-    with pytest.raises(ValueError, match="no train.txt"):
+    with pytest.raises(UserError, match="no train.txt or val.txt or test.txt; its layout 'raw' is there in part"):
         builder.find_videos(tmp_path)
     (tmp_path / "train.txt").write_text("1_gone\n")
     with pytest.raises(ValueError, match="no listed video has frames"):
@@ -159,3 +162,28 @@ def test_preparing_and_reading_never_load_tensorflow(root, tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_png_frames_are_kept_as_they_are(root, tmp_path):
+    for path in list((root / "imgs").rglob("*.jpg")):
+        cv2.imwrite(str(path.with_suffix(".png")), cv2.imread(str(path)))
+        path.unlink()
+    prepare(root, tmp_path / "out")
+    records = list(read(tmp_path / "out", "train"))
+    assert len(records) == 2
+    for record in records:
+        stem = record["stem"].decode()
+        assert record["image"] == (root / "imgs" / VIDEO / f"{stem}.png").read_bytes()
+        assert (record["height"], record["width"]) == (6, 10)
+    bad = root / "imgs" / VIDEO / "00000395.png"
+    bad.write_bytes(bad.read_bytes()[:-20])
+    with pytest.raises(frames.BadFrame, match="00000395.png: truncated PNG"):
+        prepare(root, tmp_path / "strict")
+
+
+def test_frames_of_another_size_are_refused(root, tmp_path):
+    write_frame(root, VIDEO, "00000395", np.ones((5, 10), np.uint16))
+    with pytest.raises(frames.BadFrame, match="00000395.jpg: image is 10x5, expected 10x6 as the frames before"):
+        prepare(root, tmp_path / "strict")
+    metadata = prepare(root, tmp_path / "out", skip_bad=True).info.metadata
+    assert metadata["videos_train"][0]["stems"] == ["00000392"] and len(metadata["report_train"]["bad_frames"]) == 1

@@ -36,7 +36,7 @@ def test_masks_stay_as_they_are_and_strays_are_reported(tmp_path):
 
 def test_foreign_folders_are_named(tmp_path):
     builder = Builder(data_dir=str(tmp_path / "out"), file_format="array_record")
-    with pytest.raises(ValueError, match="no folder data; expected VSPW's official layout"):
+    with pytest.raises(ValueError, match="no data; nothing of it is there; expected VSPW"):
         builder.find_videos(tmp_path)
     (tmp_path / "data").mkdir()
     (tmp_path / "val.txt").write_text("gone\n")

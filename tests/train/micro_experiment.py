@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from vps_jax.config import Data, Source
 from vps_jax.types import Clip, TrainBatch
 
 OPTIM = {
@@ -123,5 +124,6 @@ def use_micro_rooms(monkeypatch, broken_step=None) -> None:
     monkeypatch.setitem(config.TASKS, "micro", row)
     monkeypatch.setattr(pipeline, "train_batches", micro_batches(broken_step))
     monkeypatch.setattr(pipeline, "describe", lambda config: [("micro", "clips", (8, 2, 4, 4))])
-    monkeypatch.setattr(pipeline, "settings", lambda config: config["data"])
+    sources = {"clips": Source(path="", short_side=4, task="micro", group="g")}
+    monkeypatch.setattr(pipeline, "validated", lambda data: Data(sources=sources))
     monkeypatch.setattr(pipeline, "fingerprint", lambda config: "0")

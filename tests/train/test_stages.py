@@ -38,7 +38,7 @@ def prepare(config: dict, *, image_size=(64, 64)):
 
 
 def step_of(config: dict, dataset: str, model, tx, mesh, abstract, point_objects: int = 0):
-    task = pipeline.settings(config)["sources"][dataset]["task"]
+    task = pipeline.validated(config["data"]).sources[dataset].task
     return make_step(
         model, source_task(config, task, dataset), group_of(config, dataset), tx=tx,
         shardings=state_sharding(mesh, abstract), options=StepOptions(0, config["train"]["ema_decay"]),
@@ -58,7 +58,7 @@ def test_full_size_step_resolves(stage, dataset):
     config = STAGES[stage].get_config().to_dict()
     model, tx, create = prepare(config)
     abstract = jax.eval_shape(create)
-    rows = 4 if pipeline.settings(config)["sources"][dataset]["task"] == "vos" else 64
+    rows = 4 if pipeline.validated(config["data"]).sources[dataset].task == "vos" else 64
     shapes = ((8, 3, 512, 640, 3), jnp.uint8), ((8, 3, 512, 640), jnp.uint16), ((8, rows), jnp.int32)
     clip = Clip(*(jax.ShapeDtypeStruct(*shape) for shape in shapes))
     step = step_of(config, dataset, model, tx, make_mesh(), abstract, point_objects=1 if rows == 4 else 0)
@@ -127,7 +127,7 @@ def test_twin_learns_every_task_and_trains_what_it_should(stage):
     for dataset in (name for case, name in CASES if case == stage):
         state = create_laid_out()
         before = flat_paths(jax.tree.map(np.asarray, state.variables["params"]))
-        vos = pipeline.settings(config)["sources"][dataset]["task"] == "vos"
+        vos = pipeline.validated(config["data"]).sources[dataset].task == "vos"
         clip = put_batch(mesh, fixed_clip(2 if vos else 4))
         # of the two objects of a VOS clip one is given by its mask and one by a point
         step = compiled(step_of(config, dataset, model, tx, mesh, jax.eval_shape(create), int(vos)), state, clip)

@@ -3,8 +3,8 @@
 An operation is a frozen dataclass with two methods:
 
 * `apply(sample, rng) -> Sample`: the same random numbers for all frames of a clip, unless it says otherwise;
-* `output_size(size) -> size`: (height, width) of what `apply` returns for frames of `size`. Sizes never depend on pixels:
-  the padded shape of a batch is known before anything is decoded.
+* `output_size(size) -> size`: (height, width) of what `apply` returns for frames of `size`. Sizes never depend on
+  pixels: the padded shape of a batch is known before anything is decoded.
 
 A field that a row leaves out and that the source has (`short_side`, `max_side`, `crop`, `flip`, `color`, ...) takes the
 source's value. Operations from outside of the package are named `module:Class`.
@@ -99,18 +99,26 @@ def operations(source: Source, short_side: int, objects: int, where: str) -> tup
         raise UserError(f"{where}.recipe is {recipe!r}; expected one of {', '.join(RECIPES)}")
     rows = RECIPES[recipe] if source.augment is None else source.augment
     given = {**vars(source), "short_side": short_side, "objects": objects}
-    return tuple(operation(name, numbers or {}, given, f"{where}.augment") for name, numbers in rows)
+    return tuple(operation(name, numbers or {}, given, where) for name, numbers in rows)
 
 
 def operation(name: str, numbers: Mapping[str, Any], given: Mapping[str, Any], where: str) -> Operation:
     """One operation: its own numbers, then those of the source, then its defaults."""
     if name not in OPERATIONS and ":" not in name:
-        raise UserError(f"{where}: {name!r} is no operation; expected one of {', '.join(OPERATIONS)} or module:Class")
+        raise UserError(
+            f"{where}.augment: {name!r} is no operation; expected one of {', '.join(OPERATIONS)} or module:Class"
+        )
     cls = OPERATIONS.get(name) or resolve(name)
     if not dataclasses.is_dataclass(cls) or not all(hasattr(cls, method) for method in ("apply", "output_size")):
-        raise UserError(f"{where}: {name} is no operation; expected a frozen dataclass with apply and output_size")
-    fields = {field.name for field in dataclasses.fields(cls)}
-    return parse(cls, {key: given[key] for key in fields & given.keys()} | dict(numbers), f"{where}.{name}")
+        raise UserError(
+            f"{where}.augment: {name} is no operation; expected a frozen dataclass with apply and output_size"
+        )
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    values = {key: given[key] for key in fields if key in given} | dict(numbers)
+    for key, value in values.items():
+        if value is None and key in fields and fields[key].default is dataclasses.MISSING:
+            raise UserError(f"{where}.{key} is missing; {name} needs it: set it in the config")
+    return parse(cls, values, f"{where}.augment.{name}")
 
 
 def apply(steps: Sequence[Operation], sample: Sample, rng: np.random.Generator) -> Sample:

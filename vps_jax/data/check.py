@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vps_jax import files
-from vps_jax.data import records
+from vps_jax import datasets, files
+from vps_jax.datasets import label_files
 from vps_jax.types import UserError
 
 LAYOUTS = ("vipseg", "vspw")
@@ -47,8 +47,7 @@ def check(name: str, source: str | pathlib.Path, *, progress: bool = True) -> Re
     videos = [p.name for p in files.visible(root) if p.is_dir()]
     problems = list_problems(lists, videos, source)
     jobs = [job for video in videos for job in frame_jobs(name, source, root, video, video in lists.get("test", ()))]
-    legal = records.value_table(name).classes >= 0
-    legal[[0, 255] if name == "vspw" else [0]] = True
+    legal = datasets.dataset(name).labels.known
     with concurrent.futures.ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
         found = pool.map(lambda job: frame_problems(*job, legal=legal), jobs)
         for lines in files.track(found, "check", total=len(jobs), show=progress):
@@ -125,21 +124,7 @@ def image_size(image: pathlib.Path) -> tuple[tuple[int, int] | None, list[str]]:
 
 def mask_values(mask: pathlib.Path) -> tuple[np.ndarray | None, list[str]]:
     """Label values `[h, w]` of a mask, or the problem."""
-    from PIL import Image
-
     try:
-        values = np.asarray(Image.open(io.BytesIO(mask.read_bytes())))
-    except OSError as error:
-        return None, [f"{mask}: unreadable mask ({error})"]
-    if values.ndim != 2:
-        return None, [f"{mask}: mask has {values.shape[-1]} channels, expected one"]
-    return values.astype(np.int64), []
-
-
-def describe_check(report: Report, *, limit: int = 50) -> list[str]:
-    """Lines for the terminal."""
-    lines = [f"{report.videos} videos, {report.frames} frames, {len(report.problems)} problems"]
-    lines += [f"  {problem}" for problem in report.problems[:limit]]
-    if len(report.problems) > limit:
-        lines.append(f"  and {len(report.problems) - limit} more")
-    return lines
+        return label_files.read_mask(mask), []
+    except label_files.BadFrame as error:
+        return None, [str(error)]

@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import importlib
 import io
 import logging
 import pathlib
@@ -10,10 +9,9 @@ import shutil
 import tempfile
 from typing import Any
 
-from vps_jax import files
+from vps_jax import datasets, files
+from vps_jax.datasets.spec import FRAME_SUFFIXES as IMAGES
 from vps_jax.types import UserError
-
-BUILDERS = ("vipseg", "vspw", "coco_panoptic", "davis")
 
 
 def prepare(
@@ -25,7 +23,7 @@ def prepare(
     finished set; started again it removes the leftovers and begins anew.
 
     Args:
-      name: one of `BUILDERS`; the builder is looked up by name in `tfds_builders`.
+      name: one of `datasets.DATASETS`.
       source: folder in the official layout.
       out: folder for all prepared sets.
       skip_bad: leave unreadable frames out and report them, instead of stopping at the first.
@@ -37,8 +35,7 @@ def prepare(
     Raises:
       UserError: unknown name, missing or foreign folder, broken frame, no space.
     """
-    if name not in BUILDERS:
-        raise UserError(f"data set {name!r} is unknown; expected one of {', '.join(BUILDERS)}")
+    datasets.dataset(name)
     source, out = pathlib.Path(source), pathlib.Path(out)
     builder = make_builder(name, out)
     if not is_prepared(builder):
@@ -51,9 +48,9 @@ def prepare(
 
 def make_builder(name: str, out: pathlib.Path) -> Any:
     """The builder, writing array_record below `out`."""
-    # builders are found by name, as TFDS finds them: nothing in this room depends on one of them
-    module = importlib.import_module(f"tfds_builders.{name}")
-    return module.Builder(data_dir=str(out), file_format="array_record")
+    from tfds_builders import frames
+
+    return frames.builder_of(datasets.dataset(name))(data_dir=str(out), file_format="array_record")
 
 
 def is_prepared(builder: Any) -> bool:
@@ -71,8 +68,8 @@ def check_folders(source: pathlib.Path, out: pathlib.Path) -> None:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{out} cannot be written ({error.strerror}); choose another output folder") from error
-    # JPEGs are kept as they are and labels shrink, so the source is an upper bound
-    images = sum(f.stat().st_size for f in source.rglob("*.jpg"))
+    # images are kept as they are and labels shrink, so the source is an upper bound
+    images = sum(f.stat().st_size for f in source.rglob("*") if f.suffix.lower() in IMAGES)
     files.require_space(out, int(images * 1.15))
 
 
@@ -117,7 +114,7 @@ def describe_report(report: dict[str, dict]) -> list[str]:
         for value, place in found["unknown_values"].items():
             lines.append(
                 f"  unknown label value {value} on {place['pixels']} pixels (first in {place['first_seen']}): "
-                "ignored in training"
+                + ("trained as pixels of its class" if place.get("class_only") else "ignored in training")
             )
         for bad in found["bad_frames"][:20]:
             lines.append(f"  left out: {bad}")

@@ -12,9 +12,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from vps_jax.datasets import vipseg
+
 TICKS_PER_FRAME = 3
 UNIT = 16  # positions are in 1/16 pixel
-# class ids of the official list (taxonomy.py), each with the texture or outline that only it has
+# class ids of VIPSeg's list, each with the texture or outline that only it has
 STUFF = {28: "rows", 15: "columns", 18: "slanted", 39: "checks", 21: "grid", 16: "dots"}
 THINGS = {74: "disc", 76: "square", 46: "triangle", 60: "upright", 48: "flat", 43: "cross"}
 # (dark, light) RGB; the two tones of all three pairs have about equal brightness
@@ -129,7 +131,7 @@ def make_things(draws: Draws, height: int, width: int) -> tuple[Thing, ...]:
         middle = draws.integer(height // 6, height * 5 // 6) * UNIT, draws.integer(width // 10, width * 9 // 10) * UNIT
         speed = draws.integer(-fastest // 2, fastest // 2), draws.integer(-fastest, fastest)
         radius = draws.integer(short * UNIT // 8, short * UNIT // 5)
-        value = (category + 1) * 100 + number
+        value = vipseg.value_of(category, number)
         things.append(Thing(category, value, palette, middle, speed, radius, draws.integer(-8, 8)))
     return tuple(things)
 
@@ -142,8 +144,7 @@ def render(scene: Scene, tick: int) -> tuple[np.ndarray, np.ndarray]:
       tick: 0 .. 3 * num_frames - 1.
 
     Returns:
-      image uint8 `[h, w, 3]` RGB, mask uint16 `[h, w]` in VIPSeg's raw code (0 void, class + 1, or
-      (class + 1) * 100 + instance).
+      image uint8 `[h, w, 3]` RGB, mask uint16 `[h, w]` in VIPSeg's raw code.
     """
     y, x = np.mgrid[: scene.height, : scene.width].astype(np.int32)
     image, mask = paint_regions(scene, tick, y, x)

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from vps_jax import files, taxonomy
+from vps_jax import files
 from vps_jax.data import scenes
+from vps_jax.datasets import vipseg
 from vps_jax.types import UserError
 
 LENGTHS = (4, 6, 9, 12, 18, 30)
@@ -120,7 +121,7 @@ def write_official_lists(folder: pathlib.Path, names: dict[str, list[str]]) -> N
     """Split lists and the label json of VIPSeg and VSPW."""
     for split, videos in names.items():
         files.write_text(folder / f"{split}.txt", "".join(f"{v}\n" for v in videos))
-    labels = {row["name"]: str(row["id"] + 1) for row in taxonomy.categories("vipseg")}
+    labels = {row["name"]: str(row["id"] + 1) for row in vipseg.CLASSES.rows()}
     files.write_json(folder / "label_num_dic_final.json", {"others": "0", **labels})
 
 
@@ -136,7 +137,7 @@ def write_vspw_video(folder: pathlib.Path, scene: scenes.Scene, split: str) -> s
         files.write_image(root / "origin" / f"{first + tick:08d}.jpg", image)
         if split == "test":
             continue
-        mask = np.where(values >= 300, values // 100, values).astype(np.uint8)
+        mask = (1 + vipseg.class_of(values)).astype(np.uint8)
         mask[(mask == 0) & (np.arange(mask.shape[1]) % 2 == 0)] = 255  # both kinds of void
         if tick % 8 == 0:
             mask[:2, :3] = STRAYS[tick // 8 % 2]
@@ -155,7 +156,7 @@ def write_coco_image(folder: pathlib.Path, scene: scenes.Scene, split: str) -> t
     for i, value in enumerate(v for v in np.unique(values).tolist() if v):
         here = values == value
         ids[here] = 70_001 * (i + 1)
-        category = (value if value < 300 else value // 100) - 1
+        category = int(vipseg.class_of(value))
         rows, columns = np.flatnonzero(here.any(axis=1)), np.flatnonzero(here.any(axis=0))
         corner = int(columns[0]), int(rows[0])
         box = [*corner, int(columns[-1]) + 1 - corner[0], int(rows[-1]) + 1 - corner[1]]
@@ -171,7 +172,7 @@ def write_coco_image(folder: pathlib.Path, scene: scenes.Scene, split: str) -> t
 
 def write_coco_jsons(folder: pathlib.Path, rows: dict[str, list[tuple[dict, dict]]]) -> None:
     """One json per split, categories in the order of their ids."""
-    table = taxonomy.class_table("vipseg")
+    table = vipseg.CLASSES
     official = sorted((number, name, c) for c, (number, name) in COCO_CATEGORIES.items())
     categories = [{"id": i, "name": name, "isthing": int(table.is_thing[c])} for i, name, c in official]
     for split, pairs in rows.items():

@@ -15,11 +15,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from vps_jax import files, taxonomy
+from vps_jax import files
+from vps_jax.datasets import vipseg
+from vps_jax.datasets.colors import SegmentColors, color_id
 from vps_jax.types import UserError
 
-COLOR_RANGE = 30  # later instances take a colour this near to the class colour
-FIRST_THING_VALUE = 125  # the official converter's border between stuff and thing codes
 PARTS = ".conversion"  # json of the videos that are done, while others are not
 
 
@@ -106,13 +106,14 @@ def convert_video(source: pathlib.Path, out: pathlib.Path, name: str, height: in
     part_file = out / PARTS / f"{name}.json"
     if part_file.exists():
         return json.loads(part_file.read_text())
-    colors, images, annotations = Colors(name), [], []
+    colors = SegmentColors(vipseg.CLASSES, np.random.default_rng(zlib.crc32(name.encode())))
+    images, annotations = [], []
     for image, mask in frames_of(source, name):
         jpeg, raw, values = resized(image, mask, height)
         write(out / "images" / name / image.name, jpeg)
         segments = []
         if mask is not None:
-            rgb, segments = colors.paint(values)
+            rgb, segments = paint(values, colors)
             write(out / "panomasks" / name / mask.name, raw)
             write(out / "panomasksRGB" / name / mask.name, png(rgb))
         size = {"width": values.shape[1], "height": values.shape[0]}
@@ -156,46 +157,22 @@ def resized(image: pathlib.Path, mask: pathlib.Path | None, height: int | None) 
     return jpeg, raw, values.astype(np.int32)
 
 
-class Colors:
-    """Segment colours of one video: a label value keeps its colour through all frames.
-
-    Stuff wears the class colour. The first instance of a thing class wears it too if nobody does; later ones take a
-    free colour within `COLOR_RANGE` per channel.
-    """
-
-    def __init__(self, video: str):
-        self.rows = taxonomy.categories("vipseg")
-        self.taken = {(0, 0, 0)} | {tuple(row["color"]) for row in self.rows if not row["isthing"]}
-        self.known: dict[int, tuple[int, int, int]] = {}
-        self.rng = np.random.default_rng(zlib.crc32(video.encode()))
-
-    def color_of(self, value: int, category: int) -> tuple[int, int, int]:
-        if value not in self.known:
-            color = tuple(self.rows[category]["color"])
-            if self.rows[category]["isthing"]:
-                while color in self.taken:
-                    near = np.array(self.rows[category]["color"]) + self.rng.integers(-COLOR_RANGE, COLOR_RANGE + 1, 3)
-                    color = tuple(int(c) for c in np.clip(near, 0, 255))
-                self.taken.add(color)
-            self.known[value] = color
-        return self.known[value]
-
-    def paint(self, values: np.ndarray) -> tuple[np.ndarray, list[dict]]:
-        """RGB ids uint8 `[h, w, 3]` and segments_info, ordered by label value, of label values `[h, w]`."""
-        found, areas = np.unique(values, return_counts=True)
-        palette, segments = np.zeros((int(values.max()) + 1, 3), np.uint8), {}
-        for value, area in zip(found.tolist(), areas.tolist(), strict=True):
-            if value == 0:
-                continue
-            category = (value if value < FIRST_THING_VALUE else value // 100) - 1
-            if category >= len(self.rows):
-                raise UserError(f"label value {value} has no class; expected 0..124 or class * 100 + i: mend the mask")
-            color = palette[value] = self.color_of(value, category)
-            number = int(color[0]) + 256 * int(color[1]) + 65536 * int(color[2])
-            # a wrong stuff code (200) wears its class colour and joins that segment
-            row = segments.setdefault(number, {"id": number, "category_id": category, "iscrowd": 0, "area": 0})
-            row["area"] += area
-        return palette[values], list(segments.values())
+def paint(values: np.ndarray, colors: SegmentColors) -> tuple[np.ndarray, list[dict]]:
+    """RGB ids uint8 `[h, w, 3]` and segments_info, ordered by label value, of label values `[h, w]`."""
+    found, areas = np.unique(values, return_counts=True)
+    palette, segments = np.zeros((int(values.max()) + 1, 3), np.uint8), {}
+    for value, area in zip(found.tolist(), areas.tolist(), strict=True):
+        if value == 0:
+            continue
+        category = int(vipseg.class_of(value))
+        if category >= len(vipseg.CLASSES.names):
+            raise UserError(f"label value {value} has no class; expected 0..124 or class * 100 + i: mend the mask")
+        is_thing = vipseg.CLASSES.is_thing[category]
+        color = palette[value] = colors.thing(value, category) if is_thing else colors.stuff(category)
+        # a wrong stuff code (200) wears its class colour and joins that segment
+        row = {"id": color_id(color), "category_id": category, "iscrowd": 0, "area": 0}
+        segments.setdefault(row["id"], row)["area"] += area
+    return palette[values], list(segments.values())
 
 
 def merge(parts: dict[str, dict], names: list[str]) -> dict:
@@ -210,7 +187,7 @@ def merge(parts: dict[str, dict], names: list[str]) -> dict:
 
 def categories() -> list[dict]:
     """The `categories` of the truth json: id, name, isthing and colour of the 124 classes."""
-    return list(taxonomy.categories("vipseg"))
+    return vipseg.CLASSES.rows()
 
 
 def count(truth: dict, lists: dict, out: pathlib.Path) -> dict[str, int]:

@@ -8,6 +8,7 @@ from vps_jax.datasets import spec
 from vps_jax.datasets.classes import class_table
 from vps_jax.datasets.label_files import read_mask
 from vps_jax.datasets.labels import PANOPTIC, panoptic_value
+from vps_jax.files import read_lines
 
 LISTS = pathlib.PurePath("ImageSets", "2017")
 VOID = 255
@@ -20,7 +21,7 @@ def splits(root: pathlib.Path) -> tuple[str, ...]:
 
 def videos(root: pathlib.Path, split: str) -> list[spec.VideoFiles]:
     """Videos of the split's list, at 480p."""
-    names = spec.read_lines(root / LISTS / f"{split}.txt")
+    names = read_lines(root / LISTS / f"{split}.txt")
     return [spec.paired(n, root / "JPEGImages" / "480p" / n, root / "Annotations" / "480p" / n) for n in names]
 
 

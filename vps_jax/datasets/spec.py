@@ -10,6 +10,7 @@ import numpy as np
 
 from vps_jax.datasets.classes import ClassTable
 from vps_jax.datasets.labels import LabelCode
+from vps_jax.files import visible
 from vps_jax.types import UserError
 
 FRAME_SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -142,14 +143,6 @@ class DatasetSpec:
         return None
 
 
-def visible(folder: pathlib.Path, suffixes: str | Sequence[str] = "") -> list[pathlib.Path]:
-    """Entries with one of the suffixes (in any case), sorted by name, without dot files; none in a missing folder."""
-    endings = (suffixes,) if isinstance(suffixes, str) else tuple(suffixes)
-    if not folder.is_dir():
-        return []
-    return sorted(p for p in folder.iterdir() if p.name.lower().endswith(endings) and not p.name.startswith("."))
-
-
 def frame_files(folder: pathlib.Path) -> list[pathlib.Path]:
     """JPEG and PNG files of a folder in the order of their names."""
     return visible(folder, FRAME_SUFFIXES)
@@ -162,18 +155,6 @@ def paired(name: str, images: pathlib.Path, masks: pathlib.Path | None) -> Video
         return VideoFiles(name, frames, None)
     there = {path.stem: path for path in visible(masks, ".png")}
     return VideoFiles(name, frames, tuple(there.get(frame.stem) for frame in frames))
-
-
-def read_lines(path: pathlib.Path) -> list[str]:
-    """Stripped non-empty lines of a text file.
-
-    Raises:
-      UserError: it cannot be read.
-    """
-    try:
-        return [line.strip() for line in path.read_text().splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); expected one name per line") from None
 
 
 def listed_splits(root: pathlib.Path) -> tuple[str, ...]:

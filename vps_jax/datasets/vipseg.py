@@ -9,6 +9,7 @@ from vps_jax.datasets import spec
 from vps_jax.datasets.classes import ClassTable, class_table
 from vps_jax.datasets.label_files import read_mask
 from vps_jax.datasets.labels import VALUES, LabelCode
+from vps_jax.files import read_lines
 from vps_jax.types import UserError
 
 CLASSES = class_table("vipseg")
@@ -49,7 +50,7 @@ def read_label(video: spec.VideoFiles, index: int) -> np.ndarray:
 
 def raw_videos(root: pathlib.Path, split: str, images: str = "imgs") -> list[spec.VideoFiles]:
     """Videos of the split's list; test videos have no masks, and those without a folder are left out."""
-    names = spec.read_lines(root / f"{split}.txt")
+    names = read_lines(root / f"{split}.txt")
     if split == "test":
         return [spec.paired(n, root / images / n, None) for n in names if (root / images / n).is_dir()]
     return [spec.paired(n, root / images / n, root / "panomasks" / n) for n in names]
@@ -57,7 +58,7 @@ def raw_videos(root: pathlib.Path, split: str, images: str = "imgs") -> list[spe
 
 def raw_predicted(root: pathlib.Path, split: str) -> list[spec.VideoFiles]:
     """All frames of the listed videos."""
-    return [spec.named_frames(n, root / "imgs" / n) for n in spec.read_lines(root / f"{split}.txt")]
+    return [spec.named_frames(n, root / "imgs" / n) for n in read_lines(root / f"{split}.txt")]
 
 
 def converted_splits(root: pathlib.Path) -> tuple[str, ...]:
@@ -74,7 +75,7 @@ def converted_predicted(root: pathlib.Path, split: str) -> list[spec.VideoFiles]
     """Videos and frames in the order of the truth json, else of the list."""
     source = truth_json(root, split)
     if not source.is_file():
-        return [spec.named_frames(n, root / "images" / n) for n in spec.read_lines(root / f"{split}.txt")]
+        return [spec.named_frames(n, root / "images" / n) for n in read_lines(root / f"{split}.txt")]
     try:
         rows = json.loads(source.read_bytes())["videos"]
         listed = {row["video_id"]: [pathlib.Path(i["file_name"]).stem for i in row["images"]] for row in rows}

@@ -8,6 +8,7 @@ from vps_jax.datasets import spec
 from vps_jax.datasets.classes import ClassTable, class_table
 from vps_jax.datasets.label_files import read_mask
 from vps_jax.datasets.labels import VALUES, LabelCode
+from vps_jax.files import read_lines
 
 CLASSES = class_table("vspw")
 VOID = (0, 255)
@@ -29,7 +30,7 @@ def read_label(video: spec.VideoFiles, index: int) -> np.ndarray:
 
 def videos(root: pathlib.Path, split: str) -> list[spec.VideoFiles]:
     """Videos of the split's list; test videos have no masks, and those without a folder are left out."""
-    folders = [root / "data" / name for name in spec.read_lines(root / f"{split}.txt")]
+    folders = [root / "data" / name for name in read_lines(root / f"{split}.txt")]
     if split == "test":
         return [spec.paired(f.name, f / "origin", None) for f in folders if f.is_dir()]
     return [spec.paired(f.name, f / "origin", f / "mask") for f in folders]
@@ -37,7 +38,7 @@ def videos(root: pathlib.Path, split: str) -> list[spec.VideoFiles]:
 
 def predicted(root: pathlib.Path, split: str) -> list[spec.VideoFiles]:
     """All frames of the listed videos."""
-    names = spec.read_lines(root / f"{split}.txt")
+    names = read_lines(root / f"{split}.txt")
     return [spec.named_frames(name, root / "data" / name / "origin") for name in names]
 
 

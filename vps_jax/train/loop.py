@@ -125,7 +125,7 @@ def run_steps(setup: Setup, state: TrainState, *, checkpoints, report, evaluate,
     programs = StepPrograms(setup)
     watch = Watch(setup, report)
     batches = pipeline.train_batches(
-        setup.config, first_step=first, host=jax.process_index(), num_hosts=jax.process_count()
+        setup.config["data"], first_step=first, host=jax.process_index(), num_hosts=jax.process_count()
     )
     for step in range(first, total):
         batch = next(batches)
@@ -218,7 +218,7 @@ def meta_of(setup: Setup) -> dict:
     """What a checkpoint says about its origin."""
     return {
         "config": plain(setup.config),
-        "data": pipeline.fingerprint(setup.config),
+        "data": pipeline.fingerprint(setup.config["data"]),
         "jax": jax.__version__,
         "devices": setup.mesh.size,
     }

@@ -62,7 +62,7 @@ def prepare(config: Mapping, workdir) -> Setup:
 
 def check_tasks(config: Mapping) -> None:
     """Open the data, and see that every task and group that its sources name exists."""
-    programs = pipeline.describe(config)
+    programs = pipeline.describe(config["data"])
     missing = sorted({task for task, _, _ in programs} - set(config["tasks"]))
     if missing:
         raise UserError(f"data.sources use the tasks {missing}, which config.tasks does not have; add their settings")
@@ -72,7 +72,7 @@ def check_tasks(config: Mapping) -> None:
 
 def group_of(config: Mapping, dataset: str) -> str:
     """The semantic query group of a source."""
-    return pipeline.settings(config)["sources"][dataset]["group"]
+    return pipeline.validated(config["data"]).sources[dataset].group
 
 
 def source_task(config: Mapping, task: str, dataset: str) -> tasks.Task:
