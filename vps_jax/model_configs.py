@@ -279,20 +279,24 @@ class TaskRow(NamedTuple):
       numbers: frozen dataclass of `config.tasks.<name>`.
       build: `module:name` of (numbers, num_classes, class_map) -> `tasks.Task`.
       has_classes: False for a task whose objects have no classes.
+      needs_instances: False for a task that also trains on videos without instances.
     """
 
     numbers: type
     build: str
     has_classes: bool = True
+    needs_instances: bool = True
 
 
 TASKS: dict[str, TaskRow] = {
     "panoptic": TaskRow(Panoptic, "vps_jax.tasks.panoptic:Panoptic"),
     "instance": TaskRow(Instance, "vps_jax.tasks.instance:Instance"),
-    "semantic": TaskRow(Semantic, "vps_jax.tasks.semantic_map:Semantic"),
+    "semantic": TaskRow(Semantic, "vps_jax.tasks.semantic_map:Semantic", needs_instances=False),
     "vos": TaskRow(Vos, "vps_jax.tasks.vos:Vos", has_classes=False),
-    "mask_classification": TaskRow(MaskClassification, "vps_jax.tasks.mask_classification:MaskClassification"),
-    "video_masks": TaskRow(VideoMasks, "vps_jax.tasks.video_masks:VideoMasks"),
+    "mask_classification": TaskRow(
+        MaskClassification, "vps_jax.tasks.mask_classification:MaskClassification", needs_instances=False
+    ),
+    "video_masks": TaskRow(VideoMasks, "vps_jax.tasks.video_masks:VideoMasks", needs_instances=False),
 }
 
 

@@ -19,8 +19,6 @@ from vps_jax.data import augment
 from vps_jax.parsing import parse
 from vps_jax.types import UserError
 
-WITHOUT_INSTANCES = ("semantic", "mask_classification")
-
 
 def validated(given: Data | Mapping) -> Data:
     """`config.data` with everything said that a source leaves to its name or its task.
@@ -40,7 +38,7 @@ def validated_source(name: str, source: Source) -> Source:
     where = f"data.sources.{name}"
     if source.task not in TASKS:
         raise UserError(f"{where}.task is {source.task!r}; expected one of {', '.join(TASKS)}")
-    needs = source.task not in WITHOUT_INSTANCES if source.needs_instances is None else source.needs_instances
+    needs = TASKS[source.task].needs_instances if source.needs_instances is None else source.needs_instances
     source = dataclasses.replace(
         source,
         group=source.group or name,
