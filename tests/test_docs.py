@@ -95,6 +95,44 @@ def test_unknown_options_are_named():
     assert unknown_options("vps-jax predict a.mp4 --no-overlay --output B  # --comment") == []
 
 
+def wrong_experiments(text: str) -> list[str]:
+    """Config files, their keys and benchmark modules that commands in a text name and that are not there."""
+    from vps_jax.runs import config_files
+
+    made = re.findall(r"--output (configs/\w+\.py)", text)  # by a command on the same page
+    modules = re.findall(r"python -m benchmarks\.(\w+)", text)
+    wrong = [module for module in modules if not (ROOT / "benchmarks" / f"{module}.py").exists()]
+    for line in re.findall(r"python main\.py.*", text):
+        file = (re.search(r"--config (configs/\w+\.py)", line) or ["", "configs/tiny.py"])[1]
+        if file in (*made, "configs/NAME.py"):
+            continue
+        if not (ROOT / file).exists():
+            wrong.append(file)
+            continue
+        for key in re.findall(r"--config\.([\w.]+\w)", line):
+            config = config_files.load(str(ROOT / file))
+            for part in key.split("."):
+                config = config.get(part) if isinstance(config, dict) else None
+            wrong += [f"{file}: {key}"] if config is None else []
+    return wrong
+
+
+COMMANDING = [*OURS, *sorted(ROOT.glob("configs/*.py"))]
+
+
+@pytest.mark.parametrize("page", COMMANDING, ids=name)
+def test_experiments_have_these_files_and_keys(page):
+    assert not wrong_experiments(page.read_text())
+
+
+def test_wrong_experiments_are_named():
+    text = "python main.py --config configs/stage9.py\npython main.py --config.train.batch_sise=3  # of tiny\n"
+    text += (
+        "`python -m benchmarks.loses`, python main.py --config configs/stage2.py:swin_tiny --config.init_from.path=a"
+    )
+    assert wrong_experiments(text) == ["loses", "configs/stage9.py", "configs/tiny.py: train.batch_sise"]
+
+
 @pytest.fixture(scope="session")
 def clone(tmp_path_factory):
     """A folder with what the documents name: a video, a truth and a result folder, the checkpoint of a small TarViS."""
