@@ -26,7 +26,8 @@ from vps_jax.ensemble import tuning
 from vps_jax.ensemble.averaging import Ensemble
 from vps_jax.ensemble.members import Member, kept_folder, read_members
 from vps_jax.ensemble.tuning import Candidate
-from vps_jax.infer.predict import open_sources, predict
+from vps_jax.infer.predict import predict
+from vps_jax.media.sources import open_sources
 from vps_jax.runs import ensemble_experiment, experiment
 from vps_jax.types import UserError
 
@@ -84,16 +85,14 @@ def run_models(config: dict, members: Sequence[Member], things: Member, split: S
         )
 
 
-def whole_frames(member: Member, things: Member, split: Split) -> float | None:
+def whole_frames(member: Member, split: Split) -> float | None:
     """mIoU of all classes, things included, of a member run by itself."""
     from vps_jax.evaluation.runner import evaluate_folders
 
-    out = kept_folder(split.folder / "alone", member, things)
+    out = kept_folder(split.folder / "alone", member)
     if not is_whole(out, split):
-        settings = member.settings._asdict()
-        predict(
-            [split.truth], member.model, member.load(), settings, out, split=split.name, overlay=False, progress=False
-        )
+        predictor = member.predictor(member.module, member.load(), member.infer)
+        predict([split.truth], predictor, member.classes, out, split=split.name, overlay=False, progress=False)
     return evaluate_folders(split.truth, out, split=split.name, metrics="miou")["miou"]["miou"]
 
 
@@ -148,7 +147,7 @@ def measure(args, configs: Sequence[dict], split: Split) -> tuple[list[dict], li
         run_models(config, members, things, own)
         tried = dict.fromkeys([*named_candidates().values(), *tuning.candidates(members, steps=args.parts)])
         numbers.append(score(members, things, own, list(tried)))
-        frames.append({m.name: whole_frames(m, things, own) for m in members if m is not things})
+        frames.append({m.name: whole_frames(m, own) for m in members if m is not things})
         print(f"seed {seed}: {len(tried)} candidates on {split.name} of {split.truth}", file=sys.stderr)
     return numbers, frames
 

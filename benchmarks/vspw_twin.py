@@ -19,8 +19,9 @@ from configs import vspw_tiny
 from vps_jax import models
 from vps_jax.evaluation.runner import evaluate_folders
 from vps_jax.infer.predict import predict
-from vps_jax.media.video_io import open_videos
-from vps_jax.media.writers import VspwWriter
+from vps_jax.infer.predictor import make_predictor
+from vps_jax.media.result_folders import VspwWriter
+from vps_jax.media.sources import open_videos
 from vps_jax.runs import color_baseline, experiment
 from vps_jax.train.checkpoint import restore_for_inference
 from vps_jax.types import PanopticFrame
@@ -73,9 +74,10 @@ def compare(config: Mapping, workdir: pathlib.Path) -> dict[str, dict[str, float
         ("trained, raw weights", "raw", restore_for_inference(workdir, "raw")[1]),
     ):
         out = workdir / label
+        predictor = make_predictor(config["model"], variables, config["infer"])
         predict(
-            [raw], model, variables, config["infer"], out, split=settings["split"], overlay=False, progress=False,
-            layout="vspw",
+            [raw], predictor, experiment.class_list(config), out, split=settings["split"], overlay=False,
+            progress=False, layout="vspw",
         )  # fmt: skip
         rows[name] = score(config, out)
     return rows

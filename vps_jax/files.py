@@ -5,7 +5,7 @@ import json
 import os
 import pathlib
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -13,17 +13,28 @@ import numpy as np
 from vps_jax.types import UserError
 
 
-def track(items: Iterable, description: str, *, total: int | None = None, show: bool = True) -> Iterator:
-    """Iterate under a progress bar (a plain iteration when `show` is False)."""
+@contextlib.contextmanager
+def progress_bar(description: str, *, total: int | None = None, show: bool = True) -> Iterator[Callable[..., None]]:
+    """A function that counts one more item, and may be given a new description; nothing is drawn unless `show`."""
     if not show:
-        yield from items
+        yield lambda description=None: None
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        yield from progress.track(items, total=total, description=description)
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        job = bar.add_task(description, total=total)
+        yield lambda description=None: bar.update(job, advance=1, description=description)
+
+
+def track(items: Iterable, description: str, *, total: int | None = None, show: bool = True) -> Iterator:
+    """Iterate under a progress bar (a plain iteration when `show` is False)."""
+    total = len(items) if total is None and hasattr(items, "__len__") else total
+    with progress_bar(description, total=total, show=show) as advance:
+        for item in items:
+            yield item
+            advance()
 
 
 @contextlib.contextmanager

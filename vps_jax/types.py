@@ -7,7 +7,8 @@ decoder layer), `m` heads, `s` flattened tokens. Layout is `[b, t, h, w, c]`.
 All containers are NamedTuples: pytrees for jax without importing it. Class ids are 0-based and in the official order.
 """
 
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
 
 Array = Any  # numpy or jax array: this file imports neither
 
@@ -112,6 +113,63 @@ class ClipPrediction(NamedTuple):
     instance_masks: Array | None
     instance_classes: Array | None
     semantic: Array
+
+
+class Geometry(NamedTuple):
+    """Heights and widths in pixels of one video: `padded` (multiples of 4) and `resized` as the network sees it, with
+    and without padding, and `original`, the size of the result. Scores at stride 4 have `padded / 4` cells."""
+
+    padded: tuple[int, int]
+    resized: tuple[int, int]
+    original: tuple[int, int]
+
+
+class ClosedTrack(NamedTuple):
+    """A track that cannot grow any more, with the plain mean `[1 + k]` of its class logits, background first."""
+
+    track_id: int
+    class_logits: Array
+
+
+class FrameTracks(NamedTuple):
+    """The things of one frame.
+
+    Attributes:
+      ids: int32 `[n]`, positive, one identity through the video each; in no particular order.
+      masks: float32 logits `[n, h4, w4]` at stride 4 of the padded input.
+      closed: tracks whose class is final from this frame on. A track is in a frame's `ids` only until the frame after
+        which it is closed, or until the next frame that closes any.
+    """
+
+    ids: Array
+    masks: Array
+    closed: Sequence[ClosedTrack] = ()
+
+
+class ScoreMap(Protocol):
+    """Class scores of one frame, `k` classes, on whatever grid they were made."""
+
+    def labels(self, classes: Sequence[int] | None = None) -> Array:
+        """Best of the ascending `classes` (None: of all) per pixel: uint8 `[h, w]` at the original size."""
+
+    def on_grid(self, sizes: Geometry, classes: Sequence[int]) -> Array:
+        """Scores of `classes` on the stride-4 grid of `sizes`: float32 `[len(classes), h4, w4]`."""
+
+
+class FrameScores(NamedTuple):
+    """What a model says of one frame of a video; final, apart from the class of tracks that are not closed.
+
+    Attributes:
+      stem: name of the frame without suffix.
+      sizes: of the video as the model saw it.
+      scores: of all classes.
+      tracks: None from a model that knows no identities.
+    """
+
+    stem: str
+    sizes: Geometry
+    scores: ScoreMap
+    tracks: FrameTracks | None = None
 
 
 class PanopticFrame(NamedTuple):

@@ -9,25 +9,31 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vps_jax import taxonomy
+from vps_jax.config import ClipInference, WindowInference
+from vps_jax.datasets.classes import class_table
 from vps_jax.ensemble import averaging as module
 from vps_jax.ensemble import predict_ensemble as running
-from vps_jax.ensemble.averaging import Ensemble, make_groups, scaled, to_grid
+from vps_jax.ensemble.averaging import Ensemble, make_groups, scaled
 from vps_jax.ensemble.members import Member
 from vps_jax.infer.clip_model import ClipModel, geometry
-from vps_jax.infer.predict import open_sources, predict
-from vps_jax.infer.segment import stitched_clips
-from vps_jax.infer.settings import Settings
-from vps_jax.media import video_io, writers
+from vps_jax.infer.clip_predictor import ClipPredictor, stitched_clips
+from vps_jax.infer.predict import predict
+from vps_jax.infer.score_maps import to_grid
+from vps_jax.infer.window_predictor import WindowPredictor
+from vps_jax.media import result_folders
+from vps_jax.media import sources as media_sources
 from vps_jax.types import QueryOutputs
 
-STUFF = np.array(taxonomy.class_table("vipseg").stuff_ids)
+CLASSES = class_table("vipseg")
+STUFF = np.array(CLASSES.stuff_ids)
 SETTINGS = {"clip_frames": 4, "overlap_frames": 2, "short_side_px": 64, "max_side_px": 200}
 PERSON, CAR = 60, 48
 
 
 class ColorNet:
     """A clip model whose class scores are linear in colour: `params['classes'] [124, 4]`; a red and a blue query."""
+
+    semantic_groups = (("VIPSEG", 124), ("NEGATIVE", 124))
 
     def __init__(self):
         self.runs = []  # what was traced
@@ -57,12 +63,22 @@ class ColorNet:
 
 
 class ImageNet:
-    """An image model: positive scores from colours."""
+    """An image model: one query per class, whose mask depends on colours."""
 
-    def apply(self, variables, frames, *, method):
-        n, h, w, c = frames.shape
-        x = frames.astype(jnp.float32).reshape(n, h // 4, 4, w // 4, 4, c).mean((2, 4)) / 255
-        return jnp.square(x @ variables["params"]["classes"])  # [n, g, g, 124]
+    semantic_groups = (("VSPW", 124),)
+
+    def apply(self, variables, x, *, method):
+        return getattr(self, method)(variables["params"], x)
+
+    def backbone_features(self, params, images):
+        n, t, h, w, c = images.shape
+        return images.astype(jnp.float32).reshape(n, t, h // 4, 4, w // 4, 4, c).mean((3, 5)) / 64 - 2
+
+    def decode_features(self, params, features):
+        n = features.shape[0]
+        embeds = jnp.broadcast_to(params["classes"].T, (1, n, 124, 3))
+        logits = jnp.broadcast_to(12 * jnp.eye(124, 125), (1, n, 124, 125))
+        return QueryOutputs(features, {"object": embeds}, logits, None)
 
 
 NETS = {"clip": ColorNet(), "image": ImageNet()}  # one instance each: programs are compiled once
@@ -73,26 +89,33 @@ def weights(seed, channels=4):
     return {"params": {"classes": jnp.asarray(classes if channels == 4 else classes.T)}}
 
 
-def vps(name="vps", seed=0, **options):
-    settings = Settings.from_config({**SETTINGS, **options.pop("settings", {})})
-    return Member(name, settings, model=NETS["clip"], load=lambda: weights(seed), identity=f"clip{seed}", **options)
+def clip_member(name, seed, options, **settings):
+    return Member(
+        name, predictor=ClipPredictor, module=NETS["clip"], infer=ClipInference(**{**SETTINGS, **settings}),
+        classes=CLASSES, load=lambda: weights(seed), **{"identity": f"clip{seed}", **options},
+    )  # fmt: skip
+
+
+def vps(name="vps", seed=0, settings=(), **options):
+    return clip_member(name, seed, options, **dict(settings))
 
 
 def vss(name="vss", seed=0, group=None, flip=False, settings=(), **options):
-    options.setdefault("identity", f"clip{seed}")
-    settings = Settings.from_config({**SETTINGS, **dict(settings)})
-    settings = settings._replace(task="semantic", semantic_group=group, flip=flip)
-    return Member(name, settings, model=NETS["clip"], load=lambda: weights(seed), **options)
+    return clip_member(name, seed, options, task="semantic", semantic_group=group, flip=flip, **dict(settings))
 
 
 def image_member(name="image", seed=7, **options):
-    settings = Settings.from_config({
-        "task": "mask_classification", "short_side_px": 64, "max_side_px": 200, "window_px": 64, "stride_px": 40,
-    })  # fmt: skip
-    options.setdefault("scale", "log_scores")
+    infer = WindowInference(short_side_px=64, max_side_px=200, window_px=64, stride_px=40)
+    options = {"scale": "log_scores", **options}
     return Member(
-        name, settings, model=NETS["image"], load=lambda: weights(seed, 3), identity=f"image{seed}", **options
-    )
+        name, "probabilities", predictor=WindowPredictor, module=NETS["image"], infer=infer, classes=CLASSES,
+        load=lambda: weights(seed, 3), identity=f"image{seed}", **options,
+    )  # fmt: skip
+
+
+def alone(member):
+    """The predictor of a member that runs by itself."""
+    return member.predictor(member.module, member.load(), member.infer)
 
 
 @pytest.fixture(scope="module")
@@ -116,12 +139,12 @@ def sources(tmp_path_factory):
 def run(monkeypatch, sources, out, members, how="together", keep=None):
     """The ensemble of these members, as `predict_ensemble` runs it."""
     monkeypatch.setattr(running, "read_members", lambda config, _: (members, things_of(members)))
-    config = {"run": how, "keep_scores": keep}
+    config = {"members": {}, "run": how, "keep_scores": keep and str(keep)}
     return running.predict_ensemble(sources, config, None, out, overlay=False, progress=False)
 
 
 def things_of(members):
-    return next(m for m in members if m.settings.task == "panoptic")
+    return next(m for m in members if m.has_tracks)
 
 
 def files_of(folder):
@@ -136,7 +159,7 @@ def assert_same(a, b):
 
 def test_one_member_of_weight_one_is_the_model_itself(tmp_path, monkeypatch, sources):
     member = vps()
-    predict(sources, member.model, member.load(), SETTINGS, tmp_path / "single", overlay=False, progress=False)
+    predict(sources, alone(member), CLASSES, tmp_path / "single", overlay=False, progress=False)
     for how in ("together", "in_turn"):
         run(monkeypatch, sources, tmp_path / how, [member], how)
         assert_same(tmp_path / "single", tmp_path / how)
@@ -146,8 +169,8 @@ def slow_mean(video, members):
     """Mean of the members' stuff logits `[66, h4, w4]` per frame, one model after the other, in float64."""
     total = {}
     for member in members:
-        s = member.settings
-        runner = ClipModel(member.model, member.load(), task=s.task, group=s.semantic_group, chunk=2)
+        s = member.infer
+        runner = ClipModel(member.module, member.load(), [(s.task, s.semantic_group)], chunk=2)
         for clip in stitched_clips(video, runner.predict_sets, s):
             for frame in clip.sets[0].frames:
                 total[frame.index] = total.get(frame.index, 0) + np.asarray(frame.semantic, np.float64)[STUFF]
@@ -157,10 +180,9 @@ def slow_mean(video, members):
 def test_logits_of_equal_weight_are_the_plain_mean(tmp_path, monkeypatch, sources):
     members = [vps(), vss("b", 1), vss("c", 2)]
     run(monkeypatch, sources[:1], tmp_path / "out", members)
-    predict(sources[:1], members[0].model, members[0].load(), SETTINGS, tmp_path / "vps", overlay=False, progress=False)
-    things = taxonomy.class_table("vipseg").thing_ids
-    found, alone = (list(writers.read_video(tmp_path / d, "video0", thing_ids=things)) for d in ("out", "vps"))
-    (video,) = open_sources(sources[:1])
+    predict(sources[:1], alone(members[0]), CLASSES, tmp_path / "vps", overlay=False, progress=False)
+    found, single = (list(result_folders.read_video(tmp_path / d, "video0", CLASSES)) for d in ("out", "vps"))
+    (video,) = media_sources.open_sources(sources[:1])
     mean, sizes = slow_mean(video, members)
     assert len(found) == len(mean) == 6
     changed = 0
@@ -171,10 +193,10 @@ def test_logits_of_equal_weight_are_the_plain_mean(tmp_path, monkeypatch, source
         best = np.sort(up, axis=0)
         sure = best[-1] - best[-2] > 0.01  # float16 rounding is smaller
         assert sure.mean() > 0.95
-        stuff = (alone[index].track_ids == 0) & sure
+        stuff = (single[index].track_ids == 0) & sure
         assert np.array_equal(frame.categories[stuff], STUFF[up.argmax(0)][stuff])
-        assert np.array_equal(frame.track_ids, alone[index].track_ids)
-        changed += (frame.categories != alone[index].categories).mean()
+        assert np.array_equal(frame.track_ids, single[index].track_ids)
+        changed += (frame.categories != single[index].categories).mean()
     assert changed > 0.5  # the others matter
 
 
@@ -238,7 +260,7 @@ def test_in_turn_holds_one_members_weights_at_a_time(tmp_path, monkeypatch, sour
 
     def load(group):
         original(group)
-        runners.add(group._runner)
+        runners.add(group._predictor)
         gc.collect()
         most.append(len(runners))
 
@@ -255,7 +277,7 @@ def test_query_sets_of_one_checkpoint_run_as_one():
     groups = make_groups(members, members[0])
     assert [[m.name for m in group.members] for group in groups] == [["vps", "same"], ["other"], ["flipped"], ["image"]]
     net = ColorNet()
-    model = ClipModel(net, weights(0), chunk=2, also=[("semantic", None)])
+    model = ClipModel(net, weights(0), [("panoptic", None), ("semantic", None)], chunk=2)
     model.predict_sets(0, [np.zeros((64, 64, 3), np.uint8)] * 2)
     assert net.runs.count("backbone_features") == net.runs.count("neck_maps") == 1 and net.runs.count("decode") == 2
 
@@ -294,13 +316,11 @@ def test_scores_move_to_another_grid():
 
 
 def test_a_mirrored_pass_of_a_model_that_sees_single_pixels_changes_nothing(sources):
-    (video,) = open_sources(sources[1:])  # 64 pixels wide: cells of the mirrored frame fall on cells
+    (video,) = media_sources.open_sources(sources[1:])  # 64 pixels wide: cells of the mirrored frame fall on cells
     plain, both = vps(), vss("b", 0, flip=True)
     frames = []
     for member in (plain, both):
-        group = module.Group([member], plain)
-        group.load()
-        frames.append([clip.scores[t][member.name] for clip in group.clips(video) for t in range(len(clip.stems))])
+        frames.append([frame.scores.on_grid(frame.sizes, STUFF) for frame in alone(member).stream(video)])
     assert len(frames[0]) == 3
     for a, b in zip(*frames, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-4)
@@ -324,7 +344,7 @@ def test_frames_that_do_not_fit_are_named(tmp_path, monkeypatch, sources):
 def test_scores_of_another_video_are_refused_before_anything_is_loaded(tmp_path, monkeypatch, sources):
     run(monkeypatch, sources[:1], tmp_path / "a", [vps(), vss("b", 1)], keep=tmp_path / "kept")
     (folder,) = (tmp_path / "kept").glob("b-*")
-    given = Member("given", Settings(task="semantic"), kept=folder)
+    given = Member("given", kept=folder)
     first = vps()
     run(monkeypatch, sources[:1], tmp_path / "b", [first, given])
     assert_same(tmp_path / "a", tmp_path / "b")  # scores stand in for their model
@@ -337,12 +357,12 @@ def test_scores_of_another_video_are_refused_before_anything_is_loaded(tmp_path,
 
 def test_too_little_room_is_said_before_anything_runs(tmp_path, monkeypatch, sources):
     usage = type("Usage", (), {"free": 1000})
-    monkeypatch.setattr(running.shutil, "disk_usage", lambda _: usage)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
     member = vps()._replace(load=lambda: pytest.fail("loaded"))
-    with pytest.raises(module.UserError, match="are free"):
+    with pytest.raises(module.UserError, match="GB free, expected"):
         run(monkeypatch, sources, tmp_path / "out", [member, image_member()], "in_turn")
 
 
 def test_the_ensemble_reads_videos_lazily(sources):
-    assert [v.size() for v in open_sources(sources)] == [(60, 90), (64, 64)]
-    assert video_io.open_videos(sources[1])[0].stems == ("00000000", "00000001", "00000002")
+    assert [v.size() for v in media_sources.open_sources(sources)] == [(60, 90), (64, 64)]
+    assert media_sources.open_videos(sources[1])[0].stems == ("00000000", "00000001", "00000002")

@@ -1,18 +1,22 @@
 """What a config says of members, and what does not fit together, named before anything runs."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from configs.ensemble import get_config
-from vps_jax import taxonomy
+from vps_jax.config import ClipInference
+from vps_jax.datasets.classes import class_table
 from vps_jax.ensemble import kept_scores
-from vps_jax.ensemble.members import Checkpoint, check_kept, kept_folder, read_members
-from vps_jax.ensemble.predict_ensemble import check_keys
+from vps_jax.ensemble.averaging import Ensemble
+from vps_jax.ensemble.members import Checkpoint, EnsembleConfig, check_kept, kept_folder, read_members
 from vps_jax.infer.clip_model import geometry
-from vps_jax.infer.fusion import Geometry
-from vps_jax.infer.settings import Settings
-from vps_jax.media import video_io
-from vps_jax.types import UserError
+from vps_jax.media.video import Video
+from vps_jax.parsing import parse
+from vps_jax.types import Geometry, UserError
+
+VIPSEG = class_table("vipseg")
 
 TARVIS = {
     "name": "tarvis", "backbone": "swin_micro",
@@ -23,16 +27,19 @@ TARVIS = {
 IMAGE = {"name": "mask2former", "size": "beit_tiny_96", "semantic_groups": (("VSPW", 124),)}
 INFER = {"clip_frames": 4, "overlap_frames": 2, "short_side_px": 64, "max_side_px": 200}
 WINDOWS = {"task": "mask_classification", "window_px": 96, "stride_px": 64}
+THINGS_FIRST = VIPSEG._replace(names=tuple(VIPSEG.names[i] for i in (*VIPSEG.thing_ids, *VIPSEG.stuff_ids)))
 CONFIGS = {
     "tarvis": {"model": TARVIS, "infer": INFER},
     "image": {"model": IMAGE, "infer": WINDOWS},
     "window": {"model": IMAGE, "infer": {**WINDOWS, "window_px": 64}},
     "few": {"model": {**TARVIS, "semantic_groups": (("VIPSEG", 19),)}, "infer": INFER},
+    "things_first": {"model": TARVIS, "infer": INFER, "classes": THINGS_FIRST},
 }
 
 
 def open_checkpoint(path, weights):
-    return Checkpoint(CONFIGS[path], f"{path}@{weights}", lambda: pytest.fail("loaded"))
+    row = {"classes": VIPSEG, **CONFIGS[path]}
+    return Checkpoint(**row, identity=f"{path}@{weights}", load=lambda: pytest.fail("loaded"))
 
 
 def read(things=None, **rows):
@@ -57,9 +64,9 @@ def test_members_as_a_config_describes_them():
     )
     image, vps, vss = found
     assert [m.name for m in found] == ["image", "vps", "vss"] and things is vps
-    assert (vss.identity, vss.weight, vss.scale, vss.settings.flip) == ("tarvis@raw", 2.0, "logits", True)
-    assert vss.settings == Settings.from_config(INFER)._replace(task="semantic", semantic_group="VIPSEG_VSS", flip=True)
-    assert image.settings.task == "mask_classification" and image.scale == "log_scores"
+    assert (vss.identity, vss.weight, vss.scale, vss.kind) == ("tarvis@raw", 2.0, "logits", "logits")
+    assert vss.infer == ClipInference(**INFER, task="semantic", semantic_group="VIPSEG_VSS", flip=True)
+    assert image.infer.window_px == 96 and image.kind == "probabilities" and image.scale == "log_scores"
     assert vps.run_key != vss.run_key  # other weights
     same, _ = read(vps=VPS, vss={"checkpoint": "tarvis", "task": "semantic", "group": "VIPSEG_VSS"})
     assert same[0].run_key == same[1].run_key
@@ -78,8 +85,15 @@ def test_members_as_a_config_describes_them():
         ({"a": {**VPS, "scale": "probabilities"}}, "members.a.scale='probabilities': expected one of"),
         ({"a": {**VPS, "weight": -1}}, "members.a.weight=-1.0|no weight is above 0"),
         ({"a": VPS, "b": {**VPS, "task": "semantic", "weight": float("nan")}}, "members.b.weight=nan"),
+        ({"a": VPS, "b": {**VPS, "task": "vos"}}, "members.b: infer.task='vos': expected panoptic or semantic"),
+        ({"a": VPS, "b": {"checkpoint": "image", "task": "panoptic"}}, "members.b: infer.task='panoptic': expected"),
+        (
+            {"a": VPS, "b": {"checkpoint": "things_first", "task": "semantic"}},
+            "members.b: has 'door' in place of 'wall' classes",
+        ),
+        ({"a": VPS, "b": {"scores": "x", "task": "depth"}}, "members.b: task='depth': no model has it"),
         ({"a": {**VPS, "weight": 0}}, "no weight is above 0"),
-        ({"a": {**VPS, "ema": True}}, "members.a.ema: no such setting"),
+        ({"a": {**VPS, "ema": True}}, "members.a.ema: no such key"),
         ({"a": VPS, "b": {"task": "semantic"}}, "members.b: has neither checkpoint nor scores"),
     ],
 )
@@ -94,27 +108,33 @@ def test_one_of_several_panoptic_members_can_be_named():
 
 
 def test_unknown_ways_of_running_are_named():
-    with pytest.raises(UserError, match="ensemble.run='parallel'"):
-        check_keys({"run": "parallel"})
-    with pytest.raises(UserError, match="ensemble.weights: no such setting"):
-        check_keys({"weights": 1})
+    with pytest.raises(UserError, match="run='parallel': expected one of together, in_turn"):
+        parse(EnsembleConfig, {"members": {}, "run": "parallel"})
+    with pytest.raises(UserError, match="weights: no such key"):
+        parse(EnsembleConfig, {"members": {}, "weights": 1})
 
 
-def test_kept_scores_belong_to_weights_settings_and_grid(tmp_path):
+def test_kept_scores_belong_to_weights_and_settings(tmp_path):
     (vps, vss), _ = read(vps=VPS, vss={**VPS, "task": "semantic"})
-    folder = kept_folder(tmp_path, vss, vps)
+    folder = kept_folder(tmp_path, vss)
     assert folder.name.startswith("vss-")
-    finer = vps._replace(settings=vps.settings._replace(short_side_px=96))
-    for other in (
-        kept_folder(tmp_path, vss._replace(identity="other"), vps),
-        kept_folder(tmp_path, vss._replace(settings=vss.settings._replace(flip=True)), vps),
-        kept_folder(tmp_path, vss, finer),
-    ):
-        assert other != folder
-    assert kept_folder(tmp_path, vss._replace(weight=3.0, scale="log_softmax"), vps) == folder
+    flipped = dataclasses.replace(vss.infer, flip=True)
+    for other in (vss._replace(identity="other"), vss._replace(infer=flipped)):
+        assert kept_folder(tmp_path, other) != folder
+    assert kept_folder(tmp_path, vss._replace(weight=3.0, scale="log_softmax")) == folder
 
 
-STUFF = tuple(taxonomy.class_table("vipseg").names[c] for c in taxonomy.class_table("vipseg").stuff_ids)
+def test_scores_on_another_grid_are_made_anew(tmp_path):
+    (vps, vss), _ = read(vps=VPS, vss={**VPS, "weights": "raw", "task": "semantic"})
+    video = Video("v", 2, 6.0, None, lambda: (50, 80), ("1", "2"))
+    keep(kept_folder(tmp_path, vss))
+    finer = vps._replace(infer=dataclasses.replace(vps.infer, short_side_px=96))
+    for things, done in ((vps, True), (finer, False)):
+        ensemble = Ensemble([things, vss], things, keep=tmp_path)
+        assert ensemble.is_done(ensemble.groups[1], video) is done
+
+
+STUFF = tuple(VIPSEG.names[c] for c in VIPSEG.stuff_ids)
 SIZES = geometry((50, 80), short_side=64, max_side=200)
 
 
@@ -138,7 +158,7 @@ def keep(folder, stems=("1", "2"), classes=STUFF, sizes=SIZES):
     ],
 )
 def test_a_member_given_by_its_scores(tmp_path, change, message):
-    video = video_io.Video("v", 2, 6.0, None, lambda: (50, 80), ("1", "2"))
+    video = Video("v", 2, 6.0, None, lambda: (50, 80), ("1", "2"))
     if change is not None:
         keep(tmp_path, **change)
     found, things = read(vps=VPS, kept={"scores": str(tmp_path)})
@@ -149,22 +169,8 @@ def test_a_member_given_by_its_scores(tmp_path, change, message):
         check_kept(found, things, [video])
 
 
-def test_members_of_another_taxonomy_are_refused(monkeypatch):
-    vipseg = taxonomy.class_table("vipseg")
-    order = (*vipseg.thing_ids, *vipseg.stuff_ids)
-    things_first = vipseg._replace(names=tuple(vipseg.names[i] for i in order))
-    tables = {"vipseg": vipseg, "vspw": vipseg, "things_first": things_first}
-    monkeypatch.setattr("vps_jax.infer.settings.class_table", tables.get)
-    for name in ("vspw", "things_first"):
-        monkeypatch.setitem(CONFIGS, name, {"model": TARVIS, "infer": {**INFER, "taxonomy": name}})
-    read(a=VPS, b={"checkpoint": "vspw", "task": "semantic"})  # another name for the same classes
-    with pytest.raises(UserError, match="members.b: taxonomy 'things_first' has 'door' in place of 'wall' classes"):
-        read(a=VPS, b={"checkpoint": "things_first", "task": "semantic"})
-
-
 def test_the_shipped_config_describes_three_members():
     checkpoints = {"runs/stage4": "tarvis", "runs/stage3": "tarvis", "runs/vspw_vit_adapter": "image"}
     config = get_config().to_dict()
-    check_keys(config)
     found, things = read_members(config, lambda path, weights: open_checkpoint(checkpoints[path], weights))
     assert [m.name for m in found] == ["image", "vps", "vss"] and things.name == "vps"

@@ -6,29 +6,28 @@ import runpy
 import cv2
 import numpy as np
 import pytest
-from test_ensemble import image_member, run, vps, vss
+from test_ensemble import CLASSES, alone, image_member, run, vps, vss
 
-from vps_jax import taxonomy
+from vps_jax.datasets.colors import SegmentColors
 from vps_jax.ensemble import tuning
 from vps_jax.ensemble.tuning import Candidate, Trial, candidates, tune, write_tuned
 from vps_jax.evaluation.metrics import headline
 from vps_jax.evaluation.runner import evaluate_folders
-from vps_jax.infer.predict import open_sources, predict_video
-from vps_jax.infer.segment import make_runner
-from vps_jax.media import writers
+from vps_jax.infer.predict import predict_video
+from vps_jax.media import result_folders
+from vps_jax.media.sources import open_sources
 from vps_jax.types import UserError
 
 
 def write_truth(root, video, frames):
     """VIPSeg's converted layout with one video, from panoptic frames and noise images."""
-    categories = taxonomy.categories("vipseg")
-    colors = writers.SegmentColors(categories)
+    colors = SegmentColors(CLASSES)
     (root / "images" / video).mkdir(parents=True)
     (root / "panomasksRGB" / video).mkdir(parents=True)
     images, annotations = [], []
     for image, frame in frames:
         cv2.imwrite(str(root / "images" / video / f"{frame.stem}.png"), image)
-        rgb, rows = writers.encode_frame(frame, colors)
+        rgb, rows = result_folders.encode_frame(frame, colors, CLASSES.official_ids)
         name = f"{frame.stem}.png"
         cv2.imwrite(str(root / "panomasksRGB" / video / name), rgb[..., ::-1])
         height, width = image.shape[:2]
@@ -37,7 +36,7 @@ def write_truth(root, video, frames):
     content = {
         "videos": [{"video_id": video, "images": images}],
         "annotations": [{"video_id": video, "annotations": annotations}],
-        "categories": list(categories),
+        "categories": CLASSES.rows(),
     }
     (root / "panoptic_gt_VIPSeg_val.json").write_text(json.dumps(content))
 
@@ -56,9 +55,8 @@ def root(tmp_path_factory):
     for i, image in enumerate(images):
         cv2.imwrite(str(root / "frames" / f"{i:08d}.png"), image)
     teacher = vps(seed=1)
-    runner = make_runner(teacher.model, teacher.load(), teacher.settings)
     (video,) = open_sources([root / "frames"])
-    write_truth(root, "v", list(zip(images, predict_video(video, runner, teacher.settings), strict=True)))
+    write_truth(root, "v", list(zip(images, predict_video(video, alone(teacher), CLASSES), strict=True)))
     return root
 
 

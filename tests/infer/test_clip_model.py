@@ -36,10 +36,14 @@ def test_frames_are_padded_right_and_bottom_with_grey():
     assert (out[:40, :30] == 0).all() and (out[:40, 50:80] == 200).all()
 
 
+PANOPTIC = (("panoptic", None),)
+
+
 class MeanModel:
     """Stands for a network: features are block means; instance scores depend on all frames through the clip's mean."""
 
     neck_passes = 0  # counted when traced
+    semantic_groups = (("A", 3), ("B", 3))
 
     def apply(self, variables, x, *, method, **kwargs):
         return getattr(self, method)(variables["params"], x, **kwargs)
@@ -81,8 +85,8 @@ def expected(images, gain=1.0):
 
 def test_scores_are_products_of_features_and_embeddings():
     images = clips(5)
-    model = ClipModel(MeanModel(), {"params": {"gain": jnp.float32(0.01)}}, chunk=3)
-    found = model(0, images)
+    model = ClipModel(MeanModel(), {"params": {"gain": jnp.float32(0.01)}}, PANOPTIC, chunk=3)
+    found = model.predict_sets(0, images)[0]
     masks, semantic = expected(images, 0.01)
     np.testing.assert_allclose(found.instance_masks, masks, rtol=2e-5)
     np.testing.assert_allclose(found.semantic, semantic, rtol=2e-5)
@@ -91,13 +95,13 @@ def test_scores_are_products_of_features_and_embeddings():
 
 def test_common_frames_go_through_the_backbone_once(monkeypatch):
     video = clips(10)
-    model = ClipModel(MeanModel(), {"params": {"gain": jnp.float32(1)}}, chunk=2)
+    model = ClipModel(MeanModel(), {"params": {"gain": jnp.float32(1)}}, PANOPTIC, chunk=2)
     runs = []
     monkeypatch.setattr(model, "_run", copy.copy(model._run))
     backbone = model._run.backbone
     model._run.backbone = lambda variables, images: runs.append(images) or backbone(variables, images)
     for first, last in ((0, 4), (2, 6), (4, 8), (6, 9)):
-        found = model(first, video[first:last])
+        found = model.predict_sets(first, video[first:last])[0]
         masks, semantic = expected(video[first:last])
         np.testing.assert_allclose(found.instance_masks, masks, rtol=2e-5)
         np.testing.assert_allclose(found.semantic, semantic, rtol=2e-5)
@@ -108,26 +112,26 @@ def test_common_frames_go_through_the_backbone_once(monkeypatch):
 
 
 def test_another_video_starts_without_old_features():
-    model = ClipModel(MeanModel(), {"params": {"gain": jnp.float32(1)}}, chunk=4)
-    model(0, clips(4, seed=1))
-    model.reset()
+    model = ClipModel(MeanModel(), {"params": {"gain": jnp.float32(1)}}, PANOPTIC, chunk=4)
+    model.predict_sets(0, clips(4, seed=1))
+    model = model.fresh()
     other = clips(4, seed=2)
-    np.testing.assert_allclose(model(0, other).semantic, expected(other)[1], rtol=2e-5)
+    np.testing.assert_allclose(model.predict_sets(0, other)[0].semantic, expected(other)[1], rtol=2e-5)
 
 
 def test_new_weights_of_an_equal_model_need_no_new_program():
     """As in evaluations during training."""
     images, network = clips(4), MeanModel()
     for gain in (1.0, 0.5, 2.0):
-        model = ClipModel(network, {"params": {"gain": jnp.float32(gain)}}, chunk=4)
-        np.testing.assert_allclose(model(0, images).semantic, expected(images, gain)[1], rtol=2e-5)
+        model = ClipModel(network, {"params": {"gain": jnp.float32(gain)}}, PANOPTIC, chunk=4)
+        np.testing.assert_allclose(model.predict_sets(0, images)[0].semantic, expected(images, gain)[1], rtol=2e-5)
     assert model.programs == {"backbone 4x64x128": 1, "decoder 4x64x128": 1}
 
 
 def test_task_and_group_reach_the_model():
-    model = ClipModel(MeanModel(), {"params": {"gain": jnp.float32(1)}}, task="semantic", group="B", chunk=1)
+    model = ClipModel(MeanModel(), {"params": {"gain": jnp.float32(1)}}, [("semantic", "B")], chunk=1)
     images = clips(1)
-    found = model(0, images)
+    found = model.predict_sets(0, images)[0]
     assert found.instance_masks is None and found.instance_classes is None
     np.testing.assert_allclose(found.semantic, 2 * expected(images)[1], rtol=2e-5)
 
@@ -135,11 +139,11 @@ def test_task_and_group_reach_the_model():
 def test_several_query_sets_share_backbone_and_neck():
     network, images = MeanModel(), clips(4)
     variables = {"params": {"gain": jnp.float32(1)}}
-    model = ClipModel(network, variables, task="panoptic", group="A", chunk=4, also=[("semantic", "B")])
+    model = ClipModel(network, variables, [("panoptic", "A"), ("semantic", "B")], chunk=4)
     both = model.predict_sets(0, images)
     assert network.neck_passes == 1 and sum(model.programs.values()) == 2
     for found, (task, group) in zip(both, [("panoptic", "A"), ("semantic", "B")], strict=True):
-        alone = ClipModel(network, variables, task=task, group=group, chunk=4)(0, images)
+        alone = ClipModel(network, variables, [(task, group)], chunk=4).predict_sets(0, images)[0]
         np.testing.assert_allclose(found.semantic, alone.semantic, rtol=1e-6)
         assert (found.instance_masks is None) == (task == "semantic")
 

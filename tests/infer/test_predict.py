@@ -1,22 +1,28 @@
 """The whole way with a scripted model: frames in, result folder and overlay video out."""
 
+import dataclasses
 import json
 
 import av
 import cv2
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vps_jax import taxonomy
-from vps_jax.infer import predict as module
-from vps_jax.infer import segment
-from vps_jax.infer.predict import Settings, predict, predict_video
-from vps_jax.media import video_io, writers
-from vps_jax.types import ClipPrediction, UserError
+from vps_jax import config
+from vps_jax.config import ClipInference
+from vps_jax.datasets.classes import class_table
+from vps_jax.infer import clip_predictor, predictor
+from vps_jax.infer.clip_predictor import ClipPredictor
+from vps_jax.infer.fusion import fuse_frames
+from vps_jax.infer.predict import predict, predict_video
+from vps_jax.infer.predictor import DECODED_AHEAD, check_classes, make_predictor
+from vps_jax.infer.score_maps import GridScores
+from vps_jax.media import result_folders, sources
+from vps_jax.types import ClipPrediction, FrameScores, Geometry, UserError
 
 SKY, WALL, PERSON, CAR = 28, 0, 60, 48
-SETTINGS = {"clip_frames": 4, "overlap_frames": 2, "short_side_px": 64, "max_side_px": 200}
+INFER = ClipInference(clip_frames=4, overlap_frames=2, short_side_px=64, max_side_px=200)
+CLASSES = class_table("vipseg")
 
 
 class ScriptedModel:
@@ -26,10 +32,14 @@ class ScriptedModel:
         self.clips = []
         self.programs = {"scripted": 1}
 
-    def reset(self):
+    def fresh(self):
         self.clips.append([])
+        return self
 
-    def __call__(self, first, images):
+    def predict_sets(self, first, images):
+        return (self.predict(first, images),)
+
+    def predict(self, first, images):
         self.clips[-1].append((first, len(images)))
         small = [cv2.resize(x, (x.shape[1] // 4, x.shape[0] // 4), interpolation=cv2.INTER_AREA) for x in images]
         red, green, blue = np.moveaxis(np.stack(small).astype(np.float32) / 64 - 2, -1, 0)  # [t, h4, w4], -2..2
@@ -46,7 +56,7 @@ class ScriptedModel:
 @pytest.fixture
 def scripted(monkeypatch):
     model = ScriptedModel()
-    monkeypatch.setattr(module, "make_runner", lambda *_: model)
+    monkeypatch.setattr(clip_predictor, "ClipModel", lambda *_, **__: model)
     return model
 
 
@@ -68,7 +78,7 @@ def write_folder(folder, count, **size):
 
 
 def run(folder, out, **kwargs):
-    return predict([folder], None, {}, SETTINGS, out, progress=False, **kwargs)
+    return predict([folder], ClipPredictor(None, {}, INFER), CLASSES, out, progress=False, **kwargs)
 
 
 def test_a_folder_becomes_a_result_folder_and_an_overlay(tmp_path, scripted):
@@ -76,7 +86,7 @@ def test_a_folder_becomes_a_result_folder_and_an_overlay(tmp_path, scripted):
     report = run(write_folder(tmp_path / "walk", 9), out)
     assert report == (1, 9, {"scripted": 1})
     assert scripted.clips == [[(0, 4), (2, 4), (4, 4), (6, 3)]]
-    frames = list(writers.read_video(out, "walk", thing_ids=taxonomy.class_table("vipseg").thing_ids))
+    frames = list(result_folders.read_video(out, "walk", CLASSES))
     assert [frame.stem for frame in frames] == [f"{3 * i:08d}" for i in range(9)]
     for i, frame in enumerate(frames):
         centre = 4 * i + 12
@@ -113,7 +123,7 @@ def test_frames_come_as_soon_as_their_tracks_are_closed(tmp_path, scripted):
     blank = np.full((64, 96, 3), (20, 20, 20), np.uint8)
     for i in range(6, 40):
         cv2.imwrite(str(folder / f"{3 * i:08d}.png"), blank)
-    (video,) = video_io.open_videos(folder)
+    (video,) = sources.open_videos(folder)
     read = []
 
     def counted():
@@ -122,8 +132,7 @@ def test_frames_come_as_soon_as_their_tracks_are_closed(tmp_path, scripted):
             yield frame
 
     ahead = []
-    settings = Settings.from_config({**SETTINGS, "score_threshold": 0.5})
-    original = scripted.__call__
+    original = scripted.predict
 
     def sure_only_when_seen(first, images):
         prediction = original(first, images)
@@ -131,12 +140,13 @@ def test_frames_come_as_soon_as_their_tracks_are_closed(tmp_path, scripted):
         prediction.instance_classes[~seen] = np.eye(125)[0] * 9
         return prediction
 
-    sure_only_when_seen.reset = scripted.reset
-    for done, _ in enumerate(predict_video(video._replace(frames=counted), sure_only_when_seen, settings)):
+    scripted.predict = sure_only_when_seen
+    predictor = ClipPredictor(None, {}, INFER)
+    for done, _ in enumerate(predict_video(video._replace(frames=counted), predictor, CLASSES)):
         ahead.append(len(read) - done)
     assert len(ahead) == 40
     # two clips, the step of a third on the device, and decoded frames; the squares held the first back for longer
-    assert max(ahead[12:-8]) <= 8 + 2 + segment.DECODED_AHEAD + 2
+    assert max(ahead[12:-8]) <= 8 + 2 + DECODED_AHEAD + 2
 
 
 def test_several_inputs_and_a_root(tmp_path, scripted):
@@ -145,11 +155,12 @@ def test_several_inputs_and_a_root(tmp_path, scripted):
         write_folder(root / "imgs" / name, 2)
     (root / "val.txt").write_text("a\nb\n")
     other = write_folder(tmp_path / "c", 1)
-    report = predict([root, other], None, {}, SETTINGS, tmp_path / "out", split=None, overlay=False, progress=False)
+    scripted_predictor = ClipPredictor(None, {}, INFER)
+    report = predict([root, other], scripted_predictor, CLASSES, tmp_path / "out", overlay=False, progress=False)
     assert (report.videos, report.frames) == (3, 5)
     assert [r["video_id"] for r in json.loads((tmp_path / "out" / "pred.json").read_text())["annotations"]] == [*"abc"]
     with pytest.raises(UserError, match="two inputs are named 'c'"):
-        predict([other, other], None, {}, SETTINGS, tmp_path / "out")
+        predict([other, other], scripted_predictor, CLASSES, tmp_path / "out")
 
 
 def test_a_damaged_frame_leaves_nothing_half_written(tmp_path, scripted):
@@ -167,80 +178,104 @@ def test_a_damaged_frame_leaves_nothing_half_written(tmp_path, scripted):
 
 
 def test_a_semantic_task_lets_all_classes_compete(tmp_path, scripted):
-    original = scripted.__call__
-    prediction_of = lambda first, images: ClipPrediction(None, None, original(first, images).semantic)  # noqa: E731
-    prediction_of.reset = scripted.reset
-    (video,) = video_io.open_videos(write_folder(tmp_path / "v", 5))
-    settings = Settings.from_config({**SETTINGS, "task": "semantic"})
-    frames = list(predict_video(video, prediction_of, settings))
+    original = scripted.predict
+    scripted.predict = lambda first, images: ClipPrediction(None, None, original(first, images).semantic)
+    (video,) = sources.open_videos(write_folder(tmp_path / "v", 5))
+    semantic = ClipPredictor(None, {}, dataclasses.replace(INFER, task="semantic"))
+    frames = list(predict_video(video, semantic, CLASSES))
     assert len(frames) == 5
     assert set(np.unique(frames[0].categories)) == {PERSON} and set(np.unique(frames[0].track_ids)) == {PERSON + 1}
+
+
+def test_the_mirrored_video_is_averaged_with_the_plain_one(tmp_path, scripted):
+    """The scripted model sees single pixels: the mirrored pass says the same, where it belongs."""
+    (video,) = sources.open_videos(write_folder(tmp_path / "v", 5))
+    plain, both = (ClipPredictor(None, {}, dataclasses.replace(INFER, flip=flip)) for flip in (False, True))
+    for a, b in zip(plain.stream(video), both.stream(video), strict=True):
+        assert b.scores.mirrored is not None and np.array_equal(a.tracks.masks, b.tracks.masks)
+        one, other = (np.asarray(x.scores.on_grid(a.sizes, range(124)))[..., :24] for x in (a, b))  # not the padding
+        np.testing.assert_allclose(one, other, atol=1e-4)
+        assert np.mean(a.scores.labels(CLASSES.stuff_ids) != b.scores.labels(CLASSES.stuff_ids)) < 0.02
+    assert len(scripted.clips) == 3  # each pass keeps features of its own
 
 
 class Groups:
     semantic_groups = (("VIPSEG", 124), ("VIPSEG_VIS", 58))
 
 
-@pytest.mark.parametrize(
-    ("group", "message"),
-    [("COCO", "the model has VIPSEG, VIPSEG_VIS"), ("VIPSEG_VIS", "has 58 classes; expected the 124")],
-)
-def test_a_group_that_does_not_fit_the_classes_is_refused(tmp_path, group, message):
-    with pytest.raises(UserError, match=message):
-        predict([write_folder(tmp_path / "v", 1)], Groups(), {}, {"semantic_group": group}, tmp_path / "out")
-    assert not (tmp_path / "out" / "pred.json").exists()
+def test_a_group_that_does_not_fit_the_classes_is_refused():
+    check_classes(Groups(), INFER, CLASSES)
+    with pytest.raises(UserError, match="the model has VIPSEG, VIPSEG_VIS"):
+        predictor.check_settings(ClipPredictor, Groups(), dataclasses.replace(INFER, semantic_group="COCO"))
+    with pytest.raises(UserError, match="has 58 classes; expected the 124"):
+        check_classes(Groups(), dataclasses.replace(INFER, semantic_group="VIPSEG_VIS"), CLASSES)
 
 
-class LabelModel:
-    """An image model that sees red as a person and everything else as wall."""
-
-    def apply(self, variables, frames, *, method):
-        assert method == "semantic_scores"
-        n, h, w, c = frames.shape
-        red = frames[..., 0].astype(jnp.float32).reshape(n, h // 4, 4, w // 4, 4).mean((2, 4)) / 255
-        scores = jnp.zeros((n, h // 4, w // 4, 124)).at[..., WALL].set(0.5)
-        return scores.at[..., PERSON].set(red)
+def test_a_task_that_gives_no_frames_of_classes_is_refused():
+    with pytest.raises(UserError, match="infer.task='vos': expected panoptic or semantic"):
+        predictor.check_settings(ClipPredictor, Groups(), dataclasses.replace(INFER, task="vos"))
 
 
-IMAGE_SETTINGS = {
-    "task": "mask_classification", "short_side_px": 64, "max_side_px": 200, "window_px": 64, "stride_px": 40,
-}  # fmt: skip
+@dataclasses.dataclass(frozen=True)
+class RedModel:
+    name: str = "red"
 
 
-def test_an_image_model_labels_frame_by_frame(tmp_path):
+@dataclasses.dataclass(frozen=True)
+class RedInference:
+    threshold: int = 128
+
+
+class RedPredictor:
+    """Somebody's model: red pixels are a person, all else is wall."""
+
+    kind, final_identities, programs = "logits", True, {}
+
+    def __init__(self, module, variables, infer):
+        self._threshold = infer.threshold
+
+    def stream(self, video):
+        for frame in video.frames():
+            height, width = (side // 4 * 4 for side in frame.image.shape[:2])
+            red = frame.image[2:height:4, 2:width:4, 0].astype(np.float32) - self._threshold
+            semantic = np.full((124, *red.shape), -999, np.float32)
+            semantic[[PERSON, WALL]] = red, 0 * red
+            sizes = Geometry((height, width), (height, width), frame.image.shape[:2])
+            yield FrameScores(frame.stem, sizes, GridScores(semantic, sizes))
+
+    def fuse(self, frames, classes):
+        return fuse_frames(frames, classes)
+
+
+def test_somebodys_model_is_a_row_and_a_class_of_twenty_lines(tmp_path, monkeypatch):
+    row = config.ModelRow(RedModel, RedInference, "", "", f"{__name__}:RedPredictor")
+    monkeypatch.setitem(config.MODELS, "red", row)
+    monkeypatch.setattr(predictor.models, "build", lambda model: None)
     folder = write_folder(tmp_path / "v", 3)
-    report = predict([folder], LabelModel(), {}, IMAGE_SETTINGS, tmp_path / "out", progress=False)
-    assert report == (1, 3, {"windows 3x64x64": 1})
-    frames = list(writers.read_video(tmp_path / "out", "v", thing_ids=taxonomy.class_table("vipseg").thing_ids))
-    for i, frame in enumerate(frames):
+    red = make_predictor({"name": "red"}, {}, {"threshold": 100})
+    assert predict([folder], red, CLASSES, tmp_path / "out", progress=False) == (1, 3, {})
+    for i, frame in enumerate(result_folders.read_video(tmp_path / "out", "v", CLASSES)):
         assert frame.categories[16, 4 * i + 12] == PERSON and frame.categories[48, 4 * i + 12] == WALL
-        assert np.array_equal(frame.track_ids > 0, frame.categories == PERSON)
-    assert (tmp_path / "out" / "overlay" / "v.mp4").exists()
-    predict([folder], LabelModel(), {}, IMAGE_SETTINGS, tmp_path / "vspw", overlay=False, progress=False, layout="vspw")
-    image = cv2.imread(str(tmp_path / "vspw" / "v" / "00000000.png"), cv2.IMREAD_UNCHANGED)
-    assert np.array_equal(image, frames[0].categories)
+    image = predict([folder], red, CLASSES, tmp_path / "vspw", overlay=False, progress=False, layout="vspw")
+    assert image.frames == 3
+    painted = cv2.imread(str(tmp_path / "vspw" / "v" / "00000006.png"), cv2.IMREAD_UNCHANGED)
+    assert np.array_equal(painted, frame.categories)
     with pytest.raises(UserError, match="layout 'coco'"):
-        predict([folder], LabelModel(), {}, IMAGE_SETTINGS, tmp_path / "x", layout="coco")
+        predict([folder], red, CLASSES, tmp_path / "x", layout="coco")
+    with pytest.raises(UserError, match="infer.level: no such key"):
+        make_predictor({"name": "red"}, {}, {"level": 1})
 
 
 def test_frames_of_two_sizes_are_refused(tmp_path, scripted):
     folder = write_folder(tmp_path / "v", 3)
     cv2.imwrite(str(folder / "00000099.png"), np.zeros((32, 96, 3), np.uint8))
-    with pytest.raises(UserError, match="00000099 has 32x96 pixels"):
+    with pytest.raises(UserError, match="video v: frame 00000099 has 96x32 pixels; expected 96x64"):
         run(folder, tmp_path / "out")
     assert not (tmp_path / "out" / "pred.json").exists()
 
 
-def test_an_unwritable_output_is_refused_before_the_model_is_made(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "make_runner", lambda *_: pytest.fail("the model was made"))
+def test_an_unwritable_output_is_refused_before_anything_runs(tmp_path, scripted):
     (tmp_path / "out").write_text("")
     with pytest.raises(UserError, match="cannot be written"):
         run(write_folder(tmp_path / "v", 1), tmp_path / "out")
-
-
-def test_an_unknown_setting_is_named():
-    with pytest.raises(UserError, match="infer.clip_length: no such setting"):
-        Settings.from_config({"clip_length": 3})
-    with pytest.raises(UserError, match="infer.task='vis'"):
-        Settings.from_config({"task": "vis"})
-    assert Settings.from_config({"clip_frames": 3}) == Settings(clip_frames=3)
+    assert not scripted.clips

@@ -1,26 +1,57 @@
 """Windows, flips and scales against a twin that holds the scores of every pixel."""
 
+import dataclasses
+
 import cv2
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vps_jax.infer import sliding
+from vps_jax.config import WindowInference
+from vps_jax.infer import score_maps, sliding, window_predictor
 from vps_jax.infer.clip_model import geometry
-from vps_jax.infer.sliding import SlidingModel, SlidingSettings, window_starts
+from vps_jax.infer.sliding import PassScores, window_starts
+from vps_jax.infer.window_predictor import WindowPredictor
+from vps_jax.types import ClipPrediction
 
-SMALL = SlidingSettings(short_side_px=64, max_side_px=200, window_px=64, stride_px=40, size_multiple=32, window_batch=2)
+SMALL = WindowInference(short_side_px=64, max_side_px=200, window_px=64, stride_px=40, size_multiple=32, window_batch=2)
 
 
 class MeanModel:
     """Scores of a window: its block means times a power of two per class, and the mean of the whole window."""
 
-    def apply(self, variables, frames, *, method):
-        assert method == "semantic_scores"
-        n, h, w, c = frames.shape
-        x = frames.astype(jnp.float32).reshape(n, h // 4, 4, w // 4, 4, c).mean((2, 4)) / 64
-        x = jnp.concatenate([x, x.mean((1, 2), keepdims=True) + 0 * x[..., :1]], axis=-1)  # [n, g, g, 6]
+    semantic_groups = (("COLORS", 6),)
+
+    def apply(self, variables, x, *, method):
+        return getattr(self, method)(variables, x)
+
+    def backbone_features(self, variables, images):
+        n, t, h, w, c = images.shape
+        x = images[:, 0].astype(jnp.float32).reshape(n, h // 4, 4, w // 4, 4, c).mean((2, 4)) / 64
+        return jnp.concatenate([x, x.mean((1, 2), keepdims=True) + 0 * x[..., :1]], axis=-1)  # [n, g, g, 6]
+
+    def decode_features(self, variables, x):
         return x * variables["gain"]
+
+
+class MeanTask:
+    """Stands for mask classification: the outputs are scores."""
+
+    def decode(self, outputs):
+        return ClipPrediction(None, None, jnp.moveaxis(outputs, -1, 1)[:, :, None])
+
+
+@pytest.fixture(autouse=True)
+def scores_are_outputs(monkeypatch):
+    monkeypatch.setattr(window_predictor, "make_task", lambda name, num_classes: MeanTask())
+
+
+def labels(image, variables, infer):
+    return scores_of(image, variables, infer).labels()
+
+
+def scores_of(image, variables, infer):
+    return PassScores(tuple(WindowPredictor(MeanModel(), variables, infer).passes(image)), image.shape[:2])
 
 
 def slow_scores(image, settings, gain=1.0, mirrored=False, steps=None):
@@ -80,11 +111,11 @@ def test_window_starts(size, window, stride, expected):
     ],
 )
 def test_test_sizes(original, settings, expected):
-    assert sliding.resize_steps(original, SlidingSettings(**settings)) == expected
+    assert sliding.resize_steps(original, WindowInference(**settings)) == expected
 
 
 def test_samples_are_linear_between_pixel_centres():
-    matrix = sliding.sample_matrix(np.array([0.0, 0.5, 1.25, 3.0, 9.0]), 3)
+    matrix = score_maps.sample_matrix(np.array([0.0, 0.5, 1.25, 3.0, 9.0]), 3)
     assert matrix.tolist() == [[1, 0, 0], [1, 0, 0], [0.25, 0.75, 0], [0, 0, 1], [0, 0, 1]]
 
 
@@ -93,7 +124,7 @@ def test_samples_are_linear_between_pixel_centres():
 def test_labels_equal_the_slow_form(shape, flip):
     image = noise(*shape)
     gain = jnp.asarray([2.0, 2.0, 2.0, 2.1, 2.1, 2.1])
-    settings = SMALL._replace(flip=flip)
+    settings = dataclasses.replace(SMALL, flip=flip)
     probabilities = []
     for mirrored in (False, True) if flip else (False,):
         scores = slow_scores(image, settings, np.asarray(gain), mirrored)
@@ -101,7 +132,7 @@ def test_labels_equal_the_slow_form(shape, flip):
         e = np.exp(scores)
         probabilities.append(e / e.sum(-1, keepdims=True))
     mean = np.mean(probabilities, axis=0)
-    found = SlidingModel(MeanModel(), {"gain": gain}, settings).labels(image)
+    found = labels(image, {"gain": gain}, settings)
     assert found.shape == shape and found.dtype == np.uint8 and len(np.unique(found)) >= 4
     best = np.sort(mean, -1)
     sure = best[..., -1] - best[..., -2] > 1e-5
@@ -110,22 +141,22 @@ def test_labels_equal_the_slow_form(shape, flip):
 
 def test_several_scales_are_averaged():
     image = noise(70, 90)
-    settings = SMALL._replace(scales=(0.5, 1.0), cover_window=True)
+    settings = dataclasses.replace(SMALL, scales=(0.5, 1.0), cover_window=True)
     mean = np.zeros((70, 90, 6))
     for steps in sliding.resize_steps((70, 90), settings):
         scores = slow_scores(image, settings, 3.0, steps=steps)
         e = np.exp(np.stack([cv2.resize(scores[..., k], (90, 70)) for k in range(6)], -1))
         mean += e / e.sum(-1, keepdims=True) / 2
-    found = SlidingModel(MeanModel(), {"gain": 3.0}, settings).labels(image)
+    found = labels(image, {"gain": 3.0}, settings)
     best = np.sort(mean, -1)
     sure = best[..., -1] - best[..., -2] > 1e-5
     assert np.array_equal(found[sure], mean.argmax(-1)[sure])
 
 
 def test_a_frame_smaller_than_the_window_is_padded_with_black():
-    settings = SMALL._replace(short_side_px=32)
+    settings = dataclasses.replace(SMALL, short_side_px=32)
     image = noise(32, 50)
-    (one,) = SlidingModel(MeanModel(), {"gain": 1.0}, settings).passes(image)
+    (one,) = scores_of(image, {"gain": 1.0}, settings).passes
     assert one.size == (32, 64) and one.scores.shape == (1, 1, 16, 16, 6)
     assert not one.scores[0, 0, 8:, :, :3].any() and one.scores[0, 0, :8, :, :3].all()
 
@@ -136,8 +167,7 @@ def test_scores_on_the_grid_of_a_clip_model():
     sizes = geometry((85, 150), short_side=64, max_side=200)
     assert sizes.resized == (64, 113) and sizes.padded == (64, 128)
     scores = slow_scores(image, SMALL)  # 64 x 128 after rounding up
-    model = SlidingModel(MeanModel(), {"gain": 1.0}, SMALL)
-    found = np.asarray(model.grid_scores(image, sizes, classes=[1, 4]))
+    found = np.asarray(scores_of(image, {"gain": 1.0}, SMALL).on_grid(sizes, [1, 4]))
     assert found.shape == (2, 16, 32)
     rows = [4 * i + 2 for i in range(16)]  # centres lie on pixel borders: the mean of two pixels
     lines = (scores[np.array(rows) - 1] + scores[np.array(rows)]) / 2
@@ -153,16 +183,14 @@ def test_scores_of_a_mirrored_frame_lie_where_they_belong():
     """A model that sees single pixels gives the same scores either way."""
     image = noise(64, 96)
     sizes = geometry((64, 96), short_side=64, max_side=200)
-    plain = SlidingModel(MeanModel(), {"gain": 1.0}, SMALL).grid_scores(image, sizes, classes=[0, 1, 2])
-    both = SlidingModel(MeanModel(), {"gain": 1.0}, SMALL._replace(flip=True)).grid_scores(
-        image, sizes, classes=[0, 1, 2]
-    )
+    plain = scores_of(image, {"gain": 1.0}, SMALL).on_grid(sizes, [0, 1, 2])
+    both = scores_of(image, {"gain": 1.0}, dataclasses.replace(SMALL, flip=True)).on_grid(sizes, [0, 1, 2])
     np.testing.assert_allclose(plain, both, atol=0.02)
     assert float(jnp.abs(plain[..., ::-1] - plain).max()) > 0.5
 
 
 def test_the_model_is_compiled_once_for_frames_of_any_size():
-    model = SlidingModel(MeanModel(), {"gain": 1.0}, SMALL)
+    model = WindowPredictor(MeanModel(), {"gain": 1.0}, SMALL)
     for shape in ((64, 64), (64, 100), (90, 64), (100, 100)):
-        model.labels(noise(*shape))
+        list(model.passes(noise(*shape)))
     assert model.programs == {"windows 2x64x64": 1}

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from scipy.optimize import linear_sum_assignment
 
-from vps_jax.infer.stitching import Stitcher, StitchSettings, associate, split_clips
+from vps_jax.config import ClipInference
+from vps_jax.infer.stitching import Stitcher, associate, split_clips
 from vps_jax.types import ClipPrediction, UserError
 
 SURE, UNSURE = [-4.0, 4.0, 0.0], [4.0, 0.0, 0.0]  # background first
@@ -83,7 +84,7 @@ def test_association_maximises_the_sum():
 
 
 def test_ids_are_inherited_or_new_in_query_order():
-    stitcher = Stitcher()
+    stitcher = Stitcher(ClipInference())
     a, b = square((0, 3), (0, 3), (0, 3)), square((3, 6), (3, 6), (3, 6))
     c = square((1, 2), (1, 2), (1, 2))
     first = stitcher.add(0, clip(a, b))
@@ -98,7 +99,7 @@ def test_ids_are_inherited_or_new_in_query_order():
 
 
 def test_a_track_missed_for_one_clip_starts_anew_and_was_final_before():
-    stitcher = Stitcher()
+    stitcher = Stitcher(ClipInference())
     a, b = square((0, 3), (0, 3)), square((3, 6), (3, 6))
     stitcher.add(0, clip(a, b, classes=[SURE, [0.0, 0.0, 6.0]]))
     step = stitcher.add(1, clip(a, b, classes=[[-4.0, 6.0, 2.0], UNSURE]))
@@ -110,7 +111,7 @@ def test_a_track_missed_for_one_clip_starts_anew_and_was_final_before():
 
 
 def test_a_clip_without_instances_leaves_its_frames_empty():
-    stitcher = Stitcher()
+    stitcher = Stitcher(ClipInference())
     a = square((0, 3), (0, 3), (0, 3), (0, 3))
     stitcher.add(0, clip(a))
     frames = stitcher.add(2, clip(a, classes=[UNSURE])).frames
@@ -119,7 +120,7 @@ def test_a_clip_without_instances_leaves_its_frames_empty():
 
 
 def test_tracks_are_chosen_by_score_and_kept_in_query_order():
-    stitcher = Stitcher(StitchSettings(score_threshold=0.4, max_tracks_per_clip=2))
+    stitcher = Stitcher(ClipInference(score_threshold=0.4, max_tracks_per_clip=2))
     masks = [square((i, i + 1)) for i in range(4)]
     classes = [[0.0, 3.0, 0.0], [0.0, 0.0, 5.0], [0.0, 4.0, 0.0], [5.0, 0.0, 0.0]]
     stitcher.add(0, clip(*masks, classes=classes))
@@ -129,14 +130,14 @@ def test_tracks_are_chosen_by_score_and_kept_in_query_order():
 
 
 def test_a_score_of_exactly_the_threshold_is_kept():
-    stitcher = Stitcher(StitchSettings(score_threshold=0.5))
+    stitcher = Stitcher(ClipInference(score_threshold=0.5))
     stitcher.add(0, clip(square((0, 1)), classes=[[0.0, 0.0, -np.inf]]))
     assert ids(stitcher.finish().frames) == [[1]]
 
 
 @pytest.mark.parametrize(("mode", "expected"), [("earlier", 1.0), ("mean", 2.0)])
 def test_masks_of_common_frames(mode, expected):
-    stitcher = Stitcher(StitchSettings(instance_overlap=mode))
+    stitcher = Stitcher(ClipInference(instance_overlap=mode))
     masks = square((0, 3), (0, 3))
     stitcher.add(0, clip(masks))
     frames = stitcher.add(1, clip(np.where(masks > 0, 3.0, -1.0))).frames + stitcher.finish().frames
@@ -144,7 +145,7 @@ def test_masks_of_common_frames(mode, expected):
 
 
 def test_semantic_logits_of_common_frames_are_averaged():
-    stitcher = Stitcher()
+    stitcher = Stitcher(ClipInference())
     masks = square((0, 3), (0, 3), (0, 3))
     stitcher.add(0, clip(masks, semantic=1.0))
     frames = stitcher.add(2, clip(masks, semantic=4.0)).frames + stitcher.finish().frames
@@ -152,18 +153,13 @@ def test_semantic_logits_of_common_frames_are_averaged():
 
 
 def test_clips_that_leave_a_gap_are_refused():
-    stitcher = Stitcher()
+    stitcher = Stitcher(ClipInference())
     with pytest.raises(ValueError, match="starts at frame 1"):
         stitcher.add(1, clip(square((0, 3))))
     stitcher.add(0, clip(square((0, 3), (0, 3))))
     for start in (0, 3):
         with pytest.raises(ValueError, match=f"starts at frame {start}"):
             stitcher.add(start, clip(square((0, 3))))
-
-
-def test_an_unknown_overlap_rule_is_named():
-    with pytest.raises(UserError, match="instance_overlap='later'"):
-        StitchSettings.from_config({"instance_overlap": "later"})
 
 
 def random_video(seed, frames, clip_frames, overlap, queries=4):
@@ -224,7 +220,7 @@ def test_streaming_equals_the_whole_video_at_once(clip_frames, overlap, on_devic
     for seed in range(4 if on_device else 12):
         clips = list(random_video(seed, 17 + seed % 3, clip_frames, overlap))
         frames, semantic, mean = whole_video_twin(clips, 0.5)
-        stitcher = Stitcher()
+        stitcher = Stitcher(ClipInference())
         steps = []
         for first, prediction in clips:
             if on_device:
@@ -246,7 +242,7 @@ def test_streaming_equals_the_whole_video_at_once(clip_frames, overlap, on_devic
 
 
 def test_a_semantic_model_has_no_tracks():
-    stitcher = Stitcher()
+    stitcher = Stitcher(ClipInference())
     stitcher.add(0, ClipPrediction(None, None, np.ones((3, 2, 4, 6), np.float32)))
     done = stitcher.finish()
     assert ids(done.frames) == [[], []] and done.closed == []

@@ -9,8 +9,9 @@ import vita_rule
 from golden_files import load
 from test_vit_adapter import build
 
+from vps_jax.config import WindowInference
 from vps_jax.infer import sliding
-from vps_jax.infer.sliding import SlidingModel, SlidingSettings
+from vps_jax.infer.window_predictor import WindowPredictor
 from vps_jax.ops.resize import linear_matrix
 
 pytestmark = pytest.mark.parity
@@ -25,11 +26,11 @@ def case(golden_dir, golden_is_whole):
     normalized = vita_rule.image(manifest["seed"], call["batch"], call["height"], call["width"], call["variant"])
     pixels = np.moveaxis(normalized[0], 0, -1) * vita_rule.STD + vita_rule.MEAN
     image = np.rint(pixels).astype(np.uint8)
-    settings = SlidingSettings(
+    settings = WindowInference(
         short_side_px=min(image.shape[:2]), max_side_px=max(image.shape[:2]), size_multiple=1,
         window_px=manifest["crop"], stride_px=manifest["stride"], window_batch=2,
     )  # fmt: skip
-    (scores,) = SlidingModel(model, variables, settings).passes(image)
+    (scores,) = WindowPredictor(model, variables, settings).passes(image)
     return manifest, arrays, scores
 
 

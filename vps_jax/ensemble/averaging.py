@@ -11,164 +11,59 @@ import ctypes
 import functools
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vps_jax.ensemble.kept_scores import ScoreHeader, as_kept, read_scores, score_path, write_scores
-from vps_jax.ensemble.members import Member, kept_folder, member_id
-from vps_jax.infer import clip_model
-from vps_jax.infer.fusion import Geometry
-from vps_jax.infer.segment import StitchedClip, fuse_frames, stitched_clips
-from vps_jax.infer.settings import IMAGE_TASK, Settings
-from vps_jax.infer.sliding import SlidingModel, grid_positions, sample_matrix
-from vps_jax.infer.stitching import Stitched
-from vps_jax.media import video_io
-from vps_jax.types import Array, PanopticFrame, UserError
+from vps_jax.ensemble.kept_scores import ScoreHeader, as_kept, read_header, read_scores, score_path, write_scores
+from vps_jax.ensemble.members import Member, kept_folder, member_id, stuff_names
+from vps_jax.infer.score_maps import GridScores
+from vps_jax.media.video import Video
+from vps_jax.types import Array, FrameScores, Geometry, PanopticFrame, UserError
 
 FLOOR = 1e-6  # added to normalised scores before their logarithm
 
 
-class MemberClip(NamedTuple):
-    """What became final with one clip of a group of members.
-
-    Attributes:
-      sizes: of the things member's frames.
-      stems: names of the finished frames.
-      scores: per frame, member name -> raw stuff scores `[s, h4, w4]` on the common grid.
-      stitched: of the group's first member; None for an image model.
-    """
-
-    sizes: Geometry
-    stems: list[str]
-    scores: list[dict[str, Array]]
-    stitched: Stitched | None
-
-
 class Group:
-    """Members that run together because they share weights and frames: one pass through backbone and neck for all."""
+    """Members that run together because they share weights and frames: one pass through the model for all."""
 
-    def __init__(self, members: Sequence[Member], things: Member):
+    def __init__(self, members: Sequence[Member]):
         self.members = tuple(members)
-        self._things = things.settings
-        self._classes = np.array(things.settings.classes().stuff_ids, np.int32)
-        self._runner = None
+        self._predictor = None
 
     def load(self) -> None:
         """Bring the weights to the device."""
         first, *others = self.members
-        s = first.settings
-        if s.task == IMAGE_TASK:
-            self._runner = SlidingModel(first.model, first.load(), s.sliding())
-            return
-        self._runner = clip_model.ClipModel(
-            first.model,
-            first.load(),
-            task=s.task,
-            group=s.semantic_group,
-            chunk=max(1, s.clip_frames - s.overlap_frames),
-            also=[(member.settings.task, member.settings.semantic_group) for member in others],
-        )
+        also = {"also": [member.infer for member in others]} if others else {}
+        self._predictor = first.predictor(first.module, first.load(), first.infer, **also)
 
     def unload(self) -> None:
         """Let go of the weights and of the memory that they had."""
-        self._runner = None
+        self._predictor = None
         give_back_memory()
 
     @property
     def programs(self) -> dict[str, int]:
         """How often each program was compiled; nothing while the weights are not loaded."""
-        counts = {} if self._runner is None else self._runner.programs
+        counts = {} if self._predictor is None else self._predictor.programs
         return {f"{self.members[0].name} {name}": count for name, count in counts.items()}
 
-    def clips(self, video: video_io.Video) -> Iterator[MemberClip]:
-        """Scores of a video as they become final."""
-        if self.members[0].settings.task == IMAGE_TASK:
-            yield from self._image_frames(video)
-            return
-        mirrors = (False, True) if self.members[0].settings.flip else (False,)
-        runs = [self._run_clips(video, mirrored=mirrored) for mirrored in mirrors]
-        for passes in zip(*runs, strict=True):
-            yield self._mean_of_passes(passes)
+    def stream(self, video: Video) -> Iterator[tuple[FrameScores, ...]]:
+        """Scores of each frame, one per member."""
+        if len(self.members) > 1:
+            return self._predictor.stream_sets(video)
+        return ((frame,) for frame in self._predictor.stream(video))
 
-    def _image_frames(self, video: video_io.Video) -> Iterator[MemberClip]:
-        for frame in video.frames():
-            sizes = common_geometry(frame.image.shape[:2], self._things)
-            scores = self._runner.grid_scores(frame.image, sizes, classes=self._classes)
-            yield MemberClip(sizes, [frame.stem], [{self.members[0].name: scores}], None)
-
-    def _run_clips(self, video: video_io.Video, *, mirrored: bool) -> Iterator[StitchedClip]:
-        self._runner.reset()
-        # a mirrored pass of the same video runs beside this one and must not meet its features
-        runner = self._runner.fresh() if mirrored else self._runner
-        settings = self.members[0].settings
-        return stitched_clips(video, runner.predict_sets, settings, num_sets=len(self.members), mirrored=mirrored)
-
-    def _mean_of_passes(self, passes: Sequence[StitchedClip]) -> MemberClip:
-        """Stuff scores on the common grid, averaged over the plain and the mirrored pass."""
-        plain = passes[0]
-        sizes = common_geometry(plain.sizes.original, self._things)
-        scores = []
-        for t in range(len(plain.stems)):
-            frame = {}
-            for i, member in enumerate(self.members):
-                maps = [
-                    to_grid(one.sets[i].frames[t].semantic, self._classes, plain.sizes, sizes, mirrored=k == 1)
-                    for k, one in enumerate(passes)
-                ]
-                frame[member.name] = maps[0] if len(maps) == 1 else _mean(*maps)
-            scores.append(frame)
-        return MemberClip(sizes, plain.stems, scores, plain.sets[0])
+    def fuse(self, frames: Iterator[FrameScores]) -> Iterator[PanopticFrame]:
+        """Panoptic frames as the first member makes them."""
+        return self._predictor.fuse(frames, self.members[0].classes)
 
 
 def give_back_memory() -> None:
     """Return freed memory to the system: on a CPU, glibc would keep part of what a member had."""
     with contextlib.suppress(AttributeError, OSError, TypeError):  # another C library
         ctypes.CDLL(None).malloc_trim(0)
-
-
-def common_geometry(original: tuple[int, int], things: Settings) -> Geometry:
-    """Sizes of a video as the things member sees it."""
-    return clip_model.geometry(original, short_side=things.short_side_px, max_side=things.max_side_px)
-
-
-def to_grid(semantic: Array, classes: np.ndarray, sizes: Geometry, common: Geometry, *, mirrored: bool) -> Array:
-    """Chosen classes of scores `[k, h4, w4]` on the grid of another geometry.
-
-    Args:
-      semantic: scores on the stride-4 grid of `sizes`.
-      classes: rows to keep.
-      sizes: what the member saw.
-      common: where the scores are wanted; cells beyond the frame repeat what the member saw there.
-      mirrored: the member saw the frame flipped.
-
-    Returns:
-      float32 `[len(classes), h4', w4']`; the very numbers when nothing is to be resized.
-    """
-    if sizes == common and not mirrored:
-        return _rows(semantic, classes)
-    rows, columns = (
-        sample_matrix(grid_positions(out // 4, resized=resized, size=seen / 4), grid // 4)
-        for out, resized, seen, grid in zip(common.padded, common.resized, sizes.resized, sizes.padded, strict=True)
-    )
-    if mirrored:
-        at = sizes.resized[1] / 4 - grid_positions(
-            common.padded[1] // 4, resized=common.resized[1], size=sizes.resized[1] / 4
-        )
-        columns = sample_matrix(at, sizes.padded[1] // 4)
-    return _resample(semantic, classes, rows.astype(np.float32), columns.astype(np.float32))
-
-
-_rows = jax.jit(lambda semantic, classes: semantic[classes].astype(jnp.float32))
-_mean = jax.jit(lambda a, b: 0.5 * (a + b))
-
-
-@jax.jit
-def _resample(semantic, classes, rows, columns):
-    with jax.default_matmul_precision("highest"):
-        return jnp.einsum("khw,yh,xw->kyx", semantic[classes].astype(jnp.float32), rows, columns)
 
 
 def scaled(scores: Array, scale: str) -> Array:
@@ -214,36 +109,42 @@ class Ensemble:
         self.keep = keep
         self.keep_things = keep_things
         self.groups = make_groups(self.members, things)
+        self._stuff = np.array(things.classes.stuff_ids, np.int32)
 
-    def kept(self, member: Member, video: video_io.Video):
+    def kept(self, member: Member, video: Video) -> pathlib.Path | None:
         """File of a member's scores of a video, None without a folder."""
         if member.kept is not None:
             return score_path(member.kept, video.video_id)
-        return score_path(kept_folder(self.keep, member, self.things), video.video_id) if self.keep else None
+        return score_path(kept_folder(self.keep, member), video.video_id) if self.keep else None
 
-    def _header(self, member: Member, sizes: Geometry) -> ScoreHeader:
-        table = self.things.settings.classes()
-        return ScoreHeader(member_id(member, self.things), tuple(table.names[c] for c in table.stuff_ids), sizes)
-
-    def is_done(self, group: Group, video: video_io.Video) -> bool:
-        """Whether the scores of all members of a group are there."""
+    def is_done(self, group: Group, video: Video) -> bool:
+        """Whether the scores of all members of a group are there, on the common grid of this ensemble."""
         paths = [self.kept(member, video) for member in group.members]
-        return all(path is not None and path.is_file() for path in paths)
+        if not all(path is not None and path.is_file() for path in paths):
+            return False
+        return all(read_header(path).geometry == self.things.grid(video.size()) for path in paths)
 
-    def run_group(self, group: Group, video: video_io.Video) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
+    def run_group(self, group: Group, video: Video) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
         """Names and scores of a group's frames as they are made, float16 on the common grid; kept if there is a folder.
 
         The files are finished only when the iterator is used up.
         """
         with self._files(group.members if self.keep else (), video) as append:
-            for clip in group.clips(video):
-                for stem, scores in zip(clip.stems, clip.scores, strict=True):
-                    kept = {name: as_kept(x) for name, x in scores.items()}
-                    append(clip.sizes, stem, kept)
-                    yield stem, kept
+            for frames in group.stream(video):
+                sizes = self.things.grid(frames[0].sizes.original)
+                kept = {name: as_kept(x) for name, x in self._on_grid(group, frames, sizes).items()}
+                append(sizes, frames[0].stem, kept)
+                yield frames[0].stem, kept
+
+    def _on_grid(self, group: Group, frames: Sequence[FrameScores], sizes: Geometry) -> dict[str, Array]:
+        """Stuff scores `[s, h4, w4]` of a frame on the common grid, by member."""
+        return {
+            member.name: frame.scores.on_grid(sizes, self._stuff)
+            for member, frame in zip(group.members, frames, strict=True)
+        }
 
     @contextlib.contextmanager
-    def _files(self, members: Sequence[Member], video: video_io.Video):
+    def _files(self, members: Sequence[Member], video: Video):
         """A function (sizes, name of the frame, scores by member) that appends a frame to the members' files."""
         with contextlib.ExitStack() as stack:
             files = {}
@@ -251,34 +152,35 @@ class Ensemble:
             def append(sizes: Geometry, stem: str, scores: Mapping[str, Array]) -> None:
                 for member in members:
                     if member.name not in files:
-                        target = write_scores(self.kept(member, video), self._header(member, sizes))
-                        files[member.name] = stack.enter_context(target)
+                        header = ScoreHeader(member_id(member), stuff_names(self.things), sizes)
+                        files[member.name] = stack.enter_context(write_scores(self.kept(member, video), header))
                     files[member.name](stem, as_kept(scores[member.name]))
 
             yield append
 
-    def segment(self, video: video_io.Video) -> Iterator[PanopticFrame]:
+    def panoptic_frames(self, video: Video) -> Iterator[PanopticFrame]:
         """Panoptic frames of a video; groups without kept scores run beside the things member's."""
-        return fuse_frames(self._fused_clips(video), self.things.settings)
+        return self.groups[0].fuse(self._averaged(video))
 
-    def _fused_clips(self, video: video_io.Video) -> Iterator[StitchedClip]:
+    def _averaged(self, video: Video) -> Iterator[FrameScores]:
+        """The frames of the things member with the mean of all members' stuff scores in place of its own."""
         first, *others = self.groups
-        streams = [self._frames(group, video) for group in others]
+        streams = [self._kept_or_run(group, video) for group in others]
         with self._files(first.members if self.keep_things else (), video) as append:
-            for clip in first.clips(video):
-                frames = []
-                for stem, own, frame in zip(clip.stems, clip.scores, clip.stitched.frames, strict=True):
-                    append(clip.sizes, stem, own)
-                    parts = [next(stream, ("nothing", {})) for stream in streams]
-                    for group, (other, _) in zip(others, parts, strict=True):
-                        if other != stem:
-                            raise UserError(f"members.{group.members[0].name}: frame {other} where {stem} is expected")
-                    frames.append(frame._replace(semantic=self._mean(own, [scores for _, scores in parts])))
-                yield StitchedClip(clip.sizes, clip.stems, (clip.stitched._replace(frames=frames),))
+            for frames in first.stream(video):
+                frame = frames[0]
+                own = self._on_grid(first, frames, frame.sizes)
+                append(frame.sizes, frame.stem, own)
+                parts = [next(stream, ("nothing", {})) for stream in streams]
+                for group, (stem, _) in zip(others, parts, strict=True):
+                    if stem != frame.stem:
+                        raise UserError(f"members.{group.members[0].name}: frame {stem} where {frame.stem} is expected")
+                mean = self._mean(own, [scores for _, scores in parts])
+                yield frame._replace(scores=GridScores(mean, frame.sizes))
             for stream in streams:
                 next(stream, None)  # past its last frame, where its files are finished
 
-    def _frames(self, group: Group, video: video_io.Video) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
+    def _kept_or_run(self, group: Group, video: Video) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
         """Names and kept scores of a group's frames, from its files or from running it now."""
         if not self.is_done(group, video):
             yield from self.run_group(group, video)
@@ -292,13 +194,12 @@ class Ensemble:
         scores = {name: x if name == self.things.name else as_kept(x) for name, x in own.items()}
         for part in others:
             scores.update(part)
-        table = self.things.settings.classes()
         return weighted_mean(
             [scores[member.name] for member in self.members],
             [np.float32(member.weight) for member in self.members],
-            np.array(table.stuff_ids, np.int32),
+            self._stuff,
             scales=tuple(member.scale for member in self.members),
-            num_classes=len(table.names),
+            num_classes=len(self.things.classes.names),
         )
 
 
@@ -307,4 +208,4 @@ def make_groups(members: Sequence[Member], things: Member) -> list[Group]:
     together: dict[tuple, list[Member]] = {}
     for member in sorted(members, key=lambda m: m is not things):
         together.setdefault(member.run_key, []).append(member)
-    return [Group(part, things) for part in together.values()]
+    return [Group(part) for part in together.values()]

@@ -1,35 +1,62 @@
 """Members of an ensemble: what a config says of them, and whether they fit together, before anything runs."""
 
+import dataclasses
 import hashlib
 import json
-import math
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from vps_jax import models
+from vps_jax.config import MODELS, Evaluate
+from vps_jax.datasets.classes import ClassTable
 from vps_jax.ensemble.kept_scores import read_header, read_stems, score_path
-from vps_jax.infer.clip_model import geometry
-from vps_jax.infer.segment import check_classes
-from vps_jax.infer.settings import IMAGE_TASK, TASKS, Settings
-from vps_jax.media import video_io
-from vps_jax.types import UserError
+from vps_jax.infer.predictor import check_classes, check_settings, infer_settings, predictor_class
+from vps_jax.media.video import Video
+from vps_jax.parsing import choice, number, parse, plain, resolve
+from vps_jax.types import Geometry, UserError
 
-SCALES = ("logits", "log_softmax", "log_scores")
-WEIGHTS = ("ema", "raw")
-KEYS = ("checkpoint", "weights", "task", "group", "scale", "weight", "flip", "scores")
+
+@dataclass(frozen=True)
+class MemberConfig:
+    """What a config says of a member; `checkpoint` or `scores` is needed."""
+
+    checkpoint: str = ""  # folder of a run or of converted weights
+    weights: str = choice("ema", "raw")
+    task: str | None = None  # None, as the next two: what the checkpoint says
+    group: str | None = None  # semantic group
+    flip: bool | None = None  # average with the mirrored video
+    scale: str = choice("logits", "log_softmax", "log_scores")  # see `averaging.scaled`
+    weight: float = number(1.0, low=0)  # in the mean
+    scores: str | None = None  # in place of a checkpoint: folder with kept scores
+
+
+@dataclass(frozen=True)
+class EnsembleConfig:
+    """What a config says of an ensemble."""
+
+    members: dict[str, MemberConfig]
+    name: str = "ensemble"
+    things: str | None = None  # member whose tracks are painted; needed if several have tracks
+    run: str = choice("together", "in_turn")  # all weights in memory, or those of one member at a time
+    keep_scores: str | None = None  # folder in which the scores of all members stay, for tuning
+    evaluate: Evaluate = Evaluate()
 
 
 class Checkpoint(NamedTuple):
     """A checkpoint that is not loaded yet.
 
     Attributes:
-      config: its resolved config, with `model` and `infer`.
+      model, infer: of its resolved config.
+      classes: of its scores.
       identity: tells its weights from all others: path, step, EMA or raw.
       load: brings the variables to the device.
     """
 
-    config: Mapping
+    model: Any
+    infer: Any
+    classes: ClassTable
     identity: str
     load: Callable[[], Any]
 
@@ -39,83 +66,110 @@ class Member(NamedTuple):
 
     Attributes:
       name: in messages and folders.
-      settings: how its model runs on videos; `flip` averages with the mirrored video.
-      scale: one of `SCALES`, see `ensemble.scaled`.
+      kind: of its scores, see `predictor.Predictor`.
+      scale: on which its scores are averaged, see `averaging.scaled`.
       weight: in the mean, not negative.
-      model: flax module, None for a member given by kept scores.
+      predictor: class that streams its scores; None, as what follows, for a member given by kept scores.
+      module: the network.
+      infer: how the network runs on videos.
+      classes: of its scores.
       load: gives the variables.
       identity: of the weights.
       kept: folder with its scores, for a member that is not run.
     """
 
     name: str
-    settings: Settings
+    kind: str = "logits"
     scale: str = "logits"
     weight: float = 1.0
-    model: Any = None
+    predictor: Any = None
+    module: Any = None
+    infer: Any = None
+    classes: ClassTable | None = None
     load: Callable[[], Any] | None = None
     identity: str = ""
     kept: pathlib.Path | None = None
 
     @property
+    def has_tracks(self) -> bool:
+        """Whether it can give the things."""
+        return hasattr(self.predictor, "grid") and getattr(self.infer, "task", "panoptic") == "panoptic"
+
+    @property
     def run_key(self) -> tuple:
-        """Members with the same key share weights, frames and clips, so they run as one."""
-        if self.kept is not None or self.settings.task == IMAGE_TASK:
+        """Members with the same key run as one: query sets of one model that share weights, frames and clips."""
+        if not hasattr(self.predictor, "stream_sets"):
             return (self.name,)
-        return (self.identity, self.settings._replace(task="", semantic_group=None))
+        return (self.identity, dataclasses.replace(self.infer, task="", semantic_group=None))
+
+    def grid(self, original: tuple[int, int]) -> Geometry:
+        """The common grid of an ensemble whose things this member gives, for frames of `original` pixels."""
+        return self.predictor.grid(self.infer, original)
 
 
-def read_members(config: Mapping, open_checkpoint: Callable[[str, str], Checkpoint]) -> tuple[list[Member], Member]:
+def read_members(
+    config: Mapping | EnsembleConfig, open_checkpoint: Callable[[str, str], Checkpoint]
+) -> tuple[list[Member], Member]:
     """Members of a config, and the one that gives the things.
 
     Args:
-      config: `members`: name -> mapping of `KEYS`; `things`: name of a member, needed if several are panoptic.
+      config: see `EnsembleConfig`.
       open_checkpoint: (path, `ema` or `raw`) -> `Checkpoint`.
 
     Raises:
       UserError: a member is not described right, or does not fit the others.
     """
-    members = [_read_member(name, config["members"][name], open_checkpoint) for name in sorted(config["members"])]
-    things = _things_member(members, config.get("things"))
+    config = parse(EnsembleConfig, config)
+    members = []
+    for name in sorted(config.members):
+        try:
+            members.append(_read_member(name, config.members[name], open_checkpoint))
+        except UserError as error:
+            raise UserError(f"members.{name}: {error}") from None
+    things = _things_member(members, config.things)
     check_members(members, things)
     return members, things
 
 
-def _read_member(name: str, row: Mapping, open_checkpoint) -> Member:
-    unknown = sorted(set(row) - set(KEYS))
-    if unknown:
-        raise UserError(f"members.{name}.{unknown[0]}: no such setting; expected some of {', '.join(KEYS)}")
-    common = {"scale": row.get("scale", "logits"), "weight": float(row.get("weight", 1.0))}
-    if row.get("scores"):
-        return Member(name, Settings(task=row.get("task", "semantic")), kept=pathlib.Path(row["scores"]), **common)
-    if not row.get("checkpoint"):
-        raise UserError(f"members.{name}: has neither checkpoint nor scores; name one of them")
-    if row.get("weights", "ema") not in WEIGHTS:
-        raise UserError(f"members.{name}.weights={row['weights']!r}: expected one of {', '.join(WEIGHTS)}")
-    try:
-        found = open_checkpoint(row["checkpoint"], row.get("weights", "ema"))
-        settings = Settings.from_config(found.config["infer"])
-        model = models.build(found.config["model"])
-    except UserError as error:
-        raise UserError(f"members.{name}: {error}") from None
-    task = row.get("task") or settings.task
-    # the two kinds of models take different tasks, and a checkpoint's own tells its kind
-    fitting = (IMAGE_TASK,) if settings.task == IMAGE_TASK else tuple(t for t in TASKS if t != IMAGE_TASK)
-    if task not in fitting:
-        raise UserError(f"members.{name}.task={task!r}: its checkpoint can run {' or '.join(fitting)}; choose that")
-    settings = settings._replace(
-        task=task,
-        semantic_group=row.get("group") or settings.semantic_group,
-        flip=bool(row.get("flip", settings.flip)),
+def _read_member(name: str, row: MemberConfig, open_checkpoint) -> Member:
+    if row.scores:
+        kind = kind_of_task(row.task or "semantic")
+        return Member(name, kind, row.scale, row.weight, kept=pathlib.Path(row.scores))
+    if not row.checkpoint:
+        raise UserError("has neither checkpoint nor scores; name one of them")
+    found = open_checkpoint(row.checkpoint, row.weights)
+    infer = member_settings(infer_settings(found.model, found.infer), row)
+    module, predictor = models.build(found.model), predictor_class(found.model)
+    check_settings(predictor, module, infer)
+    check_classes(module, infer, found.classes)
+    return Member(
+        name, predictor.kind, row.scale, row.weight, predictor, module, infer, found.classes, found.load, found.identity
     )
-    return Member(name, settings, model=model, load=found.load, identity=found.identity, **common)
+
+
+def member_settings(infer: Any, row: MemberConfig) -> Any:
+    """The settings of a checkpoint with what the member's row says of them."""
+    given = {"task": row.task, "semantic_group": row.group, "flip": row.flip}
+    changes = {key: value for key, value in given.items() if value is not None and value != ""}
+    if not changes.get("flip") and not hasattr(infer, "flip"):
+        changes.pop("flip", None)  # a model that cannot flip is not asked to
+    return parse(type(infer), plain(infer) | changes, "infer")
+
+
+def kind_of_task(task: str) -> str:
+    """The kind of scores of the models that have a task."""
+    for row in MODELS.values():
+        fields = {field.name: field for field in dataclasses.fields(row.infer)}
+        if "task" in fields and task in fields["task"].metadata.get("choices", ()):
+            return resolve(row.predictor).kind
+    raise UserError(f"task={task!r}: no model has it; leave it out, or name the task that made the scores")
 
 
 def _things_member(members: Sequence[Member], name: str | None) -> Member:
-    panoptic = [m for m in members if m.settings.task == "panoptic" and m.kept is None]
-    chosen = [m for m in panoptic if name in (None, "", m.name)]
+    with_tracks = [m for m in members if m.has_tracks]
+    chosen = [m for m in with_tracks if name in (None, "", m.name)]
     if len(chosen) != 1:
-        found = ", ".join(m.name for m in panoptic) or "none"
+        found = ", ".join(m.name for m in with_tracks) or "none"
         raise UserError(f"things={name!r}: expected one panoptic member with a checkpoint (there: {found}), name it")
     return chosen[0]
 
@@ -125,46 +179,20 @@ def check_members(members: Sequence[Member], things: Member) -> None:
     if not any(m.weight > 0 for m in members):
         raise UserError("members: no weight is above 0; give at least one member a weight")
     for member in members:
-        if not (member.weight >= 0 and math.isfinite(member.weight)):
-            raise UserError(f"members.{member.name}.weight={member.weight}: expected a number of at least 0")
-        if member.scale not in SCALES:
-            raise UserError(f"members.{member.name}.scale={member.scale!r}: expected one of {', '.join(SCALES)}")
-        if member.scale == "log_scores" and member.settings.task != IMAGE_TASK:
+        if member.scale == "log_scores" and member.kind != "probabilities":
             raise UserError(
-                f"members.{member.name}.scale='log_scores': its scores may be negative; expected a member of task "
-                f"{IMAGE_TASK}, choose logits or log_softmax"
+                f"members.{member.name}.scale='log_scores': its scores may be negative; expected a member whose scores "
+                "are sums of probabilities, choose logits or log_softmax"
             )
-        if member.kept is None:
-            _check_model(member, things)
+        if member.kept is None and member.classes.names != things.classes.names:
+            raise UserError(
+                f"members.{member.name}: has {_first_difference(member.classes.names, things.classes.names)} classes; "
+                f"expected those of {things.name} in their order, leave it out"
+            )
 
 
-def _check_model(member: Member, things: Member) -> None:
-    found, expected = member.settings.classes().names, things.settings.classes().names
-    if found != expected:
-        raise UserError(
-            f"members.{member.name}: taxonomy {member.settings.taxonomy!r} has {_first_difference(found, expected)} "
-            f"classes; expected those of {things.name} in their order, leave it out"
-        )
-    try:
-        check_classes(member.model, member.settings)
-        if member.settings.task == IMAGE_TASK:
-            check_window(member.model, member.settings)
-    except UserError as error:
-        raise UserError(f"members.{member.name}: {error}") from None
-
-
-def check_window(model, settings: Settings) -> None:
-    """Raises UserError if the windows are not of the only size that a BEiT takes."""
-    backbone = getattr(model, "backbone", None)
-    size = getattr(backbone, "image_size", None)
-    if getattr(backbone, "beit", False) and tuple(size) != (settings.window_px,) * 2:
-        raise UserError(f"window_px={settings.window_px}; expected {size[0]}, the size of the model's tables")
-
-
-def check_kept(members: Sequence[Member], things: Member, videos: Sequence[video_io.Video]) -> None:
+def check_kept(members: Sequence[Member], things: Member, videos: Sequence[Video]) -> None:
     """Raises UserError, naming the member, unless members given by their scores have these videos and classes."""
-    table = things.settings.classes()
-    expected = tuple(table.names[c] for c in table.stuff_ids)
     for member in (m for m in members if m.kept is not None):
         for video in videos:
             path = score_path(member.kept, video.video_id)
@@ -172,15 +200,21 @@ def check_kept(members: Sequence[Member], things: Member, videos: Sequence[video
                 raise UserError(
                     f"members.{member.name}: {path} is missing; expected scores of every video, run it on them"
                 )
-            _check_file(member, path, video, things, expected)
+            _check_file(member, path, video, things)
 
 
-def _check_file(member: Member, path: pathlib.Path, video: video_io.Video, things: Member, classes: tuple) -> None:
-    header, where = read_header(path), f"members.{member.name}: {path}"
+def stuff_names(things: Member) -> tuple[str, ...]:
+    """Names of the classes whose scores are averaged."""
+    return tuple(things.classes.names[c] for c in things.classes.stuff_ids)
+
+
+def _check_file(member: Member, path: pathlib.Path, video: Video, things: Member) -> None:
+    header, classes = read_header(path), stuff_names(things)
+    where = f"members.{member.name}: {path}"
     if header.classes != classes:
         found = _first_difference(header.classes, classes)
-        raise UserError(f"{where} has {found}; expected the stuff classes of the taxonomy in their order, make it anew")
-    sizes = geometry(video.size(), short_side=things.settings.short_side_px, max_side=things.settings.max_side_px)
+        raise UserError(f"{where} has {found}; expected the stuff classes of {things.name} in order, make it anew")
+    sizes = things.grid(video.size())
     if header.geometry != sizes:
         raise UserError(f"{where} is for sizes {tuple(header.geometry)}; expected {tuple(sizes)}, make it anew")
     if (stems := tuple(read_stems(path))) != video.stems:
@@ -194,13 +228,12 @@ def _first_difference(found: Sequence[str], expected: Sequence[str]) -> str:
     return f"{found[at]!r} in place of {expected[at]!r}"
 
 
-def member_id(member: Member, things: Member) -> str:
-    """Identity of a member's scores: its weights and how they were run, and the grid on which they lie."""
-    grid = (things.settings.short_side_px, things.settings.max_side_px)
-    return json.dumps([member.identity, member.settings._asdict(), grid], sort_keys=True)
+def member_id(member: Member) -> str:
+    """Identity of a member's scores: its weights and how they were run."""
+    return json.dumps([member.identity, plain(member.infer)], sort_keys=True)
 
 
-def kept_folder(keep: pathlib.Path, member: Member, things: Member) -> pathlib.Path:
+def kept_folder(keep: pathlib.Path, member: Member) -> pathlib.Path:
     """Folder of a member's scores; another checkpoint or setting gives another folder."""
-    digest = hashlib.sha256(member_id(member, things).encode()).hexdigest()
+    digest = hashlib.sha256(member_id(member).encode()).hexdigest()
     return pathlib.Path(keep) / f"{member.name}-{digest[:12]}"

@@ -5,19 +5,20 @@ import pathlib
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from vps_jax.ensemble.averaging import Ensemble, Group, common_geometry
-from vps_jax.ensemble.members import Checkpoint, check_kept, read_members
-from vps_jax.infer.predict import Report, make_writer, open_sources, progress_bar, write_videos
-from vps_jax.media import video_io
+from vps_jax.ensemble.averaging import Ensemble, Group
+from vps_jax.ensemble.members import Checkpoint, EnsembleConfig, check_kept, read_members
+from vps_jax.files import progress_bar, require_space
+from vps_jax.infer.predict import Report, write_videos
+from vps_jax.media.result_folders import make_writer
+from vps_jax.media.sources import open_sources
+from vps_jax.media.video import Video
+from vps_jax.parsing import parse
 from vps_jax.types import UserError
-
-RUNS = ("together", "in_turn")
-KEYS = ("name", "members", "things", "run", "keep_scores", "evaluate")
 
 
 def predict_ensemble(
     sources: Sequence[str | pathlib.Path],
-    config: Mapping,
+    config: Mapping | EnsembleConfig,
     open_checkpoint: Callable[[str, str], Checkpoint],
     out: str | pathlib.Path,
     *,
@@ -30,70 +31,68 @@ def predict_ensemble(
 
     Args:
       sources, out, split, overlay, progress, layout: as in `predict.predict`.
-      config: `members` and `things`, see `members.read_members`; `run`: `together` (all weights in memory) or `in_turn`
-        (one member's weights at a time, the others' scores on disk; a run that was stopped goes on); `keep_scores`:
-        folder in which the scores of all members stay, for tuning, or nothing.
+      config: see `members.EnsembleConfig`. A run in turn keeps scores on disk, so one that was stopped goes on.
       open_checkpoint: (path, `ema` or `raw`) -> `members.Checkpoint`.
 
     Raises:
       UserError: as `predict.predict`; members that do not fit together; too little room on the disk.
     """
-    check_keys(config)
+    config = parse(EnsembleConfig, config)
     members, things = read_members(config, open_checkpoint)
     videos = open_sources(sources, split=split)
     check_kept(members, things, videos)
-    writer = make_writer(out, layout, things.settings)
-    run, keep = config.get("run") or "together", config.get("keep_scores")
+    writer, keep = make_writer(out, layout, things.classes), config.keep_scores
     if not keep:  # for tuning, members without weight matter too
         members = [member for member in members if member is things or member.weight > 0]
-    with _score_folder(keep, pathlib.Path(out), run) as folder:
+    with _score_folder(keep, pathlib.Path(out), config.run) as folder:
         ensemble = Ensemble(members, things, keep=folder, keep_things=bool(keep))
         check_room(ensemble, videos)
-        programs: dict[str, int] = {}
-        for group in _to_run(ensemble, videos):
-            group.load()
-            if run == "in_turn":
-                _keep_scores(ensemble, group, videos, progress=progress)
-                programs |= group.programs
-                group.unload()
+        programs = _prepare_groups(ensemble, videos, in_turn=config.run == "in_turn", progress=progress)
         ensemble.groups[0].load()
-        frames = write_videos(videos, ensemble.segment, writer, things.settings, overlay=overlay, progress=progress)
+        frames = write_videos(
+            videos, ensemble.panoptic_frames, writer, things.classes, overlay=overlay, progress=progress
+        )
         for group in ensemble.groups:
             programs |= group.programs
     return Report(len(videos), frames, programs)
 
 
-def check_keys(config: Mapping) -> None:
-    """Raises UserError for an unknown key or way of running."""
-    unknown = sorted(set(config) - set(KEYS))
-    if unknown:
-        raise UserError(f"ensemble.{unknown[0]}: no such setting; expected some of {', '.join(KEYS)}")
-    if (config.get("run") or "together") not in RUNS:
-        raise UserError(f"ensemble.run={config['run']!r}: expected one of {', '.join(RUNS)}")
+def _prepare_groups(ensemble: Ensemble, videos: Sequence[Video], *, in_turn: bool, progress: bool) -> dict[str, int]:
+    """Load the groups beside the things member's of which some scores are not there yet, or make their scores now.
+
+    Returns:
+      What was compiled by groups that are not loaded any more.
+    """
+    programs: dict[str, int] = {}
+    for group in ensemble.groups[1:]:
+        todo = [video for video in videos if not ensemble.is_done(group, video)]
+        if not todo:
+            continue
+        group.load()
+        if in_turn:
+            _keep_scores(ensemble, group, todo, progress=progress)
+            programs |= group.programs
+            group.unload()
+    return programs
 
 
-def check_room(ensemble: Ensemble, videos: Sequence[video_io.Video]) -> None:
+def check_room(ensemble: Ensemble, videos: Sequence[Video]) -> None:
     """Raises UserError if the disk cannot hold the scores that are to be kept, uncompressed."""
     if ensemble.keep is None:
         return
-    stuff = len(ensemble.things.settings.classes().stuff_ids)
+    stuff = len(ensemble.things.classes.stuff_ids)
     kept = [m for m in ensemble.members if ensemble.keep_things or m not in ensemble.groups[0].members]
     need = 0
     for video in videos:
-        height, width = common_geometry(video.size(), ensemble.things.settings).padded
+        height, width = ensemble.things.grid(video.size()).padded
         missing = sum(not ensemble.kept(member, video).is_file() for member in kept)
         need += missing * video.num_frames * stuff * (height // 4) * (width // 4) * 2
-    free = shutil.disk_usage(ensemble.keep).free
-    if need > free:
-        raise UserError(
-            f"{ensemble.keep}: kept scores may need {need / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; free some, run "
-            "fewer videos at a time, or run the members together without keep_scores"
-        )
+    require_space(ensemble.keep, need)
 
 
 @contextlib.contextmanager
 def _score_folder(keep: str | None, out: pathlib.Path, run: str) -> Iterator[pathlib.Path | None]:
-    """Where scores are kept: as told, or for the time of a run in turn, or nowhere."""
+    """Where scores are kept: in `keep`, or beside the results for the time of a run in turn, or nowhere."""
     if not keep and run == "together":
         yield None
         return
@@ -107,17 +106,9 @@ def _score_folder(keep: str | None, out: pathlib.Path, run: str) -> Iterator[pat
         shutil.rmtree(folder)  # only after a whole run: a stopped one finds its scores again
 
 
-def _to_run(ensemble: Ensemble, videos: Sequence[video_io.Video]) -> Iterator[Group]:
-    """Groups beside the things member's of which some scores are not there yet."""
-    for group in ensemble.groups[1:]:
-        if not all(ensemble.is_done(group, video) for video in videos):
-            yield group
-
-
-def _keep_scores(ensemble: Ensemble, group: Group, videos: Sequence[video_io.Video], *, progress: bool) -> None:
+def _keep_scores(ensemble: Ensemble, group: Group, videos: Sequence[Video], *, progress: bool) -> None:
     names = " + ".join(member.name for member in group.members)
-    todo = [video for video in videos if not ensemble.is_done(group, video)]
-    with progress_bar(sum(video.num_frames for video in todo), show=progress) as advance:
-        for video in todo:
+    with progress_bar(names, total=sum(video.num_frames for video in videos), show=progress) as advance:
+        for video in videos:
             for _ in ensemble.run_group(group, video):
                 advance(f"{names}: {video.video_id}")

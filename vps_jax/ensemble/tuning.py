@@ -21,10 +21,9 @@ from vps_jax.evaluation import scoring, vipseg_folders
 from vps_jax.evaluation.protocol import PANOPTIC, Settings
 from vps_jax.evaluation.vpq import window_lengths
 from vps_jax.files import track, write_text
-from vps_jax.infer.fusion import Geometry, label_map
-from vps_jax.infer.settings import IMAGE_TASK
-from vps_jax.media.writers import read_video
-from vps_jax.types import PanopticFrame, UserError
+from vps_jax.infer.upsampling import label_map
+from vps_jax.media.result_folders import read_video
+from vps_jax.types import Geometry, PanopticFrame, UserError
 
 METRICS = ("vpq", "stq", "miou")
 BGR_TO_ID = np.array([65536, 256, 1])
@@ -48,13 +47,13 @@ def candidates(members: Sequence[Member], *, steps: int = 4) -> list[Candidate]:
     """Every split of the weight in `steps` equal parts, with every scale that can matter.
 
     A single member, and the plain mean of the paper (equal weights, scale `logits`), are always among them.
-    `log_softmax` subtracts one number from all classes of a pixel and so gives the labels of `logits`; only image
-    models have another choice: `log_scores`. The scale of a member without weight does not matter.
+    `log_softmax` subtracts one number from all classes of a pixel and so gives the labels of `logits`; only sums of
+    probabilities have another choice: `log_scores`. The scale of a member without weight does not matter.
     """
     members, count = _in_order(members), len(members)
     splits = [parts for parts in itertools.product(range(steps + 1), repeat=count) if sum(parts) == steps]
     weights = [tuple(part / steps for part in parts) for parts in splits] + [(1 / count,) * count]
-    choices = [("logits", "log_scores") if member.settings.task == IMAGE_TASK else ("logits",) for member in members]
+    choices = [("logits", "log_scores") if member.kind == "probabilities" else ("logits",) for member in members]
     found = {}
     for weight, scales in itertools.product(weights, itertools.product(*choices)):
         scales = tuple(scale if w else "logits" for scale, w in zip(scales, weight, strict=True))
@@ -96,7 +95,7 @@ def tune(
     root = vipseg_folders.read_truth(pathlib.Path(truth), split)
     settings, chosen = Settings(root.classes, window_lengths(windows)), metric_table.choose(METRICS, PANOPTIC)
     results = vipseg_folders.read_predictions(pathlib.Path(predictions), root)
-    files = {video: [_score_file(m, things, pathlib.Path(kept), video) for m in members] for video in root.videos}
+    files = {video: [_score_file(m, pathlib.Path(kept), video) for m in members] for video in root.videos}
     states = [scoring.make_states(chosen, settings) for _ in tried]
     for video in track(list(root.videos), "tune", show=progress):
         frames = _frames(files[video], pathlib.Path(predictions), root, results, video)
@@ -112,8 +111,8 @@ def _in_order(members: Sequence[Member]) -> list[Member]:
     return sorted(members, key=lambda member: member.name)
 
 
-def _score_file(member: Member, things: Member, kept: pathlib.Path, video: str) -> pathlib.Path:
-    folder = member.kept if member.kept is not None else kept_folder(kept, member, things)
+def _score_file(member: Member, kept: pathlib.Path, video: str) -> pathlib.Path:
+    folder = member.kept if member.kept is not None else kept_folder(kept, member)
     path = score_path(folder, video)
     if not path.is_file():
         raise UserError(f"members.{member.name}: {path} is missing; predict this split with keep_scores first")
@@ -127,7 +126,7 @@ def _frames(
     sizes = read_header(files[0]).geometry
     records = root.videos[video]
     truths = vipseg_folders.load_frames(records, results[video])
-    predicted = read_video(predictions, video, thing_ids=root.classes.thing_ids)
+    predicted = read_video(predictions, video, root.classes)
     streams = zip(records, truths, predicted, *(read_scores(file) for file in files), strict=True)
     for record, (truth, _), prediction, *parts in streams:
         names = {record.stem, prediction.stem, *(stem for stem, _ in parts)}

@@ -15,9 +15,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vps_jax.infer.fusion import Geometry
-from vps_jax.tasks.terms import decode_queries
-from vps_jax.types import ClipPrediction
+from vps_jax.infer.predictor import group_classes
+from vps_jax.tasks import make_task
+from vps_jax.types import ClipPrediction, Geometry
 
 PAD_MULTIPLE = 64  # a constant of the temporal neck (spec: tarvis 1)
 PAD_VALUE = 128
@@ -55,6 +55,7 @@ class Programs:
 
     def __init__(self, model, sets: tuple[tuple[str, str | None], ...], chunk: int):
         self.counts: collections.Counter[str] = collections.Counter()
+        decoders = [make_task(task, num_classes=group_classes(model, group)).decode for task, group in sets]
 
         def backbone(variables, images):
             self._count("backbone", images.shape[1:4])  # runs when traced, not when called
@@ -63,7 +64,8 @@ class Programs:
         def decode(variables, frames):
             features = tuple(jnp.concatenate(maps, axis=1) for maps in zip(*frames, strict=True))
             self._count("decoder", (len(frames), *(4 * side for side in features[0].shape[2:4])))
-            return tuple(map(_scores, _outputs(model, variables, features, sets), (task for task, _ in sets)))
+            outputs = _outputs(model, variables, features, sets)
+            return tuple(_scores(one, decode) for one, decode in zip(outputs, decoders, strict=True))
 
         self.backbone = jax.jit(backbone)
         self.decode = jax.jit(decode)
@@ -82,10 +84,10 @@ def _outputs(model, variables, features, sets):
     return [model.apply(variables, maps, task=task, group=group, last=True, method="decode") for task, group in sets]
 
 
-def _scores(outputs, task: str) -> ClipPrediction:
+def _scores(outputs, decode) -> ClipPrediction:
     """Scores of the only clip of the batch. Masks are cut at 0 and compared with one another: no TF32 on the way."""
     with jax.default_matmul_precision("highest"):
-        scores = decode_queries(outputs, background=task == "instance")
+        scores = decode(outputs)
     return jax.tree.map(lambda x: x[0], scores)
 
 
@@ -96,29 +98,19 @@ _programs = functools.lru_cache(maxsize=8)(Programs)
 class ClipModel:
     """Raw scores of the clips of one video after another."""
 
-    def __init__(
-        self,
-        model,
-        variables: Mapping,
-        *,
-        task: str = "panoptic",
-        group: str | None = None,
-        chunk: int = 6,
-        also: Sequence[tuple[str, str | None]] = (),
-    ):
+    def __init__(self, model, variables: Mapping, sets: Sequence[tuple[str, str | None]], *, chunk: int):
         """Compiled programs are shared by all instances with an equal model, query sets and chunk.
 
         Args:
-          model: flax module with the methods `backbone_features` and `decode_features`, and for `also` `neck_maps` and
-            `decode`.
+          model: flax module with the methods `backbone_features` and `decode_features`, and for several query sets
+            `neck_maps` and `decode`.
           variables: its parameters.
-          task, group: query set; see the model.
+          sets: (task, semantic group) of each query set; they share backbone and neck.
           chunk: frames per run of the backbone.
-          also: more query sets, (task, group) each, that share backbone and neck; see `predict_sets`.
         """
         self._variables = jax.device_put(variables)
         self._chunk = chunk
-        self._run = _programs(model, ((task, group), *also), chunk)
+        self._run = _programs(model, tuple(sets), chunk)
         self._features: dict[int, tuple] = {}  # frame index -> maps [1, 1, h_i, w_i, c_i]
 
     @property
@@ -126,30 +118,19 @@ class ClipModel:
         """How often each program was compiled in this process, by its name and shape (frames x height x width)."""
         return dict(self._run.counts)
 
-    def reset(self) -> None:
-        """Forget the features of the video before."""
-        self._features = {}
-
     def fresh(self) -> "ClipModel":
-        """Another runner with the same weights and programs, for frames that must not meet those of this one."""
+        """Another runner with the same weights and programs and no features, for the next video."""
         other = copy.copy(self)
-        other.reset()
+        other._features = {}
         return other
 
-    def __call__(self, first: int, images: Sequence[np.ndarray]) -> ClipPrediction:
-        """Scores of the clip that starts at frame `first`.
+    def predict_sets(self, first: int, images: Sequence[np.ndarray]) -> tuple[ClipPrediction, ...]:
+        """Scores of the clip that starts at frame `first`, one `ClipPrediction` on the device per query set.
 
         Args:
           first: index in the video; frames of the clip before keep their features.
           images: preprocessed frames, uint8 `[h, w, 3]` each, sides multiples of 64.
-
-        Returns:
-          `ClipPrediction` on the device.
         """
-        return self.predict_sets(first, images)[0]
-
-    def predict_sets(self, first: int, images: Sequence[np.ndarray]) -> tuple[ClipPrediction, ...]:
-        """Scores of the clip for every query set, `also` after the first."""
         indices = range(first, first + len(images))
         self._features = {i: maps for i, maps in self._features.items() if i in indices}
         missing = [i for i in indices if i not in self._features]

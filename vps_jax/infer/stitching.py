@@ -5,43 +5,15 @@ because a frame is covered by two clips at most. A track that the directly prece
 back, so the mean of its class logits is final as soon as one clip passes without it (spec: tarvis 8.3, 8.4).
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import jax
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from vps_jax.types import Array, ClipPrediction, UserError
-
-
-class StitchSettings(NamedTuple):
-    """How clips are joined; the published values for VIPSeg are the defaults (spec: tarvis 8.1, 8.3).
-
-    Attributes:
-      score_threshold: a query is a track of its clip when its best non-background probability is at least this, 0..1.
-      max_tracks_per_clip: at most so many, the best by score.
-      association_iou: tracks of neighbouring clips are one when their IoU on the common frames exceeds this, 0..1.
-      instance_overlap: `earlier` keeps the earlier clip's masks on common frames (as published), `mean` averages the
-        logits of matched tracks there.
-    """
-
-    score_threshold: float = 0.5
-    max_tracks_per_clip: int = 1000
-    association_iou: float = 0.5
-    instance_overlap: str = "earlier"
-
-    @classmethod
-    def from_config(cls, settings: Mapping) -> "StitchSettings":
-        """The four values of `config.infer`, checked.
-
-        Raises:
-          UserError: an unknown `instance_overlap`.
-        """
-        chosen = cls(**{name: settings[name] for name in cls._fields if name in settings})
-        if chosen.instance_overlap not in ("earlier", "mean"):
-            raise UserError(f"instance_overlap={chosen.instance_overlap!r}: expected 'earlier' or 'mean', choose one")
-        return chosen
+from vps_jax.config import ClipInference
+from vps_jax.types import Array, ClipPrediction, ClosedTrack, UserError
 
 
 class StitchedFrame(NamedTuple):
@@ -58,13 +30,6 @@ class StitchedFrame(NamedTuple):
     track_ids: np.ndarray
     instance_masks: np.ndarray
     semantic: Array
-
-
-class ClosedTrack(NamedTuple):
-    """A track that cannot grow any more, with the plain mean `[1 + k]` of its class logits over its clips."""
-
-    track_id: int
-    class_logits: np.ndarray
 
 
 class Stitched(NamedTuple):
@@ -85,8 +50,8 @@ class _Clip(NamedTuple):
 class Stitcher:
     """Joins the clips of one video; holds one clip and its common frames with the next, nothing else."""
 
-    def __init__(self, settings: StitchSettings = StitchSettings()):  # noqa: B008  (immutable)
-        self.settings = settings
+    def __init__(self, infer: ClipInference):
+        self.infer = infer
         self._next_id = 1
         self._clip: _Clip | None = None
         self._waiting: list[StitchedFrame] = []  # frames of the last clip that the next may touch
@@ -115,7 +80,7 @@ class Stitcher:
             raise ValueError(f"clip starts at frame {first}, frames {known} are waiting")
         done = [frame for frame in self._waiting if frame.index < first]
         common = [frame for frame in self._waiting if frame.index >= first]
-        masks, class_logits = _kept_tracks(prediction, self.settings)
+        masks, class_logits = _kept_tracks(prediction, self.infer)
         track_ids, pairs = self._identify(masks, num_common=len(common))
         closed = self._count(track_ids, class_logits)
         self._waiting = self._join(common, first, prediction.semantic, masks, track_ids, pairs)
@@ -132,7 +97,7 @@ class Stitcher:
         pairs = {}
         if num_common and self._clip is not None:
             before = self._clip.masks[:, self._clip.masks.shape[1] - num_common :]
-            pairs = associate(before > 0, masks[:, :num_common] > 0, min_iou=self.settings.association_iou)
+            pairs = associate(before > 0, masks[:, :num_common] > 0, min_iou=self.infer.association_iou)
         ids = np.zeros(len(masks), np.int32)
         for row in range(len(masks)):
             if row in pairs:
@@ -155,7 +120,7 @@ class Stitcher:
         joined = []
         for t, frame in enumerate(common):
             instances = frame.instance_masks
-            if self.settings.instance_overlap == "mean" and pairs:
+            if self.infer.instance_overlap == "mean" and pairs:
                 instances = instances.copy()
                 for new, old in pairs.items():
                     instances[old] = (instances[old] + masks[new, t]) / 2
@@ -214,14 +179,14 @@ def split_clips(frames: Iterable, *, clip_frames: int, overlap_frames: int) -> I
         yield first, held
 
 
-def _kept_tracks(prediction: ClipPrediction, settings: StitchSettings) -> tuple[np.ndarray, np.ndarray]:
+def _kept_tracks(prediction: ClipPrediction, infer: ClipInference) -> tuple[np.ndarray, np.ndarray]:
     """Masks `[n, t, h4, w4]` and class logits `[n, 1 + k]` of the queries that are tracks, in query order."""
     if prediction.instance_masks is None:
         return np.zeros((0, *prediction.semantic.shape[1:]), np.float32), np.zeros((0, 0))
     class_logits = np.asarray(prediction.instance_classes, np.float64)  # [q, 1 + k]
     score = softmax(class_logits)[:, 1:].max(-1, initial=0.0)
-    keep = np.flatnonzero(score >= settings.score_threshold)
-    best = np.argsort(-score[keep], kind="stable")[: settings.max_tracks_per_clip]
+    keep = np.flatnonzero(score >= infer.score_threshold)
+    best = np.argsort(-score[keep], kind="stable")[: infer.max_tracks_per_clip]
     keep = keep[np.sort(best)]
     return _rows(prediction.instance_masks, keep), class_logits[keep]
 

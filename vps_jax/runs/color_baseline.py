@@ -8,8 +8,8 @@ import numpy as np
 from scipy import ndimage
 
 from vps_jax import taxonomy
-from vps_jax.media.video_io import open_videos
-from vps_jax.media.writers import VipsegWriter
+from vps_jax.media.result_folders import VipsegWriter
+from vps_jax.media.sources import open_videos
 from vps_jax.types import PanopticFrame
 
 FIRST_THING_VALUE = 125  # raw codes below are stuff, class + 1; from here on (class + 1) * 100 + instance
@@ -36,7 +36,7 @@ def raw_classes(mask: np.ndarray) -> np.ndarray:
     return np.where(codes >= FIRST_THING_VALUE, codes // 100, codes) - 1
 
 
-def segment(images: np.ndarray, colors: dict[int, np.ndarray], thing_ids: Iterable[int]) -> Iterator[tuple]:
+def label_by_color(images: np.ndarray, colors: dict[int, np.ndarray], thing_ids: Iterable[int]) -> Iterator[tuple]:
     """Classes by nearest colour, tracks by regions that are connected in space and time.
 
     Args:
@@ -62,10 +62,10 @@ def predict(raw, source, out, *, split: str, category_table: str = "vipseg") -> 
     """Write a VIPSeg result folder of the baseline: colours from `raw`'s train split, videos of `source`'s `split`."""
     colors = class_colors(raw)
     things = taxonomy.class_table(category_table).thing_ids
-    writer = VipsegWriter(pathlib.Path(out), categories=taxonomy.categories(category_table))
+    writer = VipsegWriter(pathlib.Path(out), taxonomy.class_table(category_table))
     for video in open_videos(source, split=split):
         frames = list(video.frames())
         images = np.stack([frame.image for frame in frames])
         with writer.video(video.video_id) as result:
-            for frame, (categories, tracks) in zip(frames, segment(images, colors, things), strict=True):
+            for frame, (categories, tracks) in zip(frames, label_by_color(images, colors, things), strict=True):
                 result.write(PanopticFrame(frame.stem, categories, tracks))

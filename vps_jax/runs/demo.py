@@ -63,8 +63,8 @@ def compare(config: Mapping, folder: pathlib.Path, history: list[dict]) -> dict[
     model = models.build(config["model"])
     untrained = models.init(model, jax.random.key(config["train"]["seed"]), (64, 64))
     trained = restore_for_inference(folder / "train", "ema")[1]
-    predict(model, untrained, config, folder / "untrained", overlay=False)
-    predict(model, trained, config, folder / "ema", overlay=True)
+    predict(untrained, config, folder / "untrained", overlay=False)
+    predict(trained, config, folder / "ema", overlay=True)
     color_baseline.predict(
         pathlib.Path(config["synthetic"]["folder"]) / "raw", config["evaluate"]["truth"], folder / "color",
         split=config["evaluate"]["split"],
@@ -98,12 +98,14 @@ def run_ensemble(config: Mapping, folder: pathlib.Path, steps: int | None) -> di
     return score(config, folder / "ensemble")
 
 
-def predict(model, variables, config: Mapping, out: pathlib.Path, *, overlay: bool) -> None:
+def predict(variables, config: Mapping, out: pathlib.Path, *, overlay: bool) -> None:
     """Result folder of the validation videos."""
     from vps_jax.infer.predict import predict as run_model
+    from vps_jax.infer.predictor import make_predictor
 
-    settings = config["evaluate"]
-    run_model([settings["truth"]], model, variables, config["infer"], out, split=settings["split"], overlay=overlay)
+    settings, predictor = config["evaluate"], make_predictor(config["model"], variables, config["infer"])
+    classes = experiment.class_list(config)
+    run_model([settings["truth"]], predictor, classes, out, split=settings["split"], overlay=overlay)
 
 
 def score(config: Mapping, predictions: pathlib.Path) -> dict[str, float]:
@@ -120,7 +122,6 @@ def score(config: Mapping, predictions: pathlib.Path) -> dict[str, float]:
 
 def score_other_seed(config: Mapping, folder: pathlib.Path, data_seed: int) -> dict[str, float]:
     """The EMA weights on validation videos of another generator seed."""
-    from vps_jax import models
     from vps_jax.train.checkpoint import restore_for_inference
 
     data = folder / f"data_seed{data_seed}"
@@ -129,7 +130,7 @@ def score_other_seed(config: Mapping, folder: pathlib.Path, data_seed: int) -> d
     moved = {**config, "evaluate": {**config["evaluate"], "truth": truth}}
     out = folder / f"ema_seed{data_seed}"
     variables = restore_for_inference(folder / "train", "ema")[1]
-    predict(models.build(config["model"]), variables, moved, out, overlay=False)
+    predict(variables, moved, out, overlay=False)
     return score(moved, out)
 
 
@@ -151,14 +152,14 @@ def draw(config: Mapping, folder: pathlib.Path) -> pathlib.Path:
     import numpy as np
 
     from vps_jax import taxonomy
-    from vps_jax.media.video_io import open_videos
-    from vps_jax.media.writers import read_video
+    from vps_jax.media.result_folders import read_video
+    from vps_jax.media.sources import open_videos
     from vps_jax.viz.sheets import contact_sheet
 
     table = taxonomy.class_table(config["infer"]["taxonomy"])
     rows = []
     for video in open_videos(config["evaluate"]["truth"], split=config["evaluate"]["split"])[4:6]:
-        frames = list(read_video(folder / "ema", video.video_id, thing_ids=table.thing_ids))
+        frames = list(read_video(folder / "ema", video.video_id, table))
         rows.append(contact_sheet((f.image for f in video.frames()), frames, table, **experiment.SHEET))
     width = max(row.shape[1] for row in rows)
     rows = [np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0)), constant_values=255) for row in rows]

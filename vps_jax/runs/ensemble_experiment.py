@@ -3,6 +3,7 @@
 import pathlib
 from collections.abc import Mapping, Sequence
 
+from vps_jax.datasets.classes import class_table
 from vps_jax.runs import experiment
 from vps_jax.types import UserError
 
@@ -44,7 +45,7 @@ def run(config: Mapping, workdir, mode: str) -> dict[str, float]:
         json_out=workdir / "metrics.json",
     )  # fmt: skip
     print_report(result)
-    experiment.write_samples(settings, out, workdir / "samples", "ensemble")
+    experiment.write_samples(settings, out, class_table(settings["layout"]), workdir / "samples", "ensemble")
     return experiment.headline(result)
 
 
@@ -81,7 +82,10 @@ def open_checkpoint(path, weights: str):
     folder = find_step(path)
     config, item = read_meta(folder)["config"], weights_item(folder, weights)
     check_same_tree(tree_shapes(item), convert.expected(config["model"]), folder)
-    return Checkpoint(config, f"{item} of {item.stat().st_mtime_ns}", lambda: read_tree(item))
+    identity = f"{item} of {item.stat().st_mtime_ns}"
+    return Checkpoint(
+        config["model"], config["infer"], experiment.class_list(config), identity, lambda: read_tree(item)
+    )
 
 
 def tune(

@@ -1,5 +1,6 @@
 """An experiment from data to numbers: binds training, inference and evaluation for main.py and the demo."""
 
+import dataclasses
 import functools
 import os
 import pathlib
@@ -8,6 +9,7 @@ from collections.abc import Mapping
 import cv2
 import numpy as np
 
+from vps_jax.datasets.classes import ClassTable, class_table
 from vps_jax.evaluation.metrics import headline
 from vps_jax.types import UserError
 
@@ -109,20 +111,28 @@ def evaluate(config: Mapping, workdir, variables, step: int, label: str) -> tupl
     Returns:
       (numbers in percent, overlay images `[1, h, w, 3]` by video).
     """
-    from vps_jax import models
     from vps_jax.evaluation.runner import evaluate_folders
     from vps_jax.infer.predict import predict
+    from vps_jax.infer.predictor import make_predictor
 
-    settings = config["evaluate"]
+    settings, classes = config["evaluate"], class_list(config)
     out = pathlib.Path(workdir) / "predictions" / label
     predict(
-        [settings["truth"]], models.build(config["model"]), variables, config["infer"], out, split=settings["split"],
-        overlay=False, progress=False, layout=settings["layout"],
+        [settings["truth"]], make_predictor(config["model"], variables, config["infer"], classes=classes), classes, out,
+        split=settings["split"], overlay=False, progress=False, layout=settings["layout"],
     )  # fmt: skip
     result = evaluate_folders(
         settings["truth"], out, split=settings["split"], metrics=settings["metrics"], windows=settings["windows"]
     )
-    return headline(result), write_samples(settings, out, pathlib.Path(workdir) / "samples", f"step{step}_{label}")
+    samples = write_samples(settings, out, classes, pathlib.Path(workdir) / "samples", f"step{step}_{label}")
+    return headline(result), samples
+
+
+def class_list(config: Mapping) -> ClassTable:
+    """The classes of a model's scores."""
+    from vps_jax.infer.predictor import infer_settings
+
+    return class_table(infer_settings(config["model"], config["infer"]).taxonomy)
 
 
 def predict_newest(config: Mapping, workdir) -> None:
@@ -131,16 +141,18 @@ def predict_newest(config: Mapping, workdir) -> None:
     Raises:
       UserError: no checkpoint, not of this config's architecture, or no such split.
     """
-    from vps_jax import convert, models
+    from vps_jax import convert
     from vps_jax.infer.predict import predict
+    from vps_jax.infer.predictor import make_predictor
     from vps_jax.train.checkpoint import check_same_tree, restore_for_inference
 
     settings, out = config["evaluate"], pathlib.Path(workdir) / "predictions" / "ema"
     _, variables = restore_for_inference(workdir, "ema")
     check_same_tree(variables, convert.expected(config["model"]), workdir)
+    classes = class_list(config)
     report = predict(
-        [settings["truth"]], models.build(config["model"]), variables, config["infer"], out, split=settings["split"],
-        overlay=False, layout=settings["layout"],
+        [settings["truth"]], make_predictor(config["model"], variables, config["infer"], classes=classes), classes, out,
+        split=settings["split"], overlay=False, layout=settings["layout"],
     )  # fmt: skip
     print(report.summary(out))
 
@@ -163,21 +175,22 @@ def predict_with_checkpoint(
       UserError: no checkpoint, nothing to read, or `out` cannot be written.
     """
     set_up_jax()
-    from vps_jax import convert, models
+    from vps_jax import convert
     from vps_jax.infer.predict import predict
+    from vps_jax.infer.predictor import infer_settings, make_predictor
     from vps_jax.train.checkpoint import check_same_tree, restore_for_inference
 
     config, variables = restore_for_inference(checkpoint, weights)
     check_same_tree(variables, convert.expected(config["model"]), checkpoint)
-    settings = dict(config["infer"])
+    infer = infer_settings(config["model"], config["infer"])
     if short_side is not None:
         if short_side < 1:
             raise UserError(f"--short-side {short_side}; expected a number of pixels above 0")
-        settings["max_side_px"] = round(settings["max_side_px"] * short_side / settings["short_side_px"])
-        settings["short_side_px"] = short_side
-    return predict(
-        list(sources), models.build(config["model"]), variables, settings, out, split=split, overlay=overlay
-    )  # fmt: skip
+        max_side = round(infer.max_side_px * short_side / infer.short_side_px)
+        infer = dataclasses.replace(infer, short_side_px=short_side, max_side_px=max_side)
+    classes = class_list(config)
+    predictor = make_predictor(config["model"], variables, infer, classes=classes)
+    return predict(list(sources), predictor, classes, out, split=split, overlay=overlay)
 
 
 def convert_weights(source, config: Mapping, out) -> dict:
@@ -223,12 +236,15 @@ def export_torch(checkpoint, out, *, weights: str = "ema") -> int:
     return len(arrays)
 
 
-def write_samples(settings: Mapping, predictions, folder: pathlib.Path, name: str) -> dict[str, np.ndarray]:
+def write_samples(
+    settings: Mapping, predictions, classes: ClassTable, folder: pathlib.Path, name: str
+) -> dict[str, np.ndarray]:
     """Overlay sheets of the first videos, as files and as images for TensorBoard; none of class maps alone.
 
     Args:
       settings: `config.evaluate`.
       predictions: result folder of its split.
+      classes: of the predictions.
       folder: gets `<name>_<video>.jpg`.
       name: of the sheets.
 
@@ -237,16 +253,14 @@ def write_samples(settings: Mapping, predictions, folder: pathlib.Path, name: st
     """
     if settings["layout"] != "vipseg":
         return {}
-    from vps_jax import taxonomy
-    from vps_jax.media.video_io import open_videos
-    from vps_jax.media.writers import read_video
+    from vps_jax.media.result_folders import read_video
+    from vps_jax.media.sources import open_videos
     from vps_jax.viz.sheets import contact_sheet
 
-    table = taxonomy.class_table("vipseg")
     sheets = {}
     for video in open_videos(settings["truth"], split=settings["split"])[: settings["samples"]]:
-        frames = list(read_video(predictions, video.video_id, thing_ids=table.thing_ids))
-        sheet = contact_sheet((frame.image for frame in video.frames()), frames, table, **SHEET)
+        frames = list(read_video(predictions, video.video_id, classes))
+        sheet = contact_sheet((frame.image for frame in video.frames()), frames, classes, **SHEET)
         folder.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(folder / f"{name}_{video.video_id}.jpg"), sheet[..., ::-1])
         sheets[video.video_id] = sheet[None]

@@ -5,7 +5,7 @@ import colorsys
 import cv2
 import numpy as np
 
-from vps_jax.taxonomy import ClassTable
+from vps_jax.datasets.classes import ClassTable
 from vps_jax.types import PanopticFrame
 
 FONT = cv2.FONT_HERSHEY_SIMPLEX

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 import cv2
 import numpy as np
 
-from vps_jax.taxonomy import ClassTable
+from vps_jax.datasets.classes import ClassTable
 from vps_jax.types import PanopticFrame
 from vps_jax.viz.overlay import FONT, UNKNOWN, overlay, track_color
 

@@ -8,7 +8,9 @@ import cv2
 import numpy as np
 import pytest
 
-from vps_jax.media import video_io
+from vps_jax.media import sources
+from vps_jax.media.frame_folders import read_image
+from vps_jax.media.movie_writer import MovieWriter
 from vps_jax.types import UserError
 
 
@@ -26,7 +28,7 @@ def write_jpegs(folder, stems, height=32, width=48):
 
 
 def write_video(path, images, fps=6):
-    with video_io.VideoWriter(path, fps=fps) as writer:
+    with MovieWriter(path, fps=fps) as writer:
         for image in images:
             writer.write(image)
     return path
@@ -34,7 +36,7 @@ def write_video(path, images, fps=6):
 
 def test_a_written_video_is_read_back(tmp_path):
     images = pictures(7)
-    (video,) = video_io.open_videos(write_video(tmp_path / "clip.mp4", images, fps=12.5))
+    (video,) = sources.open_videos(write_video(tmp_path / "clip.mp4", images, fps=12.5))
     assert (video.video_id, video.num_frames, video.fps) == ("clip", 7, 12.5)
     for _ in range(2):  # it can be decoded again
         frames = list(video.frames())
@@ -47,10 +49,10 @@ def test_a_written_video_is_read_back(tmp_path):
 def test_colours_are_rgb(tmp_path):
     red = np.zeros((32, 48, 3), np.uint8)
     red[..., 0] = 255
-    (video,) = video_io.open_videos(write_video(tmp_path / "red.mp4", [red]))
+    (video,) = sources.open_videos(write_video(tmp_path / "red.mp4", [red]))
     assert next(video.frames()).image[16, 24].tolist() == pytest.approx([255, 0, 0], abs=12)
     cv2.imwrite(str(tmp_path / "red.png"), red[..., ::-1])
-    assert video_io.read_image(tmp_path / "red.png")[16, 24].tolist() == [255, 0, 0]
+    assert read_image(tmp_path / "red.png")[16, 24].tolist() == [255, 0, 0]
 
 
 def test_a_phone_video_is_turned_upright(tmp_path):
@@ -63,7 +65,7 @@ def test_a_phone_video_is_turned_upright(tmp_path):
     clockwise = (0, 1 << 16, 0, -(1 << 16), 0, 0, 32 << 16, 0, 1 << 30)
     data[matrix : matrix + 36] = struct.pack(">9i", *clockwise)
     path.write_bytes(data)
-    (frame,) = video_io.open_video_file(path).frames()
+    (frame,) = sources.open_videos(path)[0].frames()
     assert frame.image.shape == (64, 32, 3)
     assert frame.image[:30].mean() > 250 and frame.image[34:].mean() < 5  # left has become top
 
@@ -75,7 +77,7 @@ def test_odd_sides_are_extended_by_one_pixel(tmp_path):
 
 
 def test_a_video_that_fails_midway_leaves_no_file(tmp_path):
-    with pytest.raises(RuntimeError), video_io.VideoWriter(tmp_path / "x.mp4", fps=6) as writer:
+    with pytest.raises(RuntimeError), MovieWriter(tmp_path / "x.mp4", fps=6) as writer:
         writer.write(pictures(1)[0])
         raise RuntimeError
     assert not list(tmp_path.iterdir())
@@ -85,7 +87,7 @@ def test_a_folder_is_read_in_the_order_of_its_names(tmp_path):
     folder = write_jpegs(tmp_path / "walk", ["00000010", "00000007"])
     (folder / "notes.csv").write_text("not a frame")
     (folder / "data").mkdir()
-    (video,) = video_io.open_videos(folder)
+    (video,) = sources.open_videos(folder)
     assert video.video_id == "walk" and video.num_frames == 2
     assert [frame.stem for frame in video.frames()] == ["00000007", "00000010"]
 
@@ -94,7 +96,7 @@ def test_a_raw_root_follows_the_split_list(tmp_path):
     for name in ("7_a-b_c", "12_x"):
         write_jpegs(tmp_path / "imgs" / name, ["00000003", "00000001"])
     (tmp_path / "val.txt").write_text("7_a-b_c\n12_x\n")
-    videos = video_io.open_videos(tmp_path, split="val")
+    videos = sources.open_videos(tmp_path, split="val")
     assert [(v.video_id, v.num_frames) for v in videos] == [("7_a-b_c", 2), ("12_x", 2)]
     assert [frame.stem for frame in videos[1].frames()] == ["00000001", "00000003"]
 
@@ -103,14 +105,14 @@ def test_a_converted_root_follows_its_json(tmp_path):
     write_jpegs(tmp_path / "images" / "v", ["00000001", "00000002", "00000003"])
     listing = {"videos": [{"video_id": "v", "images": [{"file_name": f"0000000{i}.png"} for i in (3, 1)]}]}
     (tmp_path / "panoptic_gt_VIPSeg_val.json").write_text(json.dumps(listing))
-    (video,) = video_io.open_videos(tmp_path)
+    (video,) = sources.open_videos(tmp_path)
     assert [frame.stem for frame in video.frames()] == ["00000003", "00000001"]
 
 
 def test_a_vspw_root(tmp_path):
     write_jpegs(tmp_path / "data" / "7_a" / "origin", ["00000001", "00000002"])
     (tmp_path / "test.txt").write_text("7_a\n")
-    (video,) = video_io.open_videos(tmp_path, split="test")
+    (video,) = sources.open_videos(tmp_path, split="test")
     assert (video.video_id, video.num_frames, video.fps) == ("7_a", 2, 15.0)
     assert len(list(video.frames())) == 2
 
@@ -118,7 +120,7 @@ def test_a_vspw_root(tmp_path):
 def refused(path, *words, split=None):
     """The one line that is said about a path when it is opened or decoded."""
     with pytest.raises(UserError) as caught:
-        for video in video_io.open_videos(path, split=split):
+        for video in sources.open_videos(path, split=split):
             list(video.frames())
     message = str(caught.value)
     assert "\n" not in message
@@ -168,7 +170,7 @@ def test_a_video_that_ends_early_is_refused(tmp_path, suffix, codec):
             image = rng.integers(0, 255, (64, 64, 3), np.uint8)
             container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         container.mux(stream.encode())
-    (video,) = video_io.open_videos(path)
+    (video,) = sources.open_videos(path)
     assert len(list(video.frames())) == video.num_frames == 20
     data = path.read_bytes()
     path.write_bytes(data[: len(data) * 6 // 10])
@@ -185,14 +187,14 @@ def test_a_damaged_frame_is_refused_before_anything_is_decoded(tmp_path, suffix,
     path = folder / f"2{suffix}"
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * keep)])
     with pytest.raises(UserError, match=f"2\\{suffix}"):
-        video_io.open_videos(folder)
+        sources.open_videos(folder)
 
 
 def test_bytes_behind_the_end_of_an_image_do_no_harm(tmp_path):
     cv2.imwrite(str(tmp_path / "a.jpg"), pictures(1)[0])
     with (tmp_path / "a.jpg").open("ab") as file:
         file.write(b"\0" * 100_000)
-    assert video_io.read_image(tmp_path / "a.jpg").shape == (32, 48, 3)
+    assert read_image(tmp_path / "a.jpg").shape == (32, 48, 3)
 
 
 def test_problems_of_a_root_are_named(tmp_path):

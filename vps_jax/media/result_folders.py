@@ -11,51 +11,26 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from vps_jax.datasets import DATASETS
+from vps_jax.datasets.classes import ClassTable
+from vps_jax.datasets.colors import SegmentColors, color_id
 from vps_jax.files import write_json
+from vps_jax.parsing import resolve
 from vps_jax.types import PanopticFrame, UserError
 
 UNKNOWN = 255  # category of a pixel without class
 THING_OFFSET = 256  # segments: 0..255 stuff classes, beyond it thing tracks
 
 
-class SegmentColors:
-    """Segment ids of one video as RGB colours, after the rules of the panoptic file format.
-
-    A stuff class has the colour of its category in every frame. The first track of a thing class gets its category
-    colour if no other segment has it, later ones a free colour within 30 per channel of it. Free colours are drawn
-    from a generator seeded by the class, so that the same video gives the same file on every machine.
-    """
-
-    def __init__(self, categories: Sequence[dict]):
-        """Categories are `{id, color, isthing}` each, as `taxonomy.categories` gives them."""
-        self._base = {row["id"]: tuple(row["color"]) for row in categories}
-        self._taken = {(0, 0, 0)} | {tuple(row["color"]) for row in categories if not row["isthing"]}
-        self._tracks: dict[int, tuple[int, int, int]] = {}
-
-    def stuff(self, category: int) -> tuple[int, int, int]:
-        """Colour of a stuff class."""
-        return self._base[category]
-
-    def track(self, track_id: int, category: int) -> tuple[int, int, int]:
-        """Colour of a track, the same one at every call."""
-        if track_id not in self._tracks:
-            color = self._free_color(category)
-            self._taken.add(color)
-            self._tracks[track_id] = color
-        return self._tracks[track_id]
-
-    def _free_color(self, category: int) -> tuple[int, int, int]:
-        base, color, tries = self._base[category], self._base[category], 0
-        random = np.random.default_rng((category, len(self._taken)))
-        while color in self._taken:
-            spread = 30 + tries // 1000  # a crowded class may go further away
-            color = tuple(np.clip(base + random.integers(-spread, spread + 1, 3), 0, 255).tolist())
-            tries += 1
-        return color
-
-
-def encode_frame(frame: PanopticFrame, colors: SegmentColors) -> tuple[np.ndarray, list[dict]]:
+def encode_frame(
+    frame: PanopticFrame, colors: SegmentColors, official_ids: Sequence[int]
+) -> tuple[np.ndarray, list[dict]]:
     """Segment ids and table of one frame.
+
+    Args:
+      frame: to be written.
+      colors: of the video's segments so far.
+      official_ids: number of each class in the file.
 
     Returns:
       RGB uint8 `[h, w, 3]` with id = R + 256 G + 65536 B, 0 where the class is unknown; `segments_info`: rows of
@@ -71,17 +46,29 @@ def encode_frame(frame: PanopticFrame, colors: SegmentColors) -> tuple[np.ndarra
         if segment > THING_OFFSET:
             at = np.argmax(segments == segment)
             category = int(frame.categories.ravel()[at])
-            color = colors.track(segment - THING_OFFSET, category)
+            color = colors.thing(segment - THING_OFFSET, category)
         else:
             color = colors.stuff(segment)
         table[segment] = color
-        rows.append({"id": color_id(color), "category_id": category, "iscrowd": 0, "area": int(area[segment])})
+        rows.append({
+            "id": color_id(color),
+            "category_id": official_ids[category],
+            "iscrowd": 0,
+            "area": int(area[segment]),
+        })  # fmt: skip
     return table[segments], rows
 
 
-def color_id(color: Sequence[int]) -> int:
-    """R + 256 G + 65536 B."""
-    return color[0] + 256 * color[1] + 65536 * color[2]
+def make_writer(out: str | pathlib.Path, layout: str, classes: ClassTable) -> "VipsegWriter | VspwWriter":
+    """The writer of a layout.
+
+    Raises:
+      UserError: unknown layout, or `out` cannot be written.
+    """
+    writers = {name: spec.writer for name, spec in DATASETS.items() if spec.writer}
+    if layout not in writers:
+        raise UserError(f"layout {layout!r}: no such result layout; expected one of {', '.join(writers)}")
+    return resolve(writers[layout])(pathlib.Path(out), classes)
 
 
 class VideoResult(NamedTuple):
@@ -98,27 +85,27 @@ class VipsegWriter:
     valid folder of the videos that were done.
     """
 
-    def __init__(self, folder: pathlib.Path, *, categories: Sequence[dict]):
+    def __init__(self, folder: pathlib.Path, classes: ClassTable):
         """Makes the folder and checks that it can be written.
 
         Raises:
           UserError: it cannot.
         """
         self.folder = pathlib.Path(folder)
-        self._categories = categories
+        self._classes = classes
         _make_writable(self.folder / "pan_pred")
         self._records = _read_records(self.folder)
 
     @contextlib.contextmanager
     def video(self, video_id: str) -> Iterator[VideoResult]:
         """The place of one video's frames."""
-        colors = SegmentColors(self._categories)
+        colors = SegmentColors(self._classes)
         annotations = []
 
         with _video_folder(self.folder / "pan_pred", video_id) as folder:
 
             def write(frame: PanopticFrame) -> None:
-                image, segments = encode_frame(frame, colors)
+                image, segments = encode_frame(frame, colors, self._classes.official_ids)
                 _write_png(folder / f"{frame.stem}.png", image[..., ::-1])
                 annotations.append({"file_name": f"{frame.stem}.jpg", "segments_info": segments})
 
@@ -130,8 +117,8 @@ class VipsegWriter:
 class VspwWriter:
     """Writes VSPW's result layout, 8-bit class maps `<video>/<stem>.png` (spec: data_and_metrics 4.3)."""
 
-    def __init__(self, folder: pathlib.Path):
-        """Makes the folder and checks that it can be written.
+    def __init__(self, folder: pathlib.Path, classes: ClassTable):
+        """Makes the folder and checks that it can be written; class maps are the same for any class list.
 
         Raises:
           UserError: it cannot.
@@ -179,7 +166,7 @@ def _write_png(path: pathlib.Path, image: np.ndarray) -> None:
         raise UserError(f"{path}: cannot be written; expected room on the disk, free some")
 
 
-def read_video(folder: pathlib.Path, video_id: str, *, thing_ids: Sequence[int]) -> Iterator[PanopticFrame]:
+def read_video(folder: pathlib.Path, video_id: str, classes: ClassTable) -> Iterator[PanopticFrame]:
     """Frames of one video of a result folder; tracks are numbered from 1 in the order in which they appear.
 
     Raises:
@@ -195,20 +182,21 @@ def read_video(folder: pathlib.Path, video_id: str, *, thing_ids: Sequence[int])
         image = cv2.imread(str(path), cv2.IMREAD_COLOR)
         if image is None:
             raise UserError(f"{path}: missing or damaged; expected the frame that pred.json lists, predict it again")
-        yield decode_frame(stem, image[..., ::-1], row["segments_info"], thing_ids=thing_ids, numbers=numbers)
+        yield decode_frame(stem, image[..., ::-1], row["segments_info"], classes, numbers)
 
 
 def decode_frame(
-    stem: str, image: np.ndarray, segments: list[dict], *, thing_ids: Sequence[int], numbers: dict[int, int]
+    stem: str, image: np.ndarray, segments: list[dict], classes: ClassTable, numbers: dict[int, int]
 ) -> PanopticFrame:
     """The way back from RGB `[h, w, 3]` and its table; `numbers`, segment id -> track id, grows with new tracks."""
     ids = image.astype(np.int32) @ np.array([1, 256, 65536], np.int32)  # [h, w]
+    positions = {number: category for category, number in enumerate(classes.official_ids)}
     keys, categories, tracks = [0], [UNKNOWN], [0]
     for row in sorted(segments, key=lambda row: row["id"]):
-        is_thing = row["category_id"] in thing_ids
+        category = positions[row["category_id"]]
         keys.append(row["id"])
-        categories.append(row["category_id"])
-        tracks.append(numbers.setdefault(row["id"], len(numbers) + 1) if is_thing else 0)
+        categories.append(category)
+        tracks.append(numbers.setdefault(row["id"], len(numbers) + 1) if classes.is_thing[category] else 0)
     at = np.searchsorted(keys, ids)  # [h, w]
     return PanopticFrame(stem, np.array(categories, np.uint8)[at], np.array(tracks, np.int32)[at])
 

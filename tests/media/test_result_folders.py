@@ -6,48 +6,48 @@ import cv2
 import numpy as np
 import pytest
 
-from vps_jax import taxonomy
-from vps_jax.media import writers
+from vps_jax.datasets.classes import class_table
+from vps_jax.datasets.colors import SegmentColors, color_id
+from vps_jax.media import result_folders
 from vps_jax.types import PanopticFrame, UserError
 
-CATEGORIES = taxonomy.categories("vipseg")
-THINGS = taxonomy.class_table("vipseg").thing_ids
+CLASSES = class_table("vipseg")
 WALL, CAR, SLIDE = 0, 48, 6  # slide (stuff) and car (thing) have the same colour in VIPSeg's table
 
 
 def small_frame(stem="00000001"):
     """Wall with car 1 (two pixels) and car 9 (one), one unknown pixel."""
-    categories = np.array([[WALL, CAR, CAR], [CAR, WALL, writers.UNKNOWN]], np.uint8)
+    categories = np.array([[WALL, CAR, CAR], [CAR, WALL, result_folders.UNKNOWN]], np.uint8)
     track_ids = np.array([[0, 1, 1], [9, 0, 0]], np.int32)
     return PanopticFrame(stem, categories, track_ids)
 
 
 def test_stuff_has_its_colour_and_things_have_free_ones():
-    colors = writers.SegmentColors(CATEGORIES)
-    base = {row["id"]: tuple(row["color"]) for row in CATEGORIES}
+    colors = SegmentColors(CLASSES)
+    base = CLASSES.colors
     assert base[SLIDE] == base[CAR] == (140, 140, 140)
     assert colors.stuff(WALL) == base[WALL]
-    first_person, second_person, car = colors.track(4, 60), colors.track(2, 60), colors.track(7, CAR)
+    first_person, second_person, car = colors.thing(4, 60), colors.thing(2, 60), colors.thing(7, CAR)
     assert first_person == base[60]
     assert car != base[CAR]  # it would be taken for a slide
-    assert colors.track(4, 60) == first_person
+    assert colors.thing(4, 60) == first_person
     assert len({first_person, second_person, car}) == 3
     for color, category in ((second_person, 60), (car, CAR)):
         assert max(abs(a - b) for a, b in zip(color, base[category], strict=True)) <= 30
 
 
 def test_colours_are_the_same_on_every_machine_and_enough_for_a_crowd():
-    draws = [writers.SegmentColors(CATEGORIES) for _ in range(2)]
-    a, b = ([colors.track(i, 60) for i in range(3000)] for colors in draws)
+    draws = [SegmentColors(CLASSES) for _ in range(2)]
+    a, b = ([colors.thing(i, 60) for i in range(3000)] for colors in draws)
     assert a == b and len(set(a)) == 3000 and (0, 0, 0) not in a
 
 
 def test_segments_of_a_frame():
-    colors = writers.SegmentColors(CATEGORIES)
-    image, rows = writers.encode_frame(small_frame(), colors)
+    colors = SegmentColors(CLASSES)
+    image, rows = result_folders.encode_frame(small_frame(), colors, CLASSES.official_ids)
     ids = image.astype(int) @ [1, 256, 65536]
-    wall = writers.color_id(CATEGORIES[WALL]["color"])
-    one, nine = (writers.color_id(colors.track(i, CAR)) for i in (1, 9))
+    wall = color_id(CLASSES.colors[WALL])
+    one, nine = (color_id(colors.thing(i, CAR)) for i in (1, 9))
     assert ids.tolist() == [[wall, one, one], [nine, wall, 0]]
     assert rows == [
         {"id": wall, "category_id": WALL, "iscrowd": 0, "area": 2},
@@ -57,7 +57,7 @@ def test_segments_of_a_frame():
 
 
 def test_a_folder_is_written_and_read_back(tmp_path):
-    writer = writers.VipsegWriter(tmp_path / "out", categories=CATEGORIES)
+    writer = result_folders.VipsegWriter(tmp_path / "out", CLASSES)
     with writer.video("7_a_b") as result:
         result.write(small_frame("00000003"))
         result.write(small_frame("00000006"))
@@ -69,7 +69,7 @@ def test_a_folder_is_written_and_read_back(tmp_path):
     assert image.shape == (2, 3, 3)
     painted = set((image[..., ::-1].astype(int) @ [1, 256, 65536]).ravel().tolist()) - {0}
     assert painted == {row["id"] for row in record["annotations"][0]["segments_info"]}
-    frames = list(writers.read_video(tmp_path / "out", "7_a_b", thing_ids=THINGS))
+    frames = list(result_folders.read_video(tmp_path / "out", "7_a_b", CLASSES))
     assert [frame.stem for frame in frames] == ["00000003", "00000006"]
     assert frames[1].categories.tolist() == small_frame().categories.tolist()
     # numbered anew: segment ids tell tracks apart, not their old numbers
@@ -78,21 +78,21 @@ def test_a_folder_is_written_and_read_back(tmp_path):
 
 
 def test_nothing_but_void_is_a_legal_frame(tmp_path):
-    writer = writers.VipsegWriter(tmp_path, categories=CATEGORIES)
-    void = PanopticFrame("1", np.full((2, 2), writers.UNKNOWN, np.uint8), np.zeros((2, 2), np.int32))
+    writer = result_folders.VipsegWriter(tmp_path, CLASSES)
+    void = PanopticFrame("1", np.full((2, 2), result_folders.UNKNOWN, np.uint8), np.zeros((2, 2), np.int32))
     with writer.video("v") as result:
         result.write(void)
-    (frame,) = writers.read_video(tmp_path, "v", thing_ids=THINGS)
+    (frame,) = result_folders.read_video(tmp_path, "v", CLASSES)
     assert frame.categories.tolist() == void.categories.tolist() and not frame.track_ids.any()
 
 
 def test_a_video_that_fails_leaves_the_earlier_result(tmp_path):
     for stem in ("old", "new"):
-        writer = writers.VipsegWriter(tmp_path, categories=CATEGORIES)
+        writer = result_folders.VipsegWriter(tmp_path, CLASSES)
         with writer.video("v") as result:
             result.write(small_frame(stem))
     before = (tmp_path / "pred.json").read_text()
-    writer = writers.VipsegWriter(tmp_path, categories=CATEGORIES)
+    writer = result_folders.VipsegWriter(tmp_path, CLASSES)
     with pytest.raises(RuntimeError), writer.video("v") as result:
         result.write(small_frame("broken"))
         raise RuntimeError
@@ -105,7 +105,7 @@ def test_a_video_that_fails_leaves_the_earlier_result(tmp_path):
 
 def test_videos_of_earlier_runs_stay_listed(tmp_path):
     for video in ("a", "b", "a"):
-        writer = writers.VipsegWriter(tmp_path, categories=CATEGORIES)
+        writer = result_folders.VipsegWriter(tmp_path, CLASSES)
         with writer.video(video) as result:
             result.write(small_frame())
     listed = [record["video_id"] for record in json.loads((tmp_path / "pred.json").read_text())["annotations"]]
@@ -115,31 +115,31 @@ def test_videos_of_earlier_runs_stay_listed(tmp_path):
 def test_an_output_that_cannot_be_written_is_refused_at_once(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(UserError, match="cannot be written"):
-        writers.VipsegWriter(tmp_path / "file", categories=CATEGORIES)
+        result_folders.VipsegWriter(tmp_path / "file", CLASSES)
     with pytest.raises(UserError, match="cannot be written"):
-        writers.VipsegWriter(tmp_path / "file" / "below", categories=CATEGORIES)
+        result_folders.VipsegWriter(tmp_path / "file" / "below", CLASSES)
 
 
 def test_a_foreign_pred_json_is_left_alone(tmp_path):
     (tmp_path / "pred.json").write_text("[1, 2")
     with pytest.raises(UserError, match="pred.json"):
-        writers.VipsegWriter(tmp_path, categories=CATEGORIES)
+        result_folders.VipsegWriter(tmp_path, CLASSES)
     assert (tmp_path / "pred.json").read_text() == "[1, 2"
 
 
 def test_reading_names_what_is_missing(tmp_path):
     with pytest.raises(UserError, match="no video 'v'"):
-        next(writers.read_video(tmp_path, "v", thing_ids=THINGS))
-    writer = writers.VipsegWriter(tmp_path, categories=CATEGORIES)
+        next(result_folders.read_video(tmp_path, "v", CLASSES))
+    writer = result_folders.VipsegWriter(tmp_path, CLASSES)
     with writer.video("v") as result:
         result.write(small_frame("00000001"))
     (tmp_path / "pan_pred" / "v" / "00000001.png").unlink()
     with pytest.raises(UserError, match="00000001.png"):
-        next(writers.read_video(tmp_path, "v", thing_ids=THINGS))
+        next(result_folders.read_video(tmp_path, "v", CLASSES))
 
 
 def test_vspw_results_are_class_maps(tmp_path):
-    writer = writers.VspwWriter(tmp_path / "out")
+    writer = result_folders.VspwWriter(tmp_path / "out", CLASSES)
     with writer.video("7_a") as result:
         result.write(small_frame("00000003"))
     with pytest.raises(RuntimeError), writer.video("broken") as result:

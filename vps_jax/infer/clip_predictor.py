@@ -1,0 +1,143 @@
+"""TarViS on a video: overlapping clips through the model, joined by a stitcher (spec: tarvis 8)."""
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from vps_jax.config import ClipInference
+from vps_jax.datasets.classes import ClassTable
+from vps_jax.infer.clip_model import ClipModel, geometry, preprocess
+from vps_jax.infer.fusion import fuse_frames
+from vps_jax.infer.predictor import DECODED_AHEAD
+from vps_jax.infer.score_maps import GridScores
+from vps_jax.infer.stitching import Stitched, Stitcher, split_clips
+from vps_jax.media.background import ahead
+from vps_jax.media.video import Video, frames_of_one_size
+from vps_jax.types import FrameScores, FrameTracks, Geometry, PanopticFrame, UserError
+
+TASKS = ("panoptic", "semantic")
+
+
+class ClipPredictor:
+    """See `predictor.SetPredictor`. With `flip` the semantic scores are averaged with those of the mirrored video."""
+
+    kind = "logits"
+    final_identities = False  # a track's class is the mean over all its clips
+
+    def __init__(self, module, variables: Mapping, infer: ClipInference, *, also: Sequence[ClipInference] = ()):
+        self._infer = infer
+        self._sets = (infer, *also)
+        self._model = ClipModel(
+            module,
+            variables,
+            [(one.task, one.semantic_group) for one in self._sets],
+            chunk=max(1, infer.clip_frames - infer.overlap_frames),
+        )
+
+    @staticmethod
+    def check(module, infer: ClipInference) -> None:
+        """Raises UserError for a task whose results are not frames of classes."""
+        if infer.task not in TASKS:
+            raise UserError(f"infer.task={infer.task!r}: expected {' or '.join(TASKS)} for videos, choose one of them")
+
+    @staticmethod
+    def grid(infer: ClipInference, original: tuple[int, int]) -> Geometry:
+        """Sizes of frames of `original` (height, width) pixels as the network sees them."""
+        return geometry(original, short_side=infer.short_side_px, max_side=infer.max_side_px)
+
+    @property
+    def programs(self) -> dict[str, int]:
+        """How often each program was compiled in this process, by its name and shape (frames x height x width)."""
+        return self._model.programs
+
+    def stream(self, video: Video) -> Iterator[FrameScores]:
+        """Scores of the frames, in order, as soon as no clip can change them."""
+        for frames in self.stream_sets(video):
+            yield frames[0]
+
+    def stream_sets(self, video: Video) -> Iterator[tuple[FrameScores, ...]]:
+        """As `stream`, for every query set."""
+        runs = [self._run_clips(video, mirrored=mirrored) for mirrored in (False, True)[: 1 + self._infer.flip]]
+        for plain, *mirrored in zip(*runs, strict=True):
+            for t in range(len(plain.stems)):
+                yield tuple(
+                    frame_scores(plain, i, t, mirrored[0] if mirrored else None, with_tracks=one.task == "panoptic")
+                    for i, one in enumerate(self._sets)
+                )
+
+    def fuse(self, frames: Iterable[FrameScores], classes: ClassTable) -> Iterator[PanopticFrame]:
+        """Panoptic frames: tracks over stuff, or the best class where there are no tracks."""
+        return fuse_frames(frames, classes, min_score=self._infer.panoptic_score)
+
+    def _run_clips(self, video: Video, *, mirrored: bool) -> Iterator["StitchedClip"]:
+        # runs of one video go side by side and must not meet each other's features
+        return stitched_clips(
+            video, self._model.fresh().predict_sets, self._infer, num_sets=len(self._sets), mirrored=mirrored
+        )
+
+
+class StitchedClip(NamedTuple):
+    """What became final with one clip.
+
+    Attributes:
+      sizes: of the video.
+      stems: names of the finished frames.
+      sets: one `Stitched` per query set, with the same frames.
+    """
+
+    sizes: Geometry
+    stems: list[str]
+    sets: tuple[Stitched, ...]
+
+
+def frame_scores(
+    plain: StitchedClip, i: int, t: int, mirrored: StitchedClip | None, *, with_tracks: bool
+) -> FrameScores:
+    """Frame `t` of query set `i`; tracks are those of the plain pass, and close with the last frame of a clip."""
+    stitched = plain.sets[i]
+    frame, is_last = stitched.frames[t], t == len(plain.stems) - 1
+    scores = GridScores(frame.semantic, plain.sizes, mirrored and mirrored.sets[i].frames[t].semantic)
+    tracks = FrameTracks(frame.track_ids, frame.instance_masks, stitched.closed if is_last else ())
+    return FrameScores(plain.stems[t], plain.sizes, scores, tracks if with_tracks else None)
+
+
+def stitched_clips(
+    video: Video, predict_sets: Callable, infer: ClipInference, *, num_sets: int = 1, mirrored: bool = False
+) -> Iterator[StitchedClip]:
+    """Run a clip model over a video and join its clips.
+
+    Args:
+      video: where the frames come from.
+      predict_sets: (first index, preprocessed frames) -> one `ClipPrediction` per query set.
+      infer: sizes, clips, and how they are joined.
+      num_sets: number of query sets.
+      mirrored: flip every frame horizontally first.
+    """
+    stitchers = [Stitcher(infer) for _ in range(num_sets)]
+    sizes, stems, index = None, {}, itertools.count()
+
+    def prepared(frame) -> np.ndarray:
+        nonlocal sizes
+        sizes = sizes or ClipPredictor.grid(infer, frame.image.shape[:2])
+        stems[next(index)] = frame.stem
+        return preprocess(frame.image[:, ::-1] if mirrored else frame.image, sizes)
+
+    def finished(sets: tuple[Stitched, ...]) -> StitchedClip:
+        return StitchedClip(sizes, [stems.pop(frame.index) for frame in sets[0].frames], sets)
+
+    waiting = None  # the clip before: the device works on the next one while the host joins this
+    frames = map(prepared, ahead(frames_of_one_size(video), DECODED_AHEAD))
+    for first, clip in split_clips(frames, clip_frames=infer.clip_frames, overlap_frames=infer.overlap_frames):
+        predictions = predict_sets(first, clip)
+        if waiting is not None:
+            yield finished(_add(stitchers, *waiting))
+        waiting = first, predictions
+    if waiting is not None:
+        yield finished(_add(stitchers, *waiting))
+        yield finished(tuple(stitcher.finish() for stitcher in stitchers))
+
+
+def _add(stitchers: Sequence[Stitcher], first: int, predictions) -> tuple[Stitched, ...]:
+    return tuple(stitcher.add(first, one) for stitcher, one in zip(stitchers, predictions, strict=True))

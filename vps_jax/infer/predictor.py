@@ -1,0 +1,125 @@
+"""What streams the scores of a video, whatever the model; `config.MODELS` names the predictor of each model.
+
+A predictor is built from a module, its variables and the frozen dataclass of its row, `config.infer`. Further
+predictors need no base class: a class with these attributes and methods, named in a row, is run, evaluated and taken
+into ensembles like ours.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+from vps_jax import models
+from vps_jax.config import model_row
+from vps_jax.datasets.classes import ClassTable
+from vps_jax.media.video import Video
+from vps_jax.parsing import parse, resolve
+from vps_jax.types import FrameScores, PanopticFrame, UserError
+
+DECODED_AHEAD = 4  # frames
+
+
+class Predictor(Protocol):
+    """A model that scores the frames of one video after another.
+
+    A class may also have
+      `check(module, infer)`: static; raises UserError for settings that the module cannot run with, before its weights
+        are read.
+      `grid(infer, original) -> Geometry`: static; needed to give the things of an ensemble, whose members are averaged
+        on its stride-4 grid for frames of `original` (height, width) pixels.
+      `also` in its constructor, and `stream_sets`: see `SetPredictor`.
+
+    Attributes:
+      kind: what `FrameScores.scores` are: `logits`, unbounded, or `probabilities`, sums of probabilities (0 and up).
+      final_identities: whether a track's class is known in the frame itself; otherwise frames wait for their tracks.
+      programs: how often each program was compiled in this process, by its name and shape.
+    """
+
+    kind: str
+    final_identities: bool
+    programs: Mapping[str, int]
+
+    def stream(self, video: Video) -> Iterator[FrameScores]:
+        """Scores of the frames of a video, in order, in bounded memory."""
+
+    def fuse(self, frames: Iterable[FrameScores], classes: ClassTable) -> Iterator[PanopticFrame]:
+        """Panoptic frames from a stream, whose scores may have been averaged; `fusion.fuse_frames` is one way."""
+
+
+class SetPredictor(Predictor, Protocol):
+    """A predictor of a model with several query sets, which share most of the work.
+
+    Its constructor takes `also`, more settings that differ in `task` and `semantic_group` alone.
+    """
+
+    def stream_sets(self, video: Video) -> Iterator[tuple[FrameScores, ...]]:
+        """As `stream`, for the settings themselves and each of `also`."""
+
+
+def make_predictor(
+    model: Any, variables: Mapping, infer: Any = None, *, classes: ClassTable | None = None, also: Sequence[Any] = ()
+) -> Predictor:
+    """The predictor of a model; keep it for all videos.
+
+    Args:
+      model: `config.model`, a mapping or the dataclass of its row.
+      variables: parameters and statistics of its module.
+      infer: `config.infer`, a mapping or the dataclass of the row; None for the published values.
+      classes: if given, the semantic group must have as many.
+      also: see `SetPredictor`.
+
+    Raises:
+      UserError: an unknown model or setting, or settings that the model cannot run with.
+    """
+    infer = infer_settings(model, infer)
+    module, predictor = models.build(model), predictor_class(model)
+    check_settings(predictor, module, infer)
+    if classes is not None:
+        check_classes(module, infer, classes)
+    return predictor(module, variables, infer, also=also) if also else predictor(module, variables, infer)
+
+
+def infer_settings(model: Any, infer: Any = None) -> Any:
+    """`config.infer` as the dataclass of the model's row; None gives the published values."""
+    return parse(_row(model).infer, {} if infer is None else infer, "infer")
+
+
+def predictor_class(model: Any) -> Any:
+    """What the model's row names as its predictor."""
+    return resolve(_row(model).predictor)
+
+
+def _row(model: Any):
+    return model_row(model["name"] if isinstance(model, Mapping) else model.name)
+
+
+def check_settings(predictor: Any, module: Any, infer: Any) -> None:
+    """Raises UserError for a semantic group that the module lacks, and what the predictor's own `check` finds."""
+    if getattr(infer, "semantic_group", None) is not None:
+        group_classes(module, infer.semantic_group)
+    if hasattr(predictor, "check"):
+        predictor.check(module, infer)
+
+
+def check_classes(module: Any, infer: Any, classes: ClassTable) -> None:
+    """Raises UserError unless the module's semantic group has as many classes as the class list."""
+    if not hasattr(module, "semantic_groups"):
+        return
+    found, expected = group_classes(module, getattr(infer, "semantic_group", None)), len(classes.names)
+    if found != expected:
+        raise UserError(
+            f"semantic group {infer.semantic_group!r} has {found} classes; expected the {expected} of the class list, "
+            "choose another group or checkpoint"
+        )
+
+
+def group_classes(module: Any, name: str | None) -> int:
+    """Number of classes of a semantic group of a module; None is the first.
+
+    Raises:
+      UserError: no such group.
+    """
+    groups = dict(module.semantic_groups)
+    name = next(iter(groups)) if name is None else name
+    if name not in groups:
+        raise UserError(f"semantic_group={name!r}: the model has {', '.join(groups)}; choose one of them")
+    return groups[name]

@@ -1,0 +1,94 @@
+"""Class scores of a frame on a stride-4 grid, read as labels or on the grid of another model."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vps_jax.infer.upsampling import label_map
+from vps_jax.types import Array, Geometry
+
+
+class GridScores(NamedTuple):
+    """A `types.ScoreMap`: scores `[k, h4, w4]` on the stride-4 grid of `sizes`.
+
+    Attributes:
+      semantic: of the frame.
+      sizes: of the video as the model saw it.
+      mirrored: of the flipped frame, on the same grid; None, or averaged with the first.
+    """
+
+    semantic: Array
+    sizes: Geometry
+    mirrored: Array | None = None
+
+    def labels(self, classes: Sequence[int] | None = None) -> np.ndarray:
+        """Best class per pixel, see `upsampling.label_map`."""
+        semantic = self.semantic
+        if self.mirrored is not None:
+            semantic = self.on_grid(self.sizes, range(semantic.shape[0]))
+        return label_map(semantic, self.sizes, classes=classes)
+
+    def on_grid(self, sizes: Geometry, classes: Sequence[int]) -> Array:
+        """Scores of `classes` on another grid, see `to_grid`."""
+        classes = np.asarray(classes, np.int32)
+        plain = to_grid(self.semantic, classes, self.sizes, sizes)
+        if self.mirrored is None:
+            return plain
+        return _mean(plain, to_grid(self.mirrored, classes, self.sizes, sizes, mirrored=True))
+
+
+def to_grid(
+    semantic: Array, classes: np.ndarray, sizes: Geometry, common: Geometry, *, mirrored: bool = False
+) -> Array:
+    """Chosen classes of scores `[k, h4, w4]` on the grid of another geometry.
+
+    Args:
+      semantic: scores on the stride-4 grid of `sizes`.
+      classes: rows to keep.
+      sizes: what the model saw.
+      common: where the scores are wanted; cells beyond the frame repeat what the model saw there.
+      mirrored: the model saw the frame flipped.
+
+    Returns:
+      float32 `[len(classes), h4', w4']`; the very numbers when nothing is to be resized.
+    """
+    if sizes == common and not mirrored:
+        return _rows(semantic, classes)
+    rows, columns = (
+        sample_matrix(grid_positions(out // 4, resized=resized, size=seen / 4), grid // 4)
+        for out, resized, seen, grid in zip(common.padded, common.resized, sizes.resized, sizes.padded, strict=True)
+    )
+    if mirrored:
+        at = sizes.resized[1] / 4 - grid_positions(
+            common.padded[1] // 4, resized=common.resized[1], size=sizes.resized[1] / 4
+        )
+        columns = sample_matrix(at, sizes.padded[1] // 4)
+    return _resample(semantic, classes, rows.astype(np.float32), columns.astype(np.float32))
+
+
+_rows = jax.jit(lambda semantic, classes: semantic[classes].astype(jnp.float32))
+_mean = jax.jit(lambda a, b: 0.5 * (a + b))
+
+
+@jax.jit
+def _resample(semantic, classes, rows, columns):
+    with jax.default_matmul_precision("highest"):
+        return jnp.einsum("khw,yh,xw->kyx", semantic[classes].astype(jnp.float32), rows, columns)
+
+
+def sample_matrix(positions: np.ndarray, size: int) -> np.ndarray:
+    """`[out, size]`: linear samples at `positions` (0 and `size` are the borders); the border pixel is repeated."""
+    at = np.clip(positions - 0.5, 0, size - 1)
+    low = np.minimum(np.floor(at).astype(int), size - 1)
+    matrix = np.zeros((len(at), size))
+    np.add.at(matrix, (np.arange(len(at)), low), 1 - (at - low))
+    np.add.at(matrix, (np.arange(len(at)), np.minimum(low + 1, size - 1)), at - low)
+    return matrix
+
+
+def grid_positions(cells: int, *, resized: int, size: float) -> np.ndarray:
+    """Centres of stride-4 cells of a frame `resized` pixels wide, in pixels of the same frame `size` wide."""
+    return 4 * (np.arange(cells) + 0.5) * size / resized

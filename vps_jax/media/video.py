@@ -1,0 +1,62 @@
+"""A video as the rest of the package sees it: a name, and frames that are decoded one at a time."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from vps_jax.types import UserError
+
+DEFAULT_FPS = 6.0  # VIPSeg's frames are five or six a second
+
+
+class Frame(NamedTuple):
+    """Decoded frame: name without suffix, and RGB uint8 `[h, w, 3]`."""
+
+    stem: str
+    image: np.ndarray
+
+
+class Video(NamedTuple):
+    """A video whose frames can be decoded again and again.
+
+    Attributes:
+      video_id: name of the video in results.
+      num_frames: as the container or folder says.
+      fps: frames per second.
+      frames: starts decoding from the first frame; raises `UserError` at a frame that cannot be decoded.
+      size: height and width in pixels, from the first frame alone.
+      stems: names of the frames, as the container or folder says.
+    """
+
+    video_id: str
+    num_frames: int
+    fps: float
+    frames: Callable[[], Iterator[Frame]]
+    size: Callable[[], tuple[int, int]]
+    stems: tuple[str, ...]
+
+
+def first_size(frames: Callable[[], Iterator[Frame]]) -> tuple[int, int]:
+    """Height and width of the first frame, without decoding a second one."""
+    with contextlib.closing(frames()) as first:
+        return next(first).image.shape[:2]
+
+
+def frames_of_one_size(video: Video) -> Iterator[Frame]:
+    """The frames of a video.
+
+    Raises:
+      UserError: one has another size than those before.
+    """
+    expected = None
+    for frame in video.frames():
+        height, width = frame.image.shape[:2]
+        expected = expected or (height, width)
+        if (height, width) != expected:
+            raise UserError(
+                f"video {video.video_id}: frame {frame.stem} has {width}x{height} pixels; expected "
+                f"{expected[1]}x{expected[0]} as the frames before, resize it"
+            )
+        yield frame
