@@ -11,7 +11,7 @@ import pytest
 from configs import common, datasets, stage1, stage2, stage3, stage4, tiny, tiny_stages
 from vps_jax import models, taxonomy
 from vps_jax.data import pipeline
-from vps_jax.infer.predict import Settings
+from vps_jax.infer.predictor import infer_settings
 from vps_jax.train.handover import semantic_rows
 from vps_jax.train.optimizer import make_schedule, parameter_groups
 from vps_jax.train.setup import source_task
@@ -50,7 +50,7 @@ def test_config_is_complete_and_json(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_rooms_accept_their_section(name):
     config = load(name)
-    Settings.from_config(config["infer"])
+    infer_settings(config["model"], config["infer"])
     sources = pipeline.validated(config["data"]).sources
     for dataset, source in sources.items():
         task = source.task

@@ -142,7 +142,8 @@ def clone(tmp_path_factory):
     from configs import tiny
     from vps_jax import models
     from vps_jax.data import synthetic, vipseg_convert
-    from vps_jax.media.video_io import VideoWriter, open_frame_folder
+    from vps_jax.media.frame_folders import open_frame_folder
+    from vps_jax.media.movie_writer import MovieWriter
     from vps_jax.train.checkpoint import save_converted
 
     folder = tmp_path_factory.mktemp("clone")
@@ -153,7 +154,7 @@ def clone(tmp_path_factory):
     (results / "pan_pred").symlink_to(truth / "panomasksRGB")
     (results / "pred.json").symlink_to(truth / "panoptic_gt_VIPSeg_val.json")
     video = json.loads((results / "pred.json").read_text())["annotations"][0]["video_id"]
-    with VideoWriter(folder / "clip.mp4", fps=5) as writer:
+    with MovieWriter(folder / "clip.mp4", fps=5) as writer:
         for frame in open_frame_folder(truth / "images" / video).frames():
             writer.write(frame.image)
     config = tiny.get_config()

@@ -89,7 +89,7 @@ def test_members_as_a_config_describes_them():
         ({"a": VPS, "b": {"checkpoint": "image", "task": "panoptic"}}, "members.b: infer.task='panoptic': expected"),
         (
             {"a": VPS, "b": {"checkpoint": "things_first", "task": "semantic"}},
-            "members.b: has 'door' in place of 'wall' classes",
+            "members.b: has 'door' in place of 'wall'",
         ),
         ({"a": VPS, "b": {"scores": "x", "task": "depth"}}, "members.b: task='depth': no model has it"),
         ({"a": {**VPS, "weight": 0}}, "no weight is above 0"),

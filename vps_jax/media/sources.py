@@ -45,5 +45,11 @@ def open_videos(path: str | pathlib.Path, *, split: str | None = None) -> list[V
     if spec is not None:
         return open_root(spec, path, split=split or "val")
     if split is not None:
-        raise UserError(f"{path}: split {split!r} needs the root of a data set, which this is not; leave the split out")
+        raise UserError(f"{path}: split {split!r} needs the root of a data set: {known_roots()}; leave the split out")
     return [open_frame_folder(path)]
+
+
+def known_roots() -> str:
+    """What the roots of all data sets hold, in one line."""
+    rows = [(spec.title, layout.needs) for spec in datasets.DATASETS.values() for layout in spec.layouts]
+    return ", ".join(f"{title} ({' and '.join(needs).replace('|', ' or ')})" for title, needs in rows)
