@@ -9,7 +9,7 @@ import pytest
 import videomt_rule
 from flax import traverse_util
 
-from vps_jax import models
+from vps_jax import convert, models
 from vps_jax.convert import videomt_files, videomt_keys
 from vps_jax.models import vit
 from vps_jax.taxonomy import class_table
@@ -106,7 +106,7 @@ def test_class_rows_come_to_the_official_order(name, first):
 
 def test_a_table_of_another_size_is_named_and_not_resampled():
     arrays = videomt_files.to_arrays(random_variables({**MICRO, "image_size": 96}), {**MICRO, "image_size": 96})
-    assert videomt_files.image_size_of(arrays, 16) == 96
+    assert videomt_files.image_size_of(arrays, 16) == convert.fitted(arrays, MICRO).image_size == 96
     with pytest.raises(UserError, match="set model.image_size=96"):
         videomt_files.fill(arrays, MICRO, expected_of(MICRO))
 
@@ -190,3 +190,13 @@ def test_a_strange_file_is_refused_in_one_line():
     with pytest.raises(UserError, match="neither a VidEoMT nor a trunk") as error:
         videomt_files.fill({"conv1.weight": np.zeros((1,))}, MICRO, expected_of(MICRO))
     assert "\n" not in str(error.value)
+
+
+def test_a_published_file_brings_its_table_size_along(tmp_path):
+    config = {**MICRO, "image_size": 96}
+    variables = random_variables(config)
+    convert.save_torch(tmp_path / "file.pth", convert.to_arrays(variables, config))
+    found, report = convert.convert_file(tmp_path / "file.pth", MICRO)
+    assert report["model"].image_size == 96 and report["from_file"] == report["parameters"]
+    variables["params"]["trunk"]["mask_token"] *= 0
+    assert same(found, variables)

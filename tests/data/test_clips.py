@@ -55,3 +55,11 @@ def test_vos_references_have_room_behind_them_where_possible():
     assert {follow([True] * 5, seed=s)[0] for s in range(200)} == {0, 1, 2}
     assert {follow([False, False, False, True, True], seed=s)[0] for s in range(50)} == {3, 4}
     assert {follow([False, True], 4, seed=s) for s in range(5)} == {(1, 1, 1, 1)}
+
+
+def test_without_a_window_frames_follow_each_other_from_any_start():
+    rng = np.random.default_rng(0)
+    found = {clips.choose_frames([False] * 7, 5, window=0, rng=rng) for _ in range(100)}
+    assert found == {tuple(range(start, start + 5)) for start in range(3)}  # the last start too
+    short = {clips.choose_frames([True] * 3, 5, window=0, rng=rng) for _ in range(50)}
+    assert all(set(frames) == {0, 1, 2} and list(frames) == sorted(frames) for frames in short) and len(short) > 1

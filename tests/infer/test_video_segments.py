@@ -66,11 +66,11 @@ def test_online_identities_last_and_are_never_given_again():
     classes, masks = frame(rng)
     first = {s.query: s.id for s in rule(classes, masks, SIZE)[1]}
     gone = classes.copy()
-    gone[0] = [0, 0, 0, 0, 30.0]  # query 0 is nothing now, and later of another class
+    gone[0] = [0, 0, 0, 0, 9.0]  # query 0 is nothing now, and later of another class
     second = {s.query: s.id for s in rule(gone, masks, SIZE)[1]}
     assert 0 not in second and all(first[q] == i for q, i in second.items())
     changed = classes.copy()
-    changed[0] = [0, 0, 0, 90.0, 0]
+    changed[0] = [0, 0, 0, 9.0, 0]
     third = {s.query: s.id for s in rule(changed, masks, SIZE)[1]}
     assert third[0] not in first.values()
 

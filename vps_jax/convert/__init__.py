@@ -18,7 +18,7 @@ from vps_jax.convert.torch_writer import save_torch
 from vps_jax.parsing import resolve
 from vps_jax.types import UserError
 
-__all__ = ["convert_file", "expected", "read_checkpoint", "save_torch", "table", "to_arrays", "to_params"]
+__all__ = ["convert_file", "expected", "fitted", "read_checkpoint", "save_torch", "table", "to_arrays", "to_params"]
 SMALLEST = (64, 64)  # parameters do not depend on the image size
 
 
@@ -64,7 +64,18 @@ def to_params(arrays: Mapping[str, np.ndarray], config: Mapping[str, Any] | Any)
 
 def to_arrays(variables: Mapping[str, Any], config: Mapping[str, Any] | Any) -> dict[str, np.ndarray]:
     """The way back: a state dict with the published names, layouts and constants; see `save_torch`."""
-    return rules.to_arrays(table(config), variables)
+    config = model_config(config)
+    keys = _keys(config)
+    if hasattr(keys, "to_arrays"):
+        return keys.to_arrays(variables, config)
+    return rules.to_arrays(keys.table(config), variables)
+
+
+def fitted(arrays: Mapping[str, np.ndarray], config: Mapping[str, Any] | Any) -> Any:
+    """`config.model` with the sizes that only the file knows, such as VidEoMT's position table."""
+    config = model_config(config)
+    keys = _keys(config)
+    return keys.fitted(arrays, config) if hasattr(keys, "fitted") else config
 
 
 def convert_file(source: str | pathlib.Path, config: Mapping[str, Any] | Any) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -75,20 +86,23 @@ def convert_file(source: str | pathlib.Path, config: Mapping[str, Any] | Any) ->
       config: `config.model`.
 
     Returns:
-      The variables as numpy arrays, and a report: `parameters` (all), `from_file` (how many of them the file gave) and
-      `notes` (one line for each thing left out, changed or started fresh).
+      The variables as numpy arrays, and a report: `parameters` (all), `from_file` (how many of them the file gave),
+      `notes` (one line for each thing left out, changed or started fresh) and `model`, the config that fits the
+      variables, see `fitted`.
 
     Raises:
       UserError: see `read_checkpoint` and `to_params`.
     """
-    config = model_config(config)
-    filled = _keys(config).fill(read_checkpoint(source), config, expected(config))
+    arrays = read_checkpoint(source)
+    config = fitted(arrays, config)
+    filled = _keys(config).fill(arrays, config, expected(config))
     variables, given = filled.variables, _size(filled.variables)
     if not filled.whole:
         fresh = models.init(models.build(config), jax.random.key(0), SMALLEST)
         flat = traverse_util.flatten_dict(jax.tree.map(np.asarray, fresh)) | traverse_util.flatten_dict(variables)
         variables = traverse_util.unflatten_dict(flat)
-    return variables, {"parameters": _size(variables), "from_file": given, "notes": list(filled.notes)}
+    report = {"parameters": _size(variables), "from_file": given, "notes": list(filled.notes), "model": config}
+    return variables, report
 
 
 def _keys(config):

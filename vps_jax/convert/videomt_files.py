@@ -4,6 +4,7 @@ and label set, and bare trunks: DINOv2 with registers in its own names or timm's
 Everything is brought to the authors' names and the model's sizes first, so that one key table serves all files.
 """
 
+import dataclasses
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -19,18 +20,23 @@ from vps_jax.models.videomt import sized
 from vps_jax.models.vit import resampled_positions
 from vps_jax.types import UserError
 
-__all__ = ["fill", "image_size_of", "table", "to_arrays"]
+__all__ = ["fill", "fitted", "image_size_of", "table", "to_arrays"]
 POSITIONS = f"{TRUNK}pos_embed"
 PORT = "embeddings.patch_embeddings.projection.weight"
 DINOV3 = "layer.0.attention.q_proj.weight"
 to_arrays = videomt_keys.to_arrays
 
 
+def fitted(arrays: Mapping[str, np.ndarray], config: Config) -> Config:
+    """The config with the file's `image_size`: files of one model differ in it and none of their configs says so."""
+    found = image_size_of(arrays, config.patch)
+    return config if found is None else dataclasses.replace(config, image_size=found)
+
+
 def image_size_of(arrays: Mapping[str, np.ndarray], patch: int) -> int | None:
     """The side in pixels of the square image that a published file's position table is for.
 
-    Take it for `model.image_size`: files of one model differ in it and no config says so. None for a file without a
-    table, and for a bare trunk, whose table is resampled.
+    None for a file without a table, and for a bare trunk, whose table is resampled.
     """
     rows = arrays.get(POSITIONS, arrays.get("embeddings.position_embeddings.weight"))
     return None if rows is None else round(rows.shape[-2] ** 0.5) * patch

@@ -16,13 +16,18 @@ def choose_frames(
     Args:
       has_instance: one bool per frame of the video.
       length: frames of the clip, T.
-      window: half width of the neighbourhood in clip lengths; the product is rounded half to even.
+      window: half width of the neighbourhood in clip lengths; the product is rounded half to even. 0: frames that
+        follow each other, from any start (spec: videomt 8).
       rng: where the randomness comes from.
 
     Returns:
       `length` frame numbers in ascending order.
     """
     frames = np.arange(len(has_instance))
+    if window == 0:
+        start = int(rng.integers(max(len(frames) - length, 0) + 1))
+        repeated = rng.choice(frames, max(length - len(frames), 0))
+        return tuple(sorted(map(int, [*frames[start : start + length], *repeated])))
     anchors = frames[np.asarray(has_instance, bool)]
     reference = int(rng.choice(anchors if len(anchors) else frames))
     reach = round(window * length)

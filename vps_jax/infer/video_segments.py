@@ -225,22 +225,26 @@ class FrameRule(NamedTuple):
 class OnlineRule:
     """The authors' rule on what has been seen so far, for cameras: every frame is final when it is given.
 
-    Class logits are averaged and areas added up over the frames until now. A query that changes its class is another
-    segment from then on; an id is never used for another segment.
+    Areas are added up over the frames until now. A query that changes its class is another segment from then on; an id
+    is never used for another segment.
     """
 
     def __init__(self, *, score: float, overlap: float, things: Collection[int]):
         self.score, self.overlap, self.things = score, overlap, things
-        self.frames = 0
-        self.logits: np.ndarray | float = 0.0  # sum of class logits [q, k + 1]
         self.areas: np.ndarray | int = 0  # [3, q]
         self.ids: dict[tuple[int, int], int] = {}  # (query, or -1 for stuff; class) -> id
 
     def __call__(self, class_logits, logits, geometry: Geometry) -> tuple[np.ndarray, list[Segment]]:
-        """Ids `[h, w]`, 0 for void, and segments of the next frame: class logits `[q, k + 1]`, masks `[h4, w4, q]`."""
-        self.frames += 1
-        self.logits = self.logits + np.asarray(class_logits, np.float64)
-        kept = kept_queries(self.logits / self.frames, self.score)
+        """Decide the next frame.
+
+        Args:
+          class_logits: `[q, k + 1]`, the mean over the frames until now.
+          logits: mask logits of this frame `[h4, w4, q]`.
+
+        Returns:
+          ids `[h, w]`, 0 for void, and the segments.
+        """
+        kept = kept_queries(class_logits, self.score)
         if not kept.queries.size:
             return np.zeros(geometry.original, np.int32), []
         scores, masks = padded(kept, jnp.asarray(logits)[None])

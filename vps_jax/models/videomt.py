@@ -129,8 +129,11 @@ class VidEoMT(nn.Module):
 
     def decode(self, features, queries=None, *, train: bool = False) -> FrameQueryOutputs:
         """Predictions from the tokens of `backbone_features`; see `__call__`."""
-        grid = features[1].shape[2:4]
         states, queries = self.states(features, queries, train=train)
+        return self.predict(states, features[1].shape[2:4], queries)
+
+    def predict(self, states, grid: tuple[int, int], queries=None) -> FrameQueryOutputs:
+        """Predictions from the tokens of `states` with patches `(h, w)`; the queries are passed on as they are."""
         normed = self.norm(states[-1:])
         if states.shape[0] > 1:
             others = states[:-1]
