@@ -112,6 +112,13 @@ def test_every_citation_resolves():
     assert not wrong, "\n".join(wrong)
 
 
+def test_every_page_has_sources_and_is_listed():
+    index = (REFERENCE / "README.md").read_text()
+    for page in read_pages():
+        assert "\n**Sources.** " in (REFERENCE / f"{page}.md").read_text(), page
+        assert f"| [{page}]({page}.md) |" in index, page
+
+
 PAGES = {"tarvis": {"1", "4.1", "4.3", "6.2", "9.5", "framework traps"}, "metrics": {"5.1"}, "vit_adapter": {"8"}}
 
 
