@@ -172,13 +172,18 @@ def evaluate(
 
     Example: vps-jax evaluate --truth VIPSEG_720P --predictions results --json scores.json
     """
-    from vps_jax.evaluation import runner
+    from rich.console import Console
 
-    result = runner.evaluate_folders(
-        truth, predictions, split=split, metrics=split_names(metrics), windows=windows, processes=processes,
-        quirks_off=split_names(quirks_off) or (), per_video=per_video, json_out=json_out, progress=sys.stderr.isatty(),
-    )  # fmt: skip
-    runner.print_report(result)
+    from vps_jax.evaluation import outputs, process, runner
+
+    with process.tidy():
+        result = runner.evaluate_folders(
+            truth, predictions, split=split, metrics=split_names(metrics), windows=windows, processes=processes,
+            quirks_off=split_names(quirks_off) or (), per_video=per_video, json_out=json_out,
+            progress=sys.stderr.isatty(),
+        )  # fmt: skip
+    taken = any(outputs.goes_to_stdout(path) for path in (json_out, per_video))  # for `--json /dev/stdout | jq`
+    runner.print_report(result, console=Console(stderr=taken))
 
 
 @app.command()

@@ -10,7 +10,7 @@ from label_scenes import CLASSES, frame, video, write_png, write_vipseg
 from pycocotools import mask as coco_mask
 from rich.console import Console
 
-from vps_jax.evaluation import rle
+from vps_jax.evaluation import rle, scoring
 from vps_jax.evaluation.runner import evaluate_folders, print_report
 from vps_jax.types import UserError
 
@@ -317,6 +317,30 @@ def test_youtube_vis_files(tmp_path):
         (lambda c: c[0]["segmentations"][0].update(size=[6, 4]), ["video 1", "frame 0", "[6, 4]"]),
         (lambda c: c[0]["segmentations"][0].update(counts="\x01"), ["video 1", "frame 0", "run-length"]),
         (lambda c: c[0]["segmentations"][0].update(counts=[3]), ["video 1", "frame 0", "size"]),
+        (lambda c: c[0].update(score=None), ["prediction 0", "score of video 1", "null"]),
+        (lambda c: c[0].update(score="0.9"), ["prediction 0", "score of video 1", "'0.9'"]),
+        (lambda c: c[0].update(score=[0.9]), ["prediction 0", "score of video 1", "[0.9]"]),
+        (lambda c: c[0].update(score=float("nan")), ["prediction 0", "score of video 1", "nan"]),
+        (lambda c: c[0].update(score=True), ["prediction 0", "score of video 1", "True"]),
+        (lambda c: c[0].update(category_id=[3]), ["prediction 0", "category [3]"]),
+        (lambda c: c[0].update(category_id=True), ["prediction 0", "category True"]),
+        (lambda c: c[0].update(video_id=[1]), ["prediction 0", "video_id", "[1]"]),
+        (lambda c: c[0].update(video_id="1"), ["prediction 0", "video '1' is not in"]),
+        (lambda c: c[0].update(segmentations=None), ["prediction 0", "segmentations of video 1", "null"]),
+        (lambda c: c[0].update(segmentations="x"), ["prediction 0", "segmentations of video 1", "'x'"]),
+        (lambda c: c[0]["segmentations"].__setitem__(0, [1]), ["video 1", "frame 0", "[1]"]),
+        (lambda c: c[0]["segmentations"].__setitem__(0, "x"), ["video 1", "frame 0", "'x'"]),
+        (lambda c: c[0]["segmentations"][0].update(size=None), ["video 1", "frame 0", "size null"]),
+        (lambda c: c[0]["segmentations"][0].pop("size"), ["video 1", "frame 0", "size is missing"]),
+        (lambda c: c[0]["segmentations"][0].pop("counts"), ["video 1", "frame 0", "counts is missing"]),
+        (lambda c: c[0]["segmentations"][0].update(counts=None), ["video 1", "frame 0", "run-length"]),
+        (lambda c: c[0]["segmentations"][0].update(counts=[24.0]), ["video 1", "frame 0", "whole numbers"]),
+        (lambda c: c[0]["segmentations"][0].update(counts=[10**30]), ["video 1", "frame 0", "longer"]),
+        (lambda c: c[0]["segmentations"][0].update(counts=[30, -6]), ["video 1", "frame 0", "negative"]),
+        (lambda c: c[0]["segmentations"][0].update(counts="oooooooooooooooo0"), ["video 1", "frame 0", "run-length"]),
+        (lambda c: c[0]["segmentations"][0].update(counts="é"), ["video 1", "frame 0", "run-length"]),
+        (lambda c: c.insert(0, None), ["prediction 0", "null"]),
+        (lambda c: c.insert(0, "row"), ["prediction 0", "'row'"]),
     ],
 )
 def test_faults_of_youtube_vis_results_are_named(tmp_path, change, words):
@@ -325,6 +349,48 @@ def test_faults_of_youtube_vis_results_are_named(tmp_path, change, words):
     with pytest.raises(UserError) as error:
         evaluate_folders(truth, results)
     assert all(word in str(error.value) for word in words), str(error.value)
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (lambda c: c["annotations"][0].update(video_id=7), ["annotation 0", "video 7"]),
+        (lambda c: c["annotations"].append(None), ["annotation 1", "null"]),
+        (lambda c: c["annotations"][0].update(areas=["8", None]), ["annotation 0", "area of video 1, frame 0", "'8'"]),
+        (lambda c: c["annotations"][0].update(areas=[8]), ["annotation 0", "1 areas", "2 frames"]),
+        (lambda c: c["annotations"][0].update(areas=[-8, 0]), ["annotation 0", "-8"]),
+        (lambda c: c["annotations"][0].update(iscrowd="no"), ["annotation 0", "iscrowd", "'no'"]),
+        (lambda c: c["annotations"][0].pop("segmentations"), ["annotation 0", "segmentations is missing"]),
+        (lambda c: c.update(annotations=None), ["no annotations in it"]),
+        (lambda c: c.update(annotations={"a": 1}), ["annotations is {'a': 1}"]),
+        (lambda c: c["videos"].append({"id": "1", "height": 4, "width": 6, "length": 2}), ["numbers and texts"]),
+        (lambda c: c["videos"].append(c["videos"][0]), ["video 1 stands in videos twice"]),
+        (lambda c: c["videos"][0].pop("id"), ["video 0: id is missing"]),
+        (lambda c: c["videos"][0].update(height=None), ["height of video 1", "null"]),
+        (lambda c: c["videos"][0].update(width=10**9), ["width of video 1", "1000000000"]),
+        (lambda c: c["videos"][0].pop("file_names"), ["length is missing"]),
+        (lambda c: c.pop("videos"), ["videos is missing"]),
+        (lambda c: c.pop("categories"), ["categories is missing"]),
+        (lambda c: c.update(categories=[]), ["categories is empty"]),
+        (lambda c: c["categories"][0].pop("id"), ["category 0: id is missing"]),
+        (lambda c: c["categories"][0].update(id=4), ["category 4 stands in categories twice"]),
+    ],
+)
+def test_faults_of_youtube_vis_truth_are_named(tmp_path, change, words):
+    truth, results = write_ytvis(tmp_path)
+    change_json(truth / "val/instances.json", change)
+    with pytest.raises(UserError) as error:
+        evaluate_folders(truth, results)
+    assert all(word in str(error.value) for word in (*words, "instances.json")), str(error.value)
+
+
+def test_what_nobody_expected_names_the_video_and_asks_for_a_report(folders, monkeypatch):
+    monkeypatch.setattr(scoring, "count_video", lambda *_: 1 / 0)
+    with pytest.raises(UserError, match="video 3_b: ZeroDivisionError: division by zero; .* please report it"):
+        evaluate_folders(*folders)
+    monkeypatch.setattr(scoring, "count_video", lambda *_: bytearray(1 << 62))
+    with pytest.raises(UserError, match="video 3_b: not enough memory"):
+        evaluate_folders(*folders)
 
 
 def test_report_names_windows_classes_and_quirks(folders):

@@ -1,10 +1,11 @@
 """Score a result folder against a truth folder: VIPSeg, VSPW or YouTube-VIS, told apart by what lies there."""
 
+import contextlib
 import functools
 import json
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from rich.console import Console
 from rich.progress import Progress
@@ -66,7 +67,8 @@ def evaluate_folders(
     metric_table.check_metrics(metrics, windows)
     habits = quirks.choose(on=quirks_on, off=quirks_off)
     outputs.check((json_out, per_video), ())
-    plan = layouts.read(truth, predictions, split, videos)
+    with _one_line(f"{truth} or {predictions}"):
+        plan = layouts.read(truth, predictions, split, videos)
     outputs.check((json_out, per_video), plan.inputs)
     chosen = metric_table.choose(metrics, plan.truth)
     settings = Settings(plan.classes, window_lengths(windows), habits)
@@ -103,14 +105,24 @@ def _scores(plan: Plan, chosen: dict, settings: Settings, *, processes: int, pro
 
 
 def _score(score, settings: Settings, states: scoring.States, job: Job) -> None:
-    """Score one video; whatever it does not expect becomes one line that names the video."""
+    """Score one video; every complaint names it."""
+    what = f"video {job.video}"
+    with _one_line(what):
+        try:
+            score(states, job, settings)
+        except UserError as error:
+            raise UserError(str(error) if str(job.video) in str(error) else f"{what}: {error}") from None
+
+
+@contextlib.contextmanager
+def _one_line(what: str) -> Iterator[None]:
+    """What nobody expected becomes one line that names what was being read."""
     try:
-        score(states, job, settings)
-    except UserError as error:
-        named = str(job.video) in str(error)
-        raise UserError(str(error) if named else f"video {job.video}: {error}") from None
+        yield
+    except UserError:
+        raise
     except MemoryError:
-        raise UserError(f"video {job.video}: not enough memory for its frames; score fewer at once") from None
+        raise UserError(f"{what}: not enough memory; score fewer videos at once") from None
     except Exception as error:
         line = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        raise UserError(f"video {job.video}: {line}; the evaluator did not expect this, please report it") from None
+        raise UserError(f"{what}: {line}; the evaluator did not expect this, please report it") from None

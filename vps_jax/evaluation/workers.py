@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from multiprocessing import connection
 from typing import NamedTuple
 
+from vps_jax.evaluation import process
 from vps_jax.types import UserError
 
 AHEAD = 2  # videos that a worker is given before it has asked for them
@@ -72,10 +73,10 @@ def _start(count: int, score: Callable, start: Callable) -> list[Worker]:
     workers = []
     for _ in range(count):
         ours, theirs = context.Pipe()
-        process = context.Process(target=_work, args=(theirs, score, start), daemon=True)
-        process.start()
+        one = context.Process(target=_work, args=(theirs, score, start), daemon=True)
+        one.start()
         theirs.close()  # so that the worker's end tells us by the pipe
-        workers.append(Worker(process, ours, collections.deque()))
+        workers.append(Worker(one, ours, collections.deque()))
     return workers
 
 
@@ -124,7 +125,7 @@ def _work(pipe: connection.Connection, score: Callable, start: Callable) -> None
     """What a worker does until it is told None: score, say so; then hand its states over."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it too, and ends us
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    silence_stderr()
+    process.silence_libraries()
     states = start()
     while (job := pipe.recv()) is not None:
         try:
@@ -139,10 +140,3 @@ def _work(pipe: connection.Connection, score: Callable, start: Callable) -> None
 def _end_with_parent() -> None:
     connection.wait([multiprocessing.parent_process().sentinel])
     os._exit(1)
-
-
-def silence_stderr() -> None:
-    """Lines that C libraries print by themselves (libpng does) are nothing to the user: our own message names all."""
-    nothing = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nothing, 2)
-    os.close(nothing)

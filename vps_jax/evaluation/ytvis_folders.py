@@ -76,10 +76,11 @@ def read_files(truth: pathlib.Path, source: pathlib.Path) -> tuple[dict[int, str
         rows = checked.categories(checked.field(content, "categories"))
         categories = {number: str(row.get("name") or number) for number, row in rows.items()}
         videos = _videos(checked.field(content, "videos"))
+        annotations = checked.sequence(content["annotations"], "annotations")
     rows = checked.read_json(source)
     if not isinstance(rows, list):
         raise UserError(f"{source}: expected a list of {{video_id, category_id, score, segmentations}}")
-    for i, row in enumerate(checked.sequence(content["annotations"], "annotations")):
+    for i, row in enumerate(annotations):
         with checked.place(truth, f"annotation {i}"):
             video = _row(row, videos, categories, truth)
             _areas(row, video)
