@@ -7,6 +7,7 @@ import shutil
 
 import cv2
 import numpy as np
+from PIL import Image
 
 VALUES = (
     None, True, False, 0, 1, -1, 255, 1 << 24, 1 << 31, 1 << 63, 10**40, -0.5, 2.0, float("nan"), float("inf"), "", "x",
@@ -67,8 +68,9 @@ def mutate_bytes(path: pathlib.Path, rng: np.random.Generator) -> str:
 
 def mutate_pixels(path: pathlib.Path, rng: np.random.Generator) -> str:
     """Another value, size, depth or number of channels."""
-    image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    if image is None:
+    try:  # not by OpenCV, whose libpng prints about what an earlier mutation broke
+        image = np.array(Image.open(path))
+    except (OSError, SyntaxError):
         return "nothing to change"
     kind = ("pixel", "pixel", "size", "depth", "channels", "empty")[rng.integers(6)]
     if kind == "pixel":
@@ -81,7 +83,7 @@ def mutate_pixels(path: pathlib.Path, rng: np.random.Generator) -> str:
         image = image[..., 0] if image.ndim == 3 else np.repeat(image[..., None], 3 + rng.integers(2), axis=2)
     else:
         image = np.zeros_like(image)
-    cv2.imwrite(str(path), image)
+    cv2.imwrite(str(path), image[..., 2::-1] if image.ndim == 3 and image.shape[2] == 3 else image)
     return f"{kind} of {path.name}"
 
 
@@ -126,6 +128,6 @@ def mutate(folders: tuple[pathlib.Path, pathlib.Path], rng: np.random.Generator)
                 done.append(mutate_bytes(files[rng.integers(len(files))], rng))
             elif list(root.rglob("*")):
                 done.append(mutate_tree(root, rng))
-        except (ValueError, RecursionError):  # the json is none any more
+        except (ValueError, RecursionError, OSError):  # an earlier mutation broke what this one would change
             done.append("nothing to change")
     return "; ".join(done)

@@ -80,6 +80,7 @@ def test_videos_that_are_listed_are_scored(folders):
         (lambda c: c["annotations"][0]["annotations"].pop(), ["1_a", "frame 00000005 is missing"]),
         (lambda c: c["videos"][0]["images"].pop(), ["1_a", "frame 00000005 is not"]),
         (lambda c: c["videos"].append(c["videos"][0]), ["1_a", "videos twice"]),
+        (lambda c: c["videos"][0]["images"].append(c["videos"][0]["images"][0]), ["1_a", "00000002", "twice"]),
         (lambda c: c.update(videos=[]), ["no video in it"]),
         (lambda c: c.update(videos={}), ["videos is {}", "a list"]),
         (lambda c: c["videos"][0].update(video_id=None), ["videos[0]", "null"]),

@@ -40,6 +40,8 @@ METRICS: dict[str, Metric] = {
     "miou": Metric("vps_jax.evaluation.miou:MeanIoU", (PANOPTIC, SEMANTIC)),
     "vc": Metric("vps_jax.evaluation.vc:VideoConsistency", (PANOPTIC, SEMANTIC)),
     "anatomy": Metric("vps_jax.evaluation.anatomy:ErrorAnatomy", (PANOPTIC,), default=False),
+    "hota": Metric("vps_jax.evaluation.hota:HigherOrderTrackingAccuracy", (PANOPTIC,), default=False),
+    "idf1": Metric("vps_jax.evaluation.idf1:IdentityF1", (PANOPTIC,), default=False),
     "ap": Metric("vps_jax.evaluation.ap:AveragePrecision", (INSTANCES,)),
 }
 

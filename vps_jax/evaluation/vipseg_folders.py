@@ -226,8 +226,9 @@ def _check_frames(found: list[str], expected: list[str], video: str, source) -> 
     extra = [stem for stem in found if stem not in set(expected)]
     if extra:
         raise UserError(f"{source}: video {video}: frame {extra[0]} is not in the truth; leave it out")
-    if len(found) > len(expected):
-        double = next(stem for stem in found if found.count(stem) > 1)
+    if len(found) != len(expected):
+        longer = max(found, expected, key=len)
+        double = next(stem for stem in longer if longer.count(stem) > 1)
         raise UserError(f"{source}: video {video}: frame {double} stands in it twice; keep one of the two")
     for place, (one, other) in enumerate(zip(found, expected, strict=True)):
         if one != other:
