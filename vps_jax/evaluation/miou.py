@@ -3,13 +3,13 @@
 A confusion matrix is int64 `[c+1, c+1]`, rows truth, columns prediction; index c is no class (void). Matrices add.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Self
 
 import numpy as np
 
 from vps_jax.evaluation.counts import VideoCounts, check_classes, count_frame
-from vps_jax.evaluation.protocol import Settings, Table, merge_videos, other_scores, per_class, per_video
+from vps_jax.evaluation.protocol import MATRIX, Settings, Table, merge_videos, other_scores, per_class, per_video
 from vps_jax.taxonomy import ClassTable, class_table
 
 
@@ -67,6 +67,7 @@ def semantic_scores(confusion: np.ndarray) -> dict[str, float | int | None]:
     }
 
 
+VOID_NAME = "void"
 SCORE_NAMES = {
     "miou": "mIoU",
     "pixel_accuracy": "pixel accuracy",
@@ -82,7 +83,7 @@ class MeanIoU:
         self.classes = classes or class_table("vspw")
         size = len(self.classes.names) + 1
         self.confusion = np.zeros((size, size), np.int64)
-        self.videos: dict[str, dict] = {}
+        self.videos: dict[str, dict] = {}  # scores and counts of each
 
     @classmethod
     def start(cls, settings: Settings) -> Self:
@@ -99,7 +100,7 @@ class MeanIoU:
 
     def add(self, video: str, confusion: np.ndarray) -> None:
         """Add one video's confusion matrix; ValueError when the video was scored before."""
-        merge_videos(self.videos, {video: semantic_scores(confusion)})
+        merge_videos(self.videos, {video: semantic_scores(confusion) | {"counts": class_overlaps(confusion)}})
         self.confusion += confusion
 
     def merge(self, other: "MeanIoU") -> None:
@@ -108,7 +109,10 @@ class MeanIoU:
         self.confusion += other.confusion
 
     def compute(self) -> dict:
-        """`semantic_scores` of all videos, with `per_class` (text of id -> name, iou) and `per_video`."""
+        """`semantic_scores` of all videos, with `per_class` (text of id -> name, iou), `per_video`, and `confusion`.
+
+        `confusion`: `classes` are names, the last is void; `pixels` has true -> predicted class -> number.
+        """
         iou = class_iou(self.confusion)
         rows = {
             str(c): {
@@ -119,7 +123,18 @@ class MeanIoU:
             for c in np.flatnonzero(self.confusion[:-1].sum(axis=1))
         }
         videos = {video: self.videos[video] for video in sorted(self.videos)}
-        return semantic_scores(self.confusion) | {"per_class": rows, "per_video": videos}
+        return semantic_scores(self.confusion) | {
+            "per_class": rows,
+            "per_video": videos,
+            "confusion": {
+                "classes": [*self.classes.names, VOID_NAME],
+                "pixels": {
+                    str(t): {str(p): int(row[p]) for p in np.flatnonzero(row)}
+                    for t, row in enumerate(self.confusion)
+                    if row.any()
+                },
+            },
+        }
 
     @staticmethod
     def headline(numbers: Mapping) -> dict[str, float | None]:
@@ -127,10 +142,50 @@ class MeanIoU:
         return {"miou": numbers["miou"]}
 
     @staticmethod
+    def resample(numbers: Mapping, weights: np.ndarray) -> dict[str, np.ndarray]:
+        """`miou` of sets in which video v of `per_video` occurs `weights[b, v]` times: float64 `[b]`, nan undefined."""
+        parts = [row["counts"] for row in numbers["per_video"].values()]
+        hit, union, truth = resampled_overlaps(parts, weights)
+        return {"miou": 100 * mean_over(hit / np.maximum(union, 1), truth > 0)}
+
+    @staticmethod
     def rows(numbers: Mapping) -> list[Table]:
-        """The four means, classes and videos."""
+        """The four means, classes, videos and the confusion matrix."""
         return [
             other_scores([(title, numbers[name]) for name, title in SCORE_NAMES.items()]),
             per_class(numbers, ("iou",), lambda row: (row["iou"],)),
             per_video(numbers, tuple(SCORE_NAMES)),
+            confusion_table(numbers["confusion"]),
         ]
+
+
+def confusion_table(confusion: Mapping) -> Table:
+    """Pixels of every true (row) and predicted (column) class that occurs."""
+    names, pixels = confusion["classes"], confusion["pixels"]
+    columns = sorted({c for row in pixels.values() for c in row} | pixels.keys(), key=int)
+    rows = [(names[int(t)], *(row.get(p, 0) for p in columns)) for t, row in pixels.items()]
+    return Table(MATRIX, "Pixels of every true and predicted class", ("truth", *(names[int(c)] for c in columns)), rows)
+
+
+def class_overlaps(confusion: np.ndarray) -> dict[str, list[int]]:
+    """Class -> intersection, union and truth pixels over labelled pixels; the number after the last class is void."""
+    known = confusion.copy()
+    known[-1] = 0
+    hit, truth = np.diag(known), known.sum(axis=1)
+    union = known.sum(axis=0) + truth - hit
+    return {str(c): [int(hit[c]), int(union[c]), int(truth[c])] for c in np.flatnonzero(union)}
+
+
+def resampled_overlaps(parts: Sequence[Mapping[str, list[int]]], weights: np.ndarray) -> np.ndarray:
+    """Sums of `class_overlaps` over sets in which part v is `weights[b, v]` times: float64 `[3, b, c]`."""
+    classes = sorted({c for part in parts for c in part}, key=int)
+    counts = np.array([[part.get(c, (0, 0, 0)) for c in classes] for part in parts], float)
+    counts = counts.reshape(len(parts), len(classes), 3)
+    return np.moveaxis(np.tensordot(weights.astype(float), counts, axes=1), -1, 0)
+
+
+def mean_over(values: np.ndarray, counted: np.ndarray) -> np.ndarray:
+    """Mean along the last axis of the values that count, nan where none does."""
+    number = counted.sum(axis=-1)
+    total = np.where(counted, values, 0.0).sum(axis=-1)
+    return np.where(number > 0, total / np.maximum(number, 1), np.nan)

@@ -123,3 +123,34 @@ def summarize(table: np.ndarray, is_thing: Sequence[bool]) -> dict[str, dict]:
     things = np.asarray(is_thing, bool)
     subsets = {"all": np.ones_like(things), "things": things, "stuff": ~things}
     return {name: mean_quality(table, subset) for name, subset in subsets.items()}
+
+
+def sparse(table: np.ndarray) -> dict[str, list]:
+    """Class -> IoU sum, true positives, false positives, false negatives of the classes that occur, as json has it."""
+    return {
+        str(c): [float(table[c, IOU]), *(int(table[c, i]) for i in (TP, FP, FN))]
+        for c in np.flatnonzero(table[:, 1:].any(axis=1))
+    }
+
+
+def resampled(parts: Sequence[dict[str, list]], weights: np.ndarray) -> np.ndarray:
+    """Mean PQ in percent of sets of parts, from `sparse` tables.
+
+    Args:
+      parts: one per video.
+      weights: `[b, v]`, how often each video is in a set.
+
+    Returns:
+      float64 `[b]`, nan where no class occurs.
+    """
+    classes = sorted({c for part in parts for c in part}, key=int)
+    tables = np.zeros((len(parts), len(classes), 4))
+    for v, part in enumerate(parts):
+        for i, c in enumerate(classes):
+            tables[v, i] = part.get(c, (0, 0, 0, 0))
+    iou, tp, fp, fn = np.moveaxis(np.tensordot(weights.astype(float), tables, axes=1), -1, 0)  # [b, c] each
+    size = tp + fp / 2 + fn / 2
+    occurs = size > 0
+    total = np.where(occurs, iou / np.where(occurs, size, 1), 0.0).sum(axis=1)
+    number = occurs.sum(axis=1)
+    return np.where(number > 0, 100 * total / np.maximum(number, 1), np.nan)

@@ -33,7 +33,7 @@ class Settings(NamedTuple):
     quirks: Quirks = OFFICIAL
 
 
-SCORES, CLASSES, VIDEOS = "scores", "classes", "videos"
+SCORES, CLASSES, VIDEOS, MATRIX = "scores", "classes", "videos", "matrix"
 OTHER_SCORES = "Other scores"  # tables of this title become one
 
 
@@ -41,7 +41,8 @@ class Table(NamedTuple):
     """Numbers to be shown or written: on the terminal, as csv, as markdown.
 
     Attributes:
-      kind: SCORES; CLASSES, whose rows begin with class id, name and `thing` or `stuff`; VIDEOS, with the video.
+      kind: SCORES; CLASSES, whose rows begin with class id, name and `thing` or `stuff`; VIDEOS, with the video;
+        MATRIX, with a name.
       title: one line.
       columns: one name per cell; of CLASSES and VIDEOS they are unique among all metrics, and the first number is the
         one by which rows are ranked.
@@ -77,6 +78,22 @@ class State(Protocol):
     @staticmethod
     def rows(numbers: Mapping) -> list[Table]:
         """The numbers of `compute` as tables."""
+
+
+class Resampled(State, Protocol):
+    """A metric whose numbers can be had of other sets of the same videos, for intervals over videos."""
+
+    @staticmethod
+    def resample(numbers: Mapping, weights: np.ndarray) -> dict[str, np.ndarray]:
+        """Some headline numbers of sets of the videos of `numbers['per_video']`.
+
+        Args:
+          numbers: of `compute`.
+          weights: `[b, v]`, how often each video is in a set.
+
+        Returns:
+          Name -> float64 `[b]` in percent, nan where nothing is defined.
+        """
 
 
 class Watcher(State, Protocol):

@@ -6,20 +6,25 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
+from vps_jax.evaluation import miou
 from vps_jax.evaluation.counts import Tubes, VideoCounts, check_classes
-from vps_jax.evaluation.miou import class_iou, confusion_of_counts
 from vps_jax.evaluation.protocol import Settings, Table, merge_videos, other_scores, per_class, per_video
 from vps_jax.evaluation.quirks import OFFICIAL, Quirks
 from vps_jax.taxonomy import ClassTable, class_table
 
 
 class VideoTracks(NamedTuple):
-    """What one video adds: `association` is the sum of a(g) over its truth tracks; `sq` 0..1, None if all is void."""
+    """What one video adds.
+
+    `association` is the sum of a(g) over its `tracks` truth tracks, `sq` is in 0..1 and None without a labelled pixel,
+    `overlaps` are those of `miou.class_overlaps`.
+    """
 
     association: float
     tracks: int
     sq: float | None
     frames: int
+    overlaps: dict[str, list[int]]
 
 
 def _first_listed_id(tubes: Tubes) -> int:
@@ -76,7 +81,7 @@ def _sq(confusion: np.ndarray, quirks: Quirks) -> float | None:
 
     None when the truth has no labelled pixel.
     """
-    iou = class_iou(confusion)
+    iou = miou.class_iou(confusion)
     iou = iou if quirks.void_class else iou[:-1]
     counted = ~np.isnan(iou)
     return float(iou[counted].mean()) if counted.any() else None
@@ -103,9 +108,12 @@ class SegmentationTrackingQuality:
           ValueError: the video was scored before, or a category is none of the classes.
         """
         check_classes(counts, len(self.classes.names))
-        confusion = confusion_of_counts(counts, len(self.classes.names))
+        confusion = miou.confusion_of_counts(counts, len(self.classes.names))
         association, tracks = associations(counts, np.asarray(self.classes.is_thing, bool), self.quirks)
-        one = VideoTracks(association, tracks, _sq(confusion, self.quirks), len(counts.shared))
+        overlaps = miou.class_overlaps(confusion)
+        if not self.quirks.void_class:
+            overlaps.pop(str(len(self.classes.names)), None)
+        one = VideoTracks(association, tracks, _sq(confusion, self.quirks), len(counts.shared), overlaps)
         merge_videos(self.videos, {video: one})
         self.confusion += confusion
 
@@ -123,7 +131,7 @@ class SegmentationTrackingQuality:
         """
         videos = [self.videos[video] for video in sorted(self.videos)]
         tracks = sum(video.tracks for video in videos)
-        iou = class_iou(self.confusion)
+        iou = miou.class_iou(self.confusion)
         names = (*self.classes.names, "predicted void")
         return _scores(sum(video.association for video in videos), tracks, _sq(self.confusion, self.quirks)) | {
             "tracks": tracks,
@@ -132,7 +140,7 @@ class SegmentationTrackingQuality:
             },
             "per_video": {
                 name: _scores(video.association, video.tracks, video.sq)
-                | {"tracks": video.tracks, "frames": video.frames}
+                | {"tracks": video.tracks, "frames": video.frames, "counts": video.overlaps}
                 for name, video in sorted(self.videos.items())
             },
         }
@@ -142,6 +150,16 @@ class SegmentationTrackingQuality:
     def headline(numbers: Mapping) -> dict[str, float | None]:
         """STQ."""
         return {"stq": numbers["stq"]}
+
+    @staticmethod
+    def resample(numbers: Mapping, weights: np.ndarray) -> dict[str, np.ndarray]:
+        """`stq` of sets in which video v of `per_video` occurs `weights[b, v]` times: float64 `[b]`, nan undefined."""
+        videos = list(numbers["per_video"].values())
+        hit, union, _ = miou.resampled_overlaps([row["counts"] for row in videos], weights)
+        sq = miou.mean_over(hit / np.maximum(union, 1), union > 0)
+        tracks = np.array([row["tracks"] for row in videos], float)
+        associated = np.array([row["aq"] / 100 for row in videos]) * tracks
+        return {"stq": 100 * np.sqrt(sq * (weights @ associated) / np.maximum(weights @ tracks, 1))}
 
     @staticmethod
     def rows(numbers: Mapping) -> list[Table]:

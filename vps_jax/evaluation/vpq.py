@@ -183,7 +183,8 @@ class VideoPQ:
           `vpq`: `all`, `things`, `stuff`: mean over the windows, None when one of them is None;
           `windows`: text of k -> `all`, `things`, `stuff` -> `pq`, `sq`, `rq`, `classes`;
           `per_class`: text of class id -> `name`, `isthing`, `vpq`, and `windows` -> counts and values;
-          `per_video`: video -> `vpq` (mean over the windows it is long enough for) and `windows` -> `pq`.
+          `per_video`: video -> `vpq` (mean over the windows it is long enough for), `windows` -> `pq`, and `counts` ->
+          class -> IoU sum, true and false positives, false negatives.
         """
         tables = {k: self.table(k) for k in self.windows}
         means = {str(k): pq.summarize(table, self.classes.is_thing) for k, table in tables.items()}
@@ -218,8 +219,13 @@ class VideoPQ:
 
     def _one_video(self, video: str) -> dict:
         everything = np.ones(len(self.classes.names), bool)
-        scores = {str(k): pq.mean_quality(self.table(k, [video]), everything)["pq"] for k in self.windows}
-        return {"vpq": _mean([score for score in scores.values() if score is not None]), "windows": scores}
+        tables = {k: self.table(k, [video]) for k in self.windows}
+        scores = {str(k): pq.mean_quality(table, everything)["pq"] for k, table in tables.items()}
+        return {
+            "vpq": _mean([score for score in scores.values() if score is not None]),
+            "windows": scores,
+            "counts": {str(k): pq.sparse(table) for k, table in tables.items()},
+        }
 
     @staticmethod
     def headline(numbers: Mapping) -> dict[str, float | None]:
@@ -230,6 +236,15 @@ class VideoPQ:
     def rows(numbers: Mapping) -> list[Table]:
         """Windows, classes and videos."""
         return _rows(numbers)
+
+    @staticmethod
+    def resample(numbers: Mapping, weights: np.ndarray) -> dict[str, np.ndarray]:
+        """`vpq` of sets in which video v of `per_video` occurs `weights[b, v]` times: float64 `[b]`, nan undefined."""
+        windows = [
+            pq.resampled([row["counts"][k] for row in numbers["per_video"].values()], weights)
+            for k in numbers["windows"]
+        ]
+        return {"vpq": np.mean(windows, axis=0)}
 
 
 def _headline(numbers: Mapping) -> dict[str, float | None]:
