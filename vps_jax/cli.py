@@ -156,34 +156,89 @@ def tune_ensemble(
 
 @app.command()
 def evaluate(
-    truth: Annotated[Folder, Text("--truth", help="VIPSeg root (converted) or VSPW root.")],
-    predictions: Annotated[Folder, Text("--predictions", help="Result folder in the official layout.")],
+    truth: Annotated[Folder, Text("--truth", help="Root of a data set with truth, or YouTube-VIS' json.")],
+    predictions: Annotated[Folder, Text("--predictions", help="Results in the official layout, or their zip file.")],
     split: Annotated[str, Text("--split", help="Split of the truth.")] = "val",
-    metrics: Annotated[str | None, Text("--metrics", help="Of vpq,stq,pq,miou,vc,anatomy,ap; or all.")] = None,
+    metrics: Annotated[
+        str | None, Text("--metrics", help="Of vpq,stq,pq,miou,vc,anatomy,hota,idf1,ap; or all.")
+    ] = None,
     windows: Annotated[
         str, Text("--windows", help="leaderboard, official-script, or lengths as 1,2,4.")
     ] = "leaderboard",
+    videos: Annotated[str | None, Text("--videos", help="Only these: a,b or a file with one per line.")] = None,
+    check: Annotated[bool, Text("--check", help="Only look whether the results can be handed in.")] = False,
     json_out: Annotated[Folder | None, Text("--json", help="File for all numbers.")] = None,
-    per_video: Annotated[Folder | None, Text("--per-video", help="File for one csv row per video.")] = None,
+    per_video: Annotated[Folder | None, Text("--per-video", help="File for one row per video, .csv or .md.")] = None,
+    per_class: Annotated[Folder | None, Text("--per-class", help="File for one row per class, .csv or .md.")] = None,
+    confusion: Annotated[Folder | None, Text("--confusion", help="File for the confusion matrix, .csv or .md.")] = None,
+    plots: Annotated[Folder | None, Text("--plots", help="Folder for pictures.")] = None,
+    classes: Annotated[int, Text("--classes", help="So many best and worst classes are shown; 0: all.")] = 5,
     processes: Annotated[int, Text("--processes", help="Videos are scored in so many processes.")] = 1,
+    quirks_on: Annotated[str | None, Text("--quirks-on", help="Habits of the official scripts to take.")] = None,
     quirks_off: Annotated[str | None, Text("--quirks-off", help="Habits of the official scripts to leave.")] = None,
 ):
     """Score a result folder against a truth folder.
 
     Example: vps-jax evaluate --truth VIPSEG_720P --predictions results --json scores.json
+
+    Example: vps-jax evaluate --truth VIPSEG_720P --split test --predictions submission.zip --check
     """
     from rich.console import Console
 
-    from vps_jax.evaluation import outputs, process, runner
+    from vps_jax.evaluation import process, runner, submission
+    from vps_jax.evaluation.reports import Reports
+
+    chosen = names_of_videos(videos)
+    with process.tidy():
+        if check:
+            count, faults = submission.check(truth, predictions, split=split, videos=chosen)
+        else:
+            result = runner.evaluate_folders(
+                truth, predictions, split=split, metrics=split_names(metrics), windows=windows, videos=chosen,
+                processes=processes, quirks_on=split_names(quirks_on) or (), quirks_off=split_names(quirks_off) or (),
+                per_video=per_video, per_class=per_class, confusion=confusion, plots=plots, json_out=json_out,
+                progress=sys.stderr.isatty(),
+            )  # fmt: skip
+    if check:
+        print("\n".join([*faults, f"{count} videos, {len(faults)} faults"]))
+        raise typer.Exit(1 if faults else 0)
+    taken = Reports(json_out, per_video, per_class, confusion).to_stdout()  # for `--json /dev/stdout | jq`
+    runner.print_report(result, console=Console(stderr=taken), classes=classes or None)
+
+
+@app.command()
+def compare(
+    a: Annotated[Folder, typer.Argument(help="Json of evaluate, or a result folder or zip file beside --truth.")],
+    b: Annotated[Folder, typer.Argument(help="The other; differences are B - A.")],
+    truth: Annotated[Folder | None, Text("--truth", help="What result folders are scored against.")] = None,
+    split: Annotated[str, Text("--split", help="Split of the truth.")] = "val",
+    metrics: Annotated[str | None, Text("--metrics", help="As of evaluate.")] = None,
+    windows: Annotated[str, Text("--windows", help="As of evaluate.")] = "leaderboard",
+    processes: Annotated[int, Text("--processes", help="As of evaluate.")] = 1,
+    rows: Annotated[int, Text("--rows", help="So many greatest gains and losses are shown.")] = 5,
+    samples: Annotated[int, Text("--samples", help="Resampled sets of videos behind the intervals.")] = 1000,
+    seed: Annotated[int, Text("--seed", help="Of the resampling.")] = 0,
+):
+    """Two results of one truth: differences of scores, classes and videos, with intervals over videos.
+
+    Example: vps-jax compare before.json after.json
+
+    Example: vps-jax compare results_a results_b --truth VIPSEG_720P
+    """
+    from vps_jax.evaluation import process, runner
+    from vps_jax.evaluation.compare import compare as compared
+    from vps_jax.evaluation.terminal import print_comparison
 
     with process.tidy():
-        result = runner.evaluate_folders(
-            truth, predictions, split=split, metrics=split_names(metrics), windows=windows, processes=processes,
-            quirks_off=split_names(quirks_off) or (), per_video=per_video, json_out=json_out,
-            progress=sys.stderr.isatty(),
-        )  # fmt: skip
-    taken = any(outputs.goes_to_stdout(path) for path in (json_out, per_video))  # for `--json /dev/stdout | jq`
-    runner.print_report(result, console=Console(stderr=taken))
+        both = [
+            runner.result_of(
+                path, truth, split=split, metrics=split_names(metrics), windows=windows, processes=processes,
+                progress=sys.stderr.isatty(),
+            )
+            for path in (a, b)
+        ]  # fmt: skip
+        comparison = compared(*both, samples=samples, seed=seed)
+    print_comparison(comparison, rows=rows)
 
 
 @app.command()
@@ -304,6 +359,13 @@ def demo(
 def split_names(text: str | None) -> list[str] | None:
     """`a,b` -> `['a', 'b']`."""
     return None if text is None else [name for name in text.split(",") if name]
+
+
+def names_of_videos(text: str | None) -> list[str] | None:
+    """Names of a text `a,b`, or of a file with one per line."""
+    from vps_jax.evaluation.checked import read_list
+
+    return read_list(Folder(text)) if text is not None and Folder(text).is_file() else split_names(text)
 
 
 def load_ensemble(path: str) -> dict:

@@ -134,15 +134,14 @@ def _rows(a: Mapping, b: Mapping, kind: str) -> tuple[list[tuple], str]:
 def as_tables(comparison: Comparison) -> list[Table]:
     """The comparison as tables; the first has the scores."""
     percent = f"{100 * CONFIDENCE:.0f} % interval"
-    scores = [
-        (one.name, one.a, one.b, one.difference, _interval(one.interval)) for one in comparison.scores
-    ]
+    scores = [(one.name, one.a, one.b, one.difference, _interval(one.interval)) for one in comparison.scores]
     found = [Table("scores", "Differences in percent", ("score", "A", "B", "B - A", percent), scores)]
-    for kind, rows, score in (
-        (CLASSES, comparison.classes, comparison.class_score), (VIDEOS, comparison.videos, comparison.video_score)
-    ):  # fmt: skip
+    for kind, one, rows, score in (
+        (CLASSES, "class", comparison.classes, comparison.class_score),
+        (VIDEOS, "video", comparison.videos, comparison.video_score),
+    ):
         if rows:
-            found.append(Table(kind, f"{score} of {kind}, gains first", (kind, "A", "B", "B - A"), rows))
+            found.append(Table(kind, f"{score} of {kind}, gains first", (one, "A", "B", "B - A"), rows))
     return found
 
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import json
 import os
 import pathlib
 from collections.abc import Iterator, Sequence
@@ -10,10 +9,11 @@ from collections.abc import Iterator, Sequence
 from rich.console import Console
 from rich.progress import Progress
 
-from vps_jax.evaluation import layouts, outputs, quirks, scoring, tables, workers
+from vps_jax.evaluation import archives, checked, layouts, quirks, scoring, workers
 from vps_jax.evaluation import metrics as metric_table
 from vps_jax.evaluation.plan import Job, Plan
-from vps_jax.evaluation.protocol import VIDEOS, Settings
+from vps_jax.evaluation.protocol import Settings
+from vps_jax.evaluation.reports import Reports
 from vps_jax.evaluation.terminal import print_report
 from vps_jax.evaluation.vpq import window_lengths
 from vps_jax.types import UserError
@@ -35,6 +35,9 @@ def evaluate_folders(
     quirks_on: Sequence[str] = (),
     quirks_off: Sequence[str] = (),
     per_video: PathLike | None = None,
+    per_class: PathLike | None = None,
+    confusion: PathLike | None = None,
+    plots: PathLike | None = None,
     json_out: PathLike | None = None,
     progress: bool = False,
 ) -> dict:
@@ -43,15 +46,15 @@ def evaluate_folders(
     Args:
       truth: VIPSeg root (`panoptic_gt_VIPSeg_<split>.json`, `panomasksRGB/`), VSPW root (`<split>.txt`, `data/`), or
         YouTube-VIS / OVIS root or json file.
-      predictions: VIPSeg results (`pred.json`, `pan_pred/`), VSPW results (`<video>/<stem>.png`), or results.json.
+      predictions: VIPSeg results (`pred.json`, `pan_pred/`), VSPW results (`<video>/<stem>.png`), or results.json;
+        also as a zip file.
       split: split of the truth.
       metrics: names or a text `vpq,stq`, see `metrics.METRICS`; None is those scored by default, `all` is all of them.
       windows: VPQ's windows: `leaderboard`, `official-script`, `1,2,4` or a sequence of lengths in frames.
       videos: names of those to score; None is all.
       processes: videos are scored in so many processes.
       quirks_on, quirks_off: habits of the official scripts to take or to leave, see `quirks.Quirks`.
-      per_video: file that gets one csv row per video.
-      json_out: file that gets the result as json.
+      per_video, per_class, confusion, plots, json_out: files that get the numbers, see `reports.Reports`.
       progress: show a progress bar on standard error.
 
     Returns:
@@ -66,12 +69,15 @@ def evaluate_folders(
         raise UserError(f"processes is {processes}; expected 1 or more")
     metric_table.check_metrics(metrics, windows)
     habits = quirks.choose(on=quirks_on, off=quirks_off)
-    outputs.check((json_out, per_video), ())
-    with _one_line(f"{truth} or {predictions}"):
-        plan = layouts.read(truth, predictions, split, videos)
-    outputs.check((json_out, per_video), plan.inputs)
-    chosen = metric_table.choose(metrics, plan.truth)
-    settings = Settings(plan.classes, window_lengths(windows), habits)
+    files = Reports(json_out, per_video, per_class, confusion, plots)
+    files.check()
+    with archives.opened(predictions) as folder:
+        with _one_line(f"{truth} or {predictions}"):
+            plan = layouts.read(truth, folder, split, videos)
+        files.check((*plan.inputs, *([predictions] if predictions.is_file() else [])))
+        chosen = metric_table.choose(metrics, plan.truth)
+        settings = Settings(plan.classes, window_lengths(windows), habits)
+        numbers = _scores(plan, chosen, settings, processes=processes, progress=progress)
     result = {
         "truth": str(truth),
         "predictions": str(predictions),
@@ -83,12 +89,32 @@ def evaluate_folders(
         "quirks_on": sorted(quirks_on),
         "quirks_off": sorted(quirks_off),
         "notes": list(plan.notes),
-    } | _scores(plan, chosen, settings, processes=processes, progress=progress)
-    if json_out is not None:
-        outputs.write(json_out, json.dumps(result, indent=1, allow_nan=False) + "\n")
-    if per_video is not None:
-        outputs.write(per_video, tables.as_csv(tables.join(metric_table.tables(result), VIDEOS)))
+    } | numbers
+    files.write(result)
     return result
+
+
+def result_of(path: PathLike, truth: PathLike | None, **options) -> dict:
+    """A result that was written as json, or that of results which are scored now.
+
+    Args:
+      path: json of `evaluate_folders`, or results.
+      truth: what results are scored against.
+      options: of `evaluate_folders`, for results.
+
+    Raises:
+      UserError: a json that is no result, or results without a truth.
+    """
+    path = pathlib.Path(path)
+    if path.suffix == ".json" and path.is_file():
+        result = checked.read_json(path)
+        if isinstance(result, dict) and result.get("unit") == "percent":
+            return result
+        if truth is None:
+            raise UserError(f"{path}: not what `vps-jax evaluate --json` writes; give that, or results and --truth")
+    if truth is None:
+        raise UserError(f"{path}: results are scored against a truth; add --truth, or give the json of evaluate")
+    return evaluate_folders(truth, path, **options)
 
 
 def _scores(plan: Plan, chosen: dict, settings: Settings, *, processes: int, progress: bool) -> dict:

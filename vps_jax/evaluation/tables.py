@@ -2,10 +2,11 @@
 
 import csv
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from vps_jax.evaluation.protocol import CLASSES, Table
 
+LEADERBOARD_COLUMNS = ("vpq", "vpq1", "vpq2", "vpq4", "vpq6", "stq")
 KEYS = {CLASSES: 3}  # leading cells that name a row: id, name and kind of a class; elsewhere one
 
 
@@ -24,6 +25,17 @@ def join(tables: Iterable[Table], kind: str) -> Table:
     head = chosen[0].columns[:keys] if chosen else ("video",)
     columns = (*head, *names)
     return Table(kind, "", columns, [tuple(row.get(name) for name in columns) for row in rows.values()])
+
+
+def leaderboard_row(numbers: Mapping[str, float]) -> str | None:
+    """The columns of the VIPSeg leaderboard as one line to paste, or None when the numbers are not all there.
+
+    Args:
+      numbers: headline numbers, in percent.
+    """
+    if not all(name in numbers for name in LEADERBOARD_COLUMNS):
+        return None
+    return " | ".join(f"{numbers[name]:.4f}" for name in LEADERBOARD_COLUMNS)
 
 
 def as_csv(table: Table) -> str:

@@ -6,7 +6,9 @@ from rich import table as rich_table
 from rich.console import Console
 
 from vps_jax.evaluation import metrics as metric_table
+from vps_jax.evaluation.compare import Comparison, as_tables
 from vps_jax.evaluation.protocol import CLASSES, OTHER_SCORES, SCORES, Table
+from vps_jax.evaluation.tables import LEADERBOARD_COLUMNS, leaderboard_row
 
 
 def _cell(value) -> str:
@@ -66,3 +68,16 @@ def print_report(result: dict, *, console: Console | None = None, classes: int |
             console.print(_class_table(table, classes))
     if others:
         console.print(draw(OTHER_SCORES, ("score", "percent"), others))
+    if row := leaderboard_row(metric_table.headline(result)):
+        console.print(f"leaderboard row ({', '.join(name.upper() for name in LEADERBOARD_COLUMNS)}):\n{row}",
+                      highlight=False, soft_wrap=True)  # fmt: skip
+
+
+def print_comparison(comparison: Comparison, *, console: Console | None = None, rows: int = 5) -> None:
+    """Print a comparison: scores, then the classes and videos with the greatest gains and losses, so many of each."""
+    console = console or Console()
+    for table in as_tables(comparison):
+        lines = table.rows
+        if table.kind != SCORES and len(lines) > 2 * rows:
+            lines = [*lines[:rows], None, *lines[len(lines) - rows :]]
+        console.print(draw(table.title, table.columns, lines))

@@ -88,7 +88,11 @@ def read_truth(
         content = checked.mapping(checked.read_json(source), "the file")
         classes, categories = read_classes(content.get("categories"))
         listed = None if content.get("videos") is None else _listed(content["videos"])
-        annotated = _annotations(content, source)
+        annotated = annotations(content if pixels else {"annotations": []} | content, source)
+    if not pixels:  # a split without truth may list its frames alone
+        for video, frames in (listed or {}).items():
+            unlabelled = [{"file_name": f"{stem}.png", "segments_info": []} for stem, _ in frames or ()]
+            annotated.setdefault(video, unlabelled)
     missing = [video for video in listed or () if video not in annotated]
     if missing:
         raise UserError(f"{source}: video {missing[0]} stands in videos but without annotations; take it out")
@@ -114,17 +118,26 @@ def read_predictions(folder: pathlib.Path, truth: TruthRoot) -> dict[str, list[F
     """
     source = folder / "pred.json"
     with checked.place(source):
-        found = _annotations(checked.mapping(checked.read_json(source), "the file"), source)
+        found = annotations(checked.mapping(checked.read_json(source), "the file"), source)
     videos = {}
-    for video, expected in truth.videos.items():
+    for video in truth.videos:
         if video not in found:
             raise UserError(f"{source}: video {video} is missing; predict it or evaluate a split without it")
-        pngs = folder / "pan_pred" / video
-        records = _records(found[video], video, pngs, source, truth.categories, truth=False)
-        _check_frames([record.stem for record in records], [record.stem for record in expected], video, source)
-        check_files(records, video, pngs, extra_is_wrong=True)
-        videos[video] = records
+        videos[video] = read_video(found[video], video, folder, truth)
     return videos
+
+
+def read_video(frames: list, video: str, folder: pathlib.Path, truth: TruthRoot) -> list[FrameRecord]:
+    """Index of one video of a result folder, from its frames in `pred.json`.
+
+    Raises:
+      UserError: see `read_predictions`.
+    """
+    source, pngs = folder / "pred.json", folder / "pan_pred" / video
+    records = _records(frames, video, pngs, source, truth.categories, truth=False)
+    _check_frames([record.stem for record in records], [record.stem for record in truth.videos[video]], video, source)
+    check_files(records, video, pngs, extra_is_wrong=True)
+    return records
 
 
 def read_classes(rows: object) -> tuple[ClassTable, frozenset[int]]:
@@ -173,7 +186,7 @@ def _image(row: object, what: str) -> tuple[str, tuple[int, int] | None]:
     return stem, (height, width)
 
 
-def _annotations(content: dict, source: pathlib.Path) -> dict[str, list]:
+def annotations(content: dict, source: pathlib.Path) -> dict[str, list]:
     """Video -> its frames as they stand in the json's `annotations`."""
     videos: dict[str, list] = {}
     if "annotations" not in content:

@@ -239,12 +239,12 @@ class VideoPQ:
 
     @staticmethod
     def resample(numbers: Mapping, weights: np.ndarray) -> dict[str, np.ndarray]:
-        """`vpq` of sets in which video v of `per_video` occurs `weights[b, v]` times: float64 `[b]`, nan undefined."""
-        windows = [
-            pq.resampled([row["counts"][k] for row in numbers["per_video"].values()], weights)
+        """VPQ of sets in which video v of `per_video` occurs `weights[b, v]` times: float64 `[b]`, nan undefined."""
+        windows = {
+            f"vpq{k}": pq.resampled([row["counts"][k] for row in numbers["per_video"].values()], weights)
             for k in numbers["windows"]
-        ]
-        return {"vpq": np.mean(windows, axis=0)}
+        }
+        return {"vpq": np.mean(list(windows.values()), axis=0)} | windows
 
 
 def _headline(numbers: Mapping) -> dict[str, float | None]:

@@ -59,24 +59,27 @@ def results_json(predictions: pathlib.Path) -> pathlib.Path:
     return predictions / "results.json" if predictions.is_dir() else predictions
 
 
-def read_files(truth: pathlib.Path, source: pathlib.Path) -> tuple[dict[int, str], list[VideoTracks]]:
+def read_files(
+    truth: pathlib.Path, source: pathlib.Path, *, annotated: bool = True
+) -> tuple[dict[int, str], list[VideoTracks]]:
     """Class names by id, and every video of the truth with its rows.
 
     Args:
       truth: json with `videos`, `annotations`, `categories`.
       source: json list of `{video_id, category_id, score, segmentations}`.
+      annotated: the truth must have annotations; without, they are not looked at.
 
     Raises:
       UserError: a file is missing or not of that form, or a prediction's video or category is not in the truth.
     """
     with checked.place(truth):
         content = checked.mapping(checked.read_json(truth), "the file")
-        if not content.get("annotations"):
+        if annotated and not content.get("annotations"):
             raise Wrong("no annotations in it; the public valid and test files have none, use a split that has")
         rows = checked.categories(checked.field(content, "categories"))
         categories = {number: str(row.get("name") or number) for number, row in rows.items()}
         videos = _videos(checked.field(content, "videos"))
-        annotations = checked.sequence(content["annotations"], "annotations")
+        annotations = checked.sequence(content["annotations"], "annotations") if annotated else []
     rows = checked.read_json(source)
     if not isinstance(rows, list):
         raise UserError(f"{source}: expected a list of {{video_id, category_id, score, segmentations}}")

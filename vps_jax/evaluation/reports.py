@@ -1,0 +1,66 @@
+"""Files that a result is written to."""
+
+import json
+import os
+import pathlib
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from vps_jax.evaluation import metrics as metric_table
+from vps_jax.evaluation import outputs, plots, tables
+from vps_jax.evaluation.protocol import CLASSES, MATRIX, VIDEOS
+from vps_jax.types import UserError
+
+PathLike = str | os.PathLike
+
+
+class Reports(NamedTuple):
+    """Where to; what is None is not written.
+
+    Attributes:
+      json: all numbers.
+      per_video, per_class: one row per video or class, all that the metrics say; markdown if the name ends in `.md`,
+        else csv.
+      confusion: pixels of every true and predicted class, csv or markdown.
+      plots: folder of pictures, see `plots.draw`.
+    """
+
+    json: PathLike | None = None
+    per_video: PathLike | None = None
+    per_class: PathLike | None = None
+    confusion: PathLike | None = None
+    plots: PathLike | None = None
+
+    def check(self, inputs: Iterable[pathlib.Path] = ()) -> None:
+        """Raises UserError for a file that cannot be written, or that is one of the inputs."""
+        picture = None if self.plots is None else pathlib.Path(self.plots) / "anatomy.png"
+        outputs.check((self.json, self.per_video, self.per_class, self.confusion, picture), inputs)
+        if self.plots is not None:
+            plots.check_installed()
+
+    def to_stdout(self) -> bool:
+        """Whether one of them is this process' standard output."""
+        return any(outputs.goes_to_stdout(path) for path in self)
+
+    def write(self, result: dict) -> None:
+        """Write them all.
+
+        Raises:
+          UserError: one cannot be written, or no metric of the result has such a table.
+        """
+        if self.json is not None:
+            outputs.write(self.json, json.dumps(result, indent=1, allow_nan=False) + "\n")
+        for path, kind in ((self.per_video, VIDEOS), (self.per_class, CLASSES), (self.confusion, MATRIX)):
+            if path is not None:
+                outputs.write(path, _text(result, kind, markdown=str(path).endswith(".md"), path=path))
+        if self.plots is not None:
+            for name, picture in plots.draw(result).items():
+                outputs.write(pathlib.Path(self.plots) / f"{name}.png", picture)
+
+
+def _text(result: dict, kind: str, *, markdown: bool, path: PathLike) -> str:
+    found = [table for table in metric_table.tables(result) if table.kind == kind]
+    if not found:
+        raise UserError(f"{path}: none of the scored metrics has a table of {kind}; score more, or leave it out")
+    table = found[0] if kind == MATRIX else tables.join(found, kind)
+    return tables.as_markdown(table) if markdown else tables.as_csv(table)
