@@ -4,8 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from vps_jax.infer import video_segments
-from vps_jax.infer.fusion import Geometry
 from vps_jax.infer.video_segments import Areas, Kept, OnlineRule
+from vps_jax.types import Geometry
 
 SIZE = Geometry((8, 12), (7, 10), (14, 20))
 

@@ -7,7 +7,7 @@ import pytest
 import videomt_rule
 
 from vps_jax.infer import video_segments
-from vps_jax.infer.fusion import Geometry
+from vps_jax.types import Geometry
 
 pytestmark = pytest.mark.parity
 CLASSES, THINGS = 10, range(4)  # as the manifest's `what` says

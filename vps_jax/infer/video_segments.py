@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vps_jax.infer.fusion import Geometry
 from vps_jax.ops.resize import resize
+from vps_jax.types import Geometry
 
 Size = tuple[int, int]
 COVERED = 0.5  # mask probability from which a pixel is the query's own
