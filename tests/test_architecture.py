@@ -32,7 +32,7 @@ ALLOWED = {
     "infer": BASE | {"ops", "models", "losses", "data", "evaluation"} | L3,
     "ensemble": BASE | {"ops", "models", "losses", "data", "evaluation", "infer"} | L3,
     "runs": BASE | {"ops", "models", "losses", "data", "evaluation", "train", "infer", "ensemble"} | L3,
-    "tfds_builders": {"datasets", "taxonomy", "types"},
+    "tfds_builders": {"datasets", "files", "types"},
     "configs": {"configs", "config", "datasets"},
 }
 ANYTHING = {

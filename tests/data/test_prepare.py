@@ -1,5 +1,16 @@
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import cv2
+import numpy as np
 import pytest
 
+from tfds_builders import shards
 from vps_jax import files
 from vps_jax.data import prepare, records
 from vps_jax.types import UserError
@@ -11,7 +22,7 @@ def test_report_lines(raw_vipseg, tmp_path, capsys):
     assert lines[0] == "train: 8 videos, 40 frames, sizes 72x40 (4 videos), 64x48 (4 videos)"
     assert "8 videos show instances" in lines[1] and "% of the pixels are unlabelled" in lines[1]
     out, err = capsys.readouterr()
-    assert out == "" and "40/40" in err  # the bar is on stderr, TFDS says nothing
+    assert out == "" and "54/54" in err  # the bar is on stderr, TFDS says nothing
 
 
 def test_a_finished_set_is_only_reported(raw_vipseg, tmp_path):
@@ -52,17 +63,16 @@ def test_wrong_sources_are_named(kind, tmp_path):
         records.open_records(tmp_path / "out" / "vipseg", "train")
 
 
-def test_a_broken_frame_is_a_user_error_and_nothing_is_left(raw_vipseg, tmp_path):
-    import shutil
-
+def test_a_broken_frame_is_a_user_error_and_no_set_is_left(raw_vipseg, tmp_path):
     source = tmp_path / "source"
     shutil.copytree(raw_vipseg, source)
     image = sorted((source / "imgs").rglob("*.jpg"))[0]
     image.write_bytes(image.read_bytes()[:100])
     with pytest.raises(UserError, match=rf"{image.name}: truncated JPEG"):
         prepare.prepare("vipseg", source, tmp_path / "out", progress=False)
-    assert not list((tmp_path / "out" / "vipseg").iterdir())
+    assert [p.name for p in (tmp_path / "out" / "vipseg").iterdir()] == [".1.0.0.parts"]  # shards that are done
     report = prepare.prepare("vipseg", source, tmp_path / "out", skip_bad=True, progress=False)
+    assert [p.name for p in (tmp_path / "out" / "vipseg").iterdir()] == ["1.0.0"]
     assert any("left out" in line for line in prepare.describe_report(report))
 
 
@@ -70,3 +80,123 @@ def test_space_is_checked(tmp_path):
     files.require_space(tmp_path / "not" / "there", 1)
     with pytest.raises(UserError, match=r"GB free, expected 1000000000.0 GB or more"):
         files.require_space(tmp_path, 10**18)
+
+
+def contents(folder):
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def many_shards(monkeypatch):
+    """A shard for every few frames."""
+    monkeypatch.setattr(shards, "LEAST", 6)
+
+
+def test_an_interrupted_run_goes_on_and_ends_in_the_same_files(raw_vipseg, tmp_path, many_shards, monkeypatch):
+    prepare.prepare("vipseg", raw_vipseg, tmp_path / "whole", progress=False)
+    write, done = shards.write_shard, []
+
+    def stopped(shard, spec, serialize, options):
+        if shards.finished(shard) is None:
+            if len(done) % 3 == 2:
+                done.append("stopped")
+                raise KeyboardInterrupt
+            done.append(shard.stem.name)
+        return write(shard, spec, serialize, options)
+
+    monkeypatch.setattr(shards, "write_shard", stopped)
+    tries = 0
+    while True:
+        tries += 1
+        try:
+            prepare.prepare("vipseg", raw_vipseg, tmp_path / "pieces", progress=False)
+            break
+        except KeyboardInterrupt:
+            assert not (tmp_path / "pieces" / "vipseg" / "1.0.0").exists()
+    written = [name for name in done if name != "stopped"]
+    assert tries == 3 and len(written) == len(set(written))  # no shard twice
+    assert contents(tmp_path / "pieces") == contents(tmp_path / "whole")
+
+
+def test_processes_write_the_same_files(raw_vipseg, tmp_path):
+    """Two processes, killed and started again."""
+    source = tmp_path / "source"
+    for part in ("imgs", "panomasks"):
+        for number in range(4):  # 160 frames in several shards
+            for video in (raw_vipseg / part).iterdir():
+                shutil.copytree(video, source / part / f"{video.name}_{number}")
+    names = sorted(p.name for p in (source / "panomasks").iterdir())
+    (source / "train.txt").write_text("".join(f"{name}\n" for name in names))
+    command = [
+        sys.executable, "-c",
+        "from vps_jax.data import prepare\n"
+        "if __name__ == '__main__':\n"
+        f"    prepare.prepare('vipseg', {str(source)!r}, {str(tmp_path / 'pieces')!r}, workers=2, progress=False)\n",
+    ]  # fmt: skip
+    parts = tmp_path / "pieces" / "vipseg" / ".1.0.0.parts"
+    run = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(pathlib.Path(__file__).parents[2])})
+    while run.poll() is None and len(list(parts.glob("*.json"))) < 1:
+        time.sleep(0.01)
+    run.send_signal(signal.SIGKILL)
+    run.wait()
+    before = {path: path.stat().st_mtime_ns for path in parts.glob("*.json")}
+    assert before and not (tmp_path / "pieces" / "vipseg" / "1.0.0").exists()
+    prepare.prepare("vipseg", source, tmp_path / "whole", progress=False)
+    subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": str(pathlib.Path(__file__).parents[2])})
+    assert contents(tmp_path / "pieces") == contents(tmp_path / "whole")
+
+
+def test_another_source_under_the_same_name_is_refused(raw_vipseg, tmp_path):
+    prepare.prepare("vipseg", raw_vipseg, tmp_path / "out", progress=False)
+    other = tmp_path / "other"
+    shutil.copytree(raw_vipseg, other)
+    prepare.prepare("vipseg", other, tmp_path / "out", progress=False)  # the same files elsewhere
+    names = (other / "train.txt").read_text().split()
+    (other / "train.txt").write_text("".join(f"{name}\n" for name in names[1:]))
+    with pytest.raises(UserError, match=r"out/vipseg was prepared from other files or options than .*other"):
+        prepare.prepare("vipseg", other, tmp_path / "out", progress=False)
+    with pytest.raises(UserError, match="was prepared from other files or options"):
+        prepare.prepare("vipseg", raw_vipseg, tmp_path / "out", short_side=30, progress=False)
+
+
+def test_shards_of_changed_files_are_written_again(raw_vipseg, tmp_path, many_shards):
+    source = tmp_path / "source"
+    shutil.copytree(raw_vipseg, source)
+    masks = sorted((source / "panomasks").rglob("*.png"))
+    whole = masks[-1].read_bytes()
+    masks[-1].write_bytes(b"")
+    with pytest.raises(UserError, match="unreadable PNG"):
+        prepare.prepare("vipseg", source, tmp_path / "out", progress=False)
+    masks[-1].write_bytes(whole)
+    prepare.prepare("vipseg", source, tmp_path / "out", progress=False)
+    prepare.prepare("vipseg", raw_vipseg, tmp_path / "whole", progress=False)
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+def test_frames_can_be_stored_smaller(raw_vipseg, tmp_path):
+    prepare.prepare("vipseg", raw_vipseg, tmp_path, short_side=24, progress=False)
+    opened = records.open_records(tmp_path / "vipseg", "train")
+    assert {video.size for video in opened.videos} == {(24, 43), (24, 32)}
+    video = opened.videos[0]
+    image, labels = records.read_frame(opened, video, 1)
+    jpeg = cv2.imread(str(raw_vipseg / "imgs" / video.name / f"{video.stems[1]}.jpg"))
+    mask = cv2.imread(str(raw_vipseg / "panomasks" / video.name / f"{video.stems[1]}.png"), -1)
+    size = video.size[::-1]
+    np.testing.assert_array_equal(labels, cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST_EXACT))
+    expected = cv2.resize(jpeg, size, interpolation=cv2.INTER_LINEAR)[..., ::-1].astype(int)
+    assert np.abs(image - expected).mean() < 6  # JPEG
+
+
+def test_a_target_that_cannot_be_written_is_named(raw_vipseg, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"file/out cannot be written \(.*\); choose another output folder"):
+        prepare.prepare("vipseg", raw_vipseg, tmp_path / "file" / "out", progress=False)
+
+    def full(path, value):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(shards, "write_json", full)
+    with pytest.raises(UserError, match=r"vipseg cannot be written \(No space left on device\); make room"):
+        prepare.prepare("vipseg", raw_vipseg, tmp_path / "out", progress=False)
+    monkeypatch.undo()
+    prepare.prepare("vipseg", raw_vipseg, tmp_path / "out", progress=False)

@@ -7,7 +7,8 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from vps_jax.evaluation import ap, rle
+from vps_jax.datasets import rle
+from vps_jax.evaluation import ap
 from vps_jax.evaluation.quirks import OFFICIAL, without
 
 WIDTH = 40

@@ -11,7 +11,8 @@ import pytest
 from label_scenes import frame, video, write_png, write_vipseg
 from PIL import Image
 
-from vps_jax.evaluation import metrics, rle
+from vps_jax.datasets import rle
+from vps_jax.evaluation import metrics
 from vps_jax.evaluation.runner import evaluate_folders
 from vps_jax.types import UserError
 

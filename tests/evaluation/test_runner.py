@@ -10,7 +10,8 @@ from label_scenes import CLASSES, frame, video, write_png, write_vipseg
 from pycocotools import mask as coco_mask
 from rich.console import Console
 
-from vps_jax.evaluation import rle, scoring
+from vps_jax.datasets import rle
+from vps_jax.evaluation import scoring
 from vps_jax.evaluation.runner import evaluate_folders, print_report
 from vps_jax.types import UserError
 

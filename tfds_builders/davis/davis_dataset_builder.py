@@ -1,10 +1,10 @@
 """DAVIS 2017: see README.md."""
 
-from tfds_builders import frames
+from tfds_builders import base
 from vps_jax import datasets
 
 
-class Davis(frames.FrameBuilder):
+class Davis(base.FrameBuilder):
     """One record per frame; the label is 256 + object, 0 for background and void."""
 
     SPEC = datasets.dataset("davis")

@@ -15,32 +15,43 @@ from vps_jax.types import UserError
 
 
 def prepare(
-    name: str, source: str | pathlib.Path, out: str | pathlib.Path, *, skip_bad: bool = False, progress: bool = True
+    name: str,
+    source: str | pathlib.Path,
+    out: str | pathlib.Path,
+    *,
+    skip_bad: bool = False,
+    short_side: int | None = None,
+    workers: int = 1,
+    progress: bool = True,
 ) -> dict[str, dict]:
     """Write the records of a data set below `out/<name>/<version>`.
 
     A finished set is recognised and only reported. An interrupted run leaves nothing that a reader could take for a
-    finished set; started again it removes the leftovers and begins anew.
+    finished set; started again it goes on with the shards that are missing, and ends in the same files.
 
     Args:
       name: one of `datasets.DATASETS`.
       source: folder in the official layout.
       out: folder for all prepared sets.
       skip_bad: leave unreadable frames out and report them, instead of stopping at the first.
+      short_side: pixels to which larger frames are shrunk; None keeps them (but Mapillary's, see its page).
+      workers: processes; 1 works in this one, with threads.
       progress: show progress bars.
 
     Returns:
       The report of each split, see `describe_report`.
 
     Raises:
-      UserError: unknown name, missing or foreign folder, broken frame, no space.
+      UserError: unknown name, missing or foreign folder, broken frame, no space, or a finished set of other files.
     """
     datasets.dataset(name)
     source, out = pathlib.Path(source), pathlib.Path(out)
     builder = make_builder(name, out)
-    if not is_prepared(builder):
+    builder.skip_bad, builder.short_side, builder.workers = skip_bad, short_side, workers
+    if is_prepared(builder):
+        check_source(builder, source, out / name)
+    else:
         check_folders(source, out)
-        builder.skip_bad = skip_bad
         builder.track = functools.partial(_track, show=progress)
         run(builder, source, out / name)
     return {split: builder.info.metadata[f"report_{split}"] for split in builder.info.splits}
@@ -48,14 +59,24 @@ def prepare(
 
 def make_builder(name: str, out: pathlib.Path) -> Any:
     """The builder, writing array_record below `out`."""
-    from tfds_builders import frames
+    from tfds_builders import base
 
-    return frames.builder_of(datasets.dataset(name))(data_dir=str(out), file_format="array_record")
+    return base.builder_of(datasets.dataset(name))(data_dir=str(out), file_format="array_record")
 
 
 def is_prepared(builder: Any) -> bool:
     """Whether the builder's folder holds a finished set."""
     return (pathlib.Path(builder.data_dir) / "dataset_info.json").exists()
+
+
+def check_source(builder: Any, source: pathlib.Path, folder: pathlib.Path) -> None:
+    """Refuse a source that is there and is not the one that the finished set was made from.
+
+    Sets of earlier versions say nothing of their source, and a source that was moved away cannot be asked.
+    """
+    before = builder.info.metadata.get("source")
+    if before is not None and source.is_dir() and builder.source_fingerprint(source) != before:
+        raise UserError(f"{folder} was prepared from other files or options than {source}; remove it or name another")
 
 
 def check_folders(source: pathlib.Path, out: pathlib.Path) -> None:
@@ -74,7 +95,7 @@ def check_folders(source: pathlib.Path, out: pathlib.Path) -> None:
 
 
 def run(builder: Any, source: pathlib.Path, folder: pathlib.Path) -> None:
-    """Prepare, turning what is wrong with the source into a `UserError`."""
+    """Prepare, turning what is wrong with the source or the disk into a `UserError`."""
     import tensorflow_datasets as tfds
 
     for leftover in folder.glob("*.incomplete*"):
@@ -86,9 +107,13 @@ def run(builder: Any, source: pathlib.Path, folder: pathlib.Path) -> None:
         # TFDS announces a download that never happens, and makes a folder for it
         with contextlib.redirect_stdout(io.StringIO()), tempfile.TemporaryDirectory() as downloads:
             builder.download_and_prepare(download_config=config, download_dir=downloads)
-    except ValueError as error:
+    except UserError:
         shutil.rmtree(builder.data_dir, ignore_errors=True)
-        raise UserError(str(error).splitlines()[0]) from error
+        raise
+    except OSError as error:
+        shutil.rmtree(builder.data_dir, ignore_errors=True)
+        reason = error.strerror or str(error)
+        raise UserError(f"{folder} cannot be written ({reason}); make room and start again: it goes on") from error
 
 
 def _track(items, total: int, *, show: bool):
@@ -108,6 +133,9 @@ def describe_report(report: dict[str, dict]) -> list[str]:
             )
         if found["images_without_mask"]:
             lines.append(f"  {found['images_without_mask']} images have no mask and were left out")
+        if found.get("short_videos"):
+            lines.append(f"  {found['short_videos']} videos are shorter than 4 frames")
+        lines += [f"  {words}: {count}" for words, count in found.get("findings", {}).items()]
         if found["videos_without_frames"]:
             names = found["videos_without_frames"]
             lines.append(f"  {len(names)} listed videos have no usable frame: {', '.join(names[:5])}")

@@ -62,12 +62,12 @@ def codes_of(segments: list[dict], source: pathlib.Path) -> tuple[np.ndarray, np
     return np.array(order, np.int64), np.array([codes[i] for i in order], np.int64)
 
 
-def read_label(video: spec.VideoFiles, index: int) -> np.ndarray:
+def read_label(video: spec.VideoFiles, index: int) -> spec.LabelMap:
     """Label values uint16 `[h, w]` from RGB segment ids; ids that the json does not list are void."""
     ids = read_rgb(video.masks[index]).astype(np.int64) @ (1, 256, 65536)
     order, codes = video.notes
     place = np.minimum(np.searchsorted(order, ids), len(order) - 1)
-    return np.where(order[place] == ids, codes[place], 0).astype(np.uint16)
+    return spec.LabelMap(np.where(order[place] == ids, codes[place], 0).astype(np.uint16))
 
 
 LAYOUT = spec.Layout(

@@ -25,10 +25,10 @@ def videos(root: pathlib.Path, split: str) -> list[spec.VideoFiles]:
     return [spec.paired(n, root / "JPEGImages" / "480p" / n, root / "Annotations" / "480p" / n) for n in names]
 
 
-def read_label(video: spec.VideoFiles, index: int) -> np.ndarray:
+def read_label(video: spec.VideoFiles, index: int) -> spec.LabelMap:
     """256 + object uint16 `[h, w]`; 0 for background and void."""
     mask = read_mask(video.masks[index]).astype(np.int64)
-    return np.where((mask > 0) & (mask < VOID), panoptic_value(0, 0) + mask, 0).astype(np.uint16)
+    return spec.LabelMap(np.where((mask > 0) & (mask < VOID), panoptic_value(0, 0) + mask, 0).astype(np.uint16))
 
 
 LAYOUT = spec.Layout("480p", ("ImageSets/2017/train.txt|ImageSets/2017/val.txt", "JPEGImages/480p"), splits, videos)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vps_jax.datasets.classes import ClassTable
-from vps_jax.datasets.labels import LabelCode
+from vps_jax.datasets.labels import LabelCode, panoptic_value
 from vps_jax.files import visible
 from vps_jax.types import UserError
 
@@ -38,6 +38,21 @@ class VideoFiles(NamedTuple):
         return self.masks is not None or self.notes is not None
 
 
+class LabelMap(NamedTuple):
+    """Labels of one frame.
+
+    Attributes:
+      values: label values `[h, w]`, of the data set's code.
+      combinations: what overlapping masks cover together: pixels of value `spec.first_combination + j` belong to every
+        one of the label values `combinations[j]`.
+      findings: counts of what is worth a line in the report, by its words.
+    """
+
+    values: np.ndarray
+    combinations: tuple[tuple[int, ...], ...] = ()
+    findings: Mapping[str, int] = {}
+
+
 @dataclass(frozen=True)
 class Layout:
     """One way in which a data set lies on disk.
@@ -49,6 +64,8 @@ class Layout:
       videos: (root, split) -> the videos to prepare, with masks where the split has them. Raises UserError.
       truth: pattern of the file that says that the truth of `{split}` is there; empty: none can be scored.
       predicted: (root, split) -> the videos to predict, in the order of the truth; None: those of `videos`.
+      listing: pattern of the file that lists the videos of `{split}`.
+      strays: (root, split) -> one line per file that lies there and that no list or image accounts for.
     """
 
     name: str
@@ -57,6 +74,8 @@ class Layout:
     videos: Callable[[pathlib.Path, str], list[VideoFiles]]
     truth: str = ""
     predicted: Callable[[pathlib.Path, str], list[VideoFiles]] | None = None
+    listing: str = ""
+    strays: Callable[[pathlib.Path, str], list[str]] | None = None
 
     def missing(self, root: pathlib.Path) -> list[str]:
         """Which of `needs` the root lacks."""
@@ -73,7 +92,9 @@ class DatasetSpec:
       classes: its class table.
       labels: code of the label maps in prepared records.
       layouts: ways in which it lies on disk; the first that fits counts.
-      read_label: (video, index) -> label values of a frame, `[h, w]`. Raises UserError for a mask that cannot be used.
+      read_label: (video, index) -> labels of a frame. Raises `label_files.BadFrame` for a mask that cannot be used.
+      scan: looks through all masks of a video and fills in its `notes`, before `read_label` is asked; None: no need.
+      shrink: (short side, longest long side) to which larger frames are shrunk before they are stored; None: not.
       truth: reader of truth and results for scoring, `module:name`; empty for a set that is not scored.
       writer: writer of result folders, `module:name`.
       metrics: those that mean something here; the first ones are shown.
@@ -86,12 +107,19 @@ class DatasetSpec:
     classes: ClassTable
     labels: LabelCode
     layouts: tuple[Layout, ...]
-    read_label: Callable[[VideoFiles, int], np.ndarray]
+    read_label: Callable[[VideoFiles, int], LabelMap]
+    scan: Callable[[VideoFiles], VideoFiles] | None = None
+    shrink: tuple[int, int] | None = None
     truth: str = ""
     writer: str = ""
     metrics: tuple[str, ...] = ()
     inference: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     fps: float = 6.0
+
+    @property
+    def first_combination(self) -> int:
+        """Value of the first combination of overlapping instances: those above the last class are free."""
+        return panoptic_value(len(self.classes.names), 0)
 
     def recognizes(self, root: pathlib.Path) -> bool:
         """Whether a folder is a root of this data set."""

@@ -43,9 +43,9 @@ def label_code(classes: ClassTable) -> LabelCode:
     return LabelCode("vipseg", meaning, is_instance, known)
 
 
-def read_label(video: spec.VideoFiles, index: int) -> np.ndarray:
+def read_label(video: spec.VideoFiles, index: int) -> spec.LabelMap:
     """The raw values of the mask, `[h, w]`."""
-    return read_mask(video.masks[index])
+    return spec.LabelMap(read_mask(video.masks[index]))
 
 
 def raw_videos(root: pathlib.Path, split: str, images: str = "imgs") -> list[spec.VideoFiles]:

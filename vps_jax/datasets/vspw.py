@@ -23,9 +23,9 @@ def label_code(classes: ClassTable) -> LabelCode:
     return LabelCode("vspw", meaning, np.zeros(VALUES, bool), known, VOID)
 
 
-def read_label(video: spec.VideoFiles, index: int) -> np.ndarray:
+def read_label(video: spec.VideoFiles, index: int) -> spec.LabelMap:
     """The mask as it is, `[h, w]`."""
-    return read_mask(video.masks[index])
+    return spec.LabelMap(read_mask(video.masks[index]))
 
 
 def videos(root: pathlib.Path, split: str) -> list[spec.VideoFiles]:

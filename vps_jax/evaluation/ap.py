@@ -10,7 +10,7 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
-from vps_jax.evaluation import rle
+from vps_jax.datasets import rle
 from vps_jax.evaluation.protocol import SCORES, Settings, Table, merge_videos, per_class, per_video
 from vps_jax.evaluation.quirks import OFFICIAL, Quirks
 

@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vps_jax.evaluation import checked, rle, scoring
+from vps_jax.datasets import rle
+from vps_jax.evaluation import checked, scoring
 from vps_jax.evaluation.ap import Track, TrackPair
 from vps_jax.evaluation.checked import Wrong
 from vps_jax.evaluation.plan import Job, Plan, keep_videos

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
-from vps_jax.evaluation import rle
+from vps_jax.datasets import rle
 
 
 @st.composite
