@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 
 from configs import common, tiny_ensemble, vspw_tiny
-from vps_jax import cli, convert, taxonomy
+from vps_jax import cli, convert
 from vps_jax.data import synthetic
+from vps_jax.datasets.classes import class_table
 from vps_jax.ensemble import members as describing
 from vps_jax.evaluation.runner import evaluate_folders
-from vps_jax.media import writers
+from vps_jax.media.result_folders import read_video
 from vps_jax.runs import demo, ensemble_experiment, experiment
 from vps_jax.train import checkpoint as storing
 from vps_jax.types import UserError
@@ -104,15 +105,14 @@ def test_one_member_is_its_checkpoint_whichever_way_it_is_run(tmp_path, truth, c
 def test_the_image_model_alone_gives_panoptic_results_too(tmp_path, truth, checkpoints):
     run_cli("predict", truth, "--checkpoint", checkpoints["image"], "--output", tmp_path, "--no-overlay")
     result = evaluate_folders(truth, tmp_path, metrics="miou")
-    assert result["frames"] == 10 and taxonomy.categories("vspw") == taxonomy.categories("vipseg")
+    assert result["frames"] == 10 and class_table("vspw") == class_table("vipseg")
 
 
 def test_run_predicts_scores_and_shows(tmp_path, truth, checkpoints, capsys):
     config = ensemble(truth, checkpoints, "vps", "vss", "image")
     numbers = ensemble_experiment.run(config, tmp_path / "run", "evaluate")
     assert "2 videos, 10 frames" in capsys.readouterr().out
-    things = taxonomy.class_table("vipseg").thing_ids
-    frames = list(writers.read_video(tmp_path / "run" / "predictions", "100000_nfJj4c_4uw0", thing_ids=things))
+    frames = list(read_video(tmp_path / "run" / "predictions", "100000_nfJj4c_4uw0", class_table("vipseg")))
     assert len(np.unique([frame.categories for frame in frames])) > 5  # the weights have something to say
     assert {"vpq", "vpq_things", "vpq_stuff", "vpq1", "vpq2", "stq", "miou"} == set(numbers)
     stored = json.loads((tmp_path / "run" / "metrics.json").read_text())
@@ -174,7 +174,7 @@ def test_the_identity_of_weights_changes_with_them(tmp_path, checkpoints):
     [
         ({"checkpoint": "/nowhere"}, "members.vss: /nowhere holds no checkpoint"),
         ({"weights": "best"}, "members.vss.weights='best': expected one of ema, raw"),
-        ({"task": "mask_classification"}, "members.vss.task='mask_classification': its checkpoint can run panoptic or"),
+        ({"task": "mask_classification"}, "members.vss: infer.task='mask_classification': expected one of panoptic, semantic"),
         ({"checkpoint": "{other}"}, "members.vss: checkpoint .* holds another architecture"),
     ],
 )
