@@ -96,14 +96,12 @@ def whole_frames(member: Member, split: Split) -> float | None:
     return evaluate_folders(split.truth, out, split=split.name, metrics="miou")["miou"]["miou"]
 
 
-def score(
-    members: Sequence[Member], things: Member, split: Split, tried: Sequence[Candidate]
-) -> dict[Candidate, Numbers]:
+def score(members: Sequence[Member], split: Split, tried: Sequence[Candidate]) -> dict[Candidate, Numbers]:
     """Numbers of all candidates, from kept scores."""
     folder = split.folder
     return dict(
         tuning.tune(
-            members, things, folder / "scores", folder / "results", split.truth, split=split.name, tried=tried,
+            members, folder / "scores", folder / "results", split.truth, split=split.name, tried=tried,
             progress=False,
         )
     )  # fmt: skip
@@ -146,7 +144,7 @@ def measure(args, configs: Sequence[dict], split: Split) -> tuple[list[dict], li
         members, things = read_members(config, ensemble_experiment.open_checkpoint)
         run_models(config, members, things, own)
         tried = dict.fromkeys([*named_candidates().values(), *tuning.candidates(members, steps=args.parts)])
-        numbers.append(score(members, things, own, list(tried)))
+        numbers.append(score(members, own, list(tried)))
         frames.append({m.name: whole_frames(m, own) for m in members if m is not things})
         print(f"seed {seed}: {len(tried)} candidates on {split.name} of {split.truth}", file=sys.stderr)
     return numbers, frames

@@ -77,7 +77,7 @@ def test_tuning_scores_what_running_would_give(tmp_path, monkeypatch, root):
     members = [vps(), vss("teacher", 1), image_member()]
     run(monkeypatch, [root], tmp_path / "out", members, keep=tmp_path / "kept")
     trials = tune(
-        members, members[0], tmp_path / "kept", tmp_path / "out", root, tried=candidates(members, steps=2),
+        members, tmp_path / "kept", tmp_path / "out", root, tried=candidates(members, steps=2),
         windows="1,2", progress=False,
     )  # fmt: skip
     assert [t.numbers["vpq"] for t in trials] == sorted((t.numbers["vpq"] for t in trials), reverse=True)
@@ -100,7 +100,7 @@ def test_log_softmax_gives_the_labels_of_logits(tmp_path, monkeypatch, root):
     tried = [Candidate((0.5, 0.2, 0.3), (scale,) * 3) for scale in ("logits", "log_softmax")]
     tried.append(tried[0]._replace(scales=("log_scores", "logits", "logits")))
     trials = tune(
-        members, members[0], tmp_path / "kept", tmp_path / "out", root, tried=tried, windows="1,2", progress=False
+        members, tmp_path / "kept", tmp_path / "out", root, tried=tried, windows="1,2", progress=False
     )
     logits, softmax, other = (next(t for t in trials if t.candidate == c) for c in tried)
     assert logits.numbers == pytest.approx(softmax.numbers, abs=0.1)  # pixels between two equal classes
@@ -111,7 +111,7 @@ def test_missing_scores_are_named(tmp_path, monkeypatch, root):
     members = [vps(), vss("x", 1)]
     run(monkeypatch, [root], tmp_path / "out", members)
     with pytest.raises(UserError, match="members.vps: .*v.scores is missing"):
-        tune(members, members[0], tmp_path / "kept", tmp_path / "out", root, progress=False)
+        tune(members, tmp_path / "kept", tmp_path / "out", root, progress=False)
 
 
 def test_the_written_config_is_the_best_candidate(tmp_path):

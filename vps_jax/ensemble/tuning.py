@@ -18,6 +18,7 @@ from vps_jax.ensemble.members import Member, kept_folder
 from vps_jax.evaluation import counts as counting
 from vps_jax.evaluation import metrics as metric_table
 from vps_jax.evaluation import scoring, vipseg_folders
+from vps_jax.evaluation.images import read_png
 from vps_jax.evaluation.protocol import PANOPTIC, Settings
 from vps_jax.evaluation.vpq import window_lengths
 from vps_jax.files import track, write_text
@@ -63,7 +64,6 @@ def candidates(members: Sequence[Member], *, steps: int = 4) -> list[Candidate]:
 
 def tune(
     members: Sequence[Member],
-    things: Member,
     kept: str | pathlib.Path,
     predictions: str | pathlib.Path,
     truth: str | pathlib.Path,
@@ -76,7 +76,7 @@ def tune(
     """Score candidates.
 
     Args:
-      members, things: from `members.read_members`.
+      members: from `members.read_members`.
       kept: folder in which a run with `keep_scores` left the scores of all members.
       predictions: result folder of that run.
       truth: VIPSeg root with truth json; `split` of it.
@@ -94,11 +94,11 @@ def tune(
     tried = candidates(members) if tried is None else tried
     root = vipseg_folders.read_truth(pathlib.Path(truth), split)
     settings, chosen = Settings(root.classes, window_lengths(windows)), metric_table.choose(METRICS, PANOPTIC)
-    results = vipseg_folders.read_predictions(pathlib.Path(predictions), root)
+    vipseg_folders.read_predictions(pathlib.Path(predictions), root)  # refuses what does not fit the truth
     files = {video: [_score_file(m, pathlib.Path(kept), video) for m in members] for video in root.videos}
     states = [scoring.make_states(chosen, settings) for _ in tried]
     for video in track(list(root.videos), "tune", show=progress):
-        frames = _frames(files[video], pathlib.Path(predictions), root, results, video)
+        frames = _frames(files[video], pathlib.Path(predictions), root, video)
         for state, counts in zip(states, _count_video(frames, tried, root), strict=True):
             scoring.add_counts(state, video, counts)
     trials = [Trial(c, metric_table.headline(scoring.compute(state))) for c, state in zip(tried, states, strict=True)]
@@ -120,20 +120,22 @@ def _score_file(member: Member, kept: pathlib.Path, video: str) -> pathlib.Path:
 
 
 def _frames(
-    files: Sequence[pathlib.Path], predictions: pathlib.Path, root: vipseg_folders.TruthRoot, results: dict, video: str
+    files: Sequence[pathlib.Path], predictions: pathlib.Path, root: vipseg_folders.TruthRoot, video: str
 ) -> Iterator[tuple[counting.SegmentFrame, PanopticFrame, list[np.ndarray], Geometry]]:
     """Truth, prediction, members' scores and sizes of each frame of a video."""
     sizes = read_header(files[0]).geometry
     records = root.videos[video]
-    truths = vipseg_folders.load_frames(records, results[video])
     predicted = read_video(predictions, video, root.classes)
-    streams = zip(records, truths, predicted, *(read_scores(file) for file in files), strict=True)
-    for record, (truth, _), prediction, *parts in streams:
+    streams = zip(records, predicted, *(read_scores(file) for file in files), strict=True)
+    for record, prediction, *parts in streams:
         names = {record.stem, prediction.stem, *(stem for stem, _ in parts)}
         if len(names) > 1:
             raise UserError(f"video {video}: frames {', '.join(sorted(names))} side by side; predict this split anew")
-        ids = truth.pixels.astype(np.int64) @ BGR_TO_ID  # [h, w]
-        yield truth._replace(pixels=ids), prediction, [scores for _, scores in parts], sizes
+        ids = read_png(record.png, kind="RGB").astype(np.int64) @ BGR_TO_ID  # [h, w]
+        if ids.shape != prediction.categories.shape:
+            found, expected = ("x".join(map(str, shape[::-1])) for shape in (prediction.categories.shape, ids.shape))
+            raise UserError(f"video {video}, frame {record.stem}: predicted at {found}, but the truth is {expected}")
+        yield counting.SegmentFrame(ids, record.segments), prediction, [scores for _, scores in parts], sizes
 
 
 def _count_video(frames, tried: Sequence[Candidate], root: vipseg_folders.TruthRoot) -> list[counting.VideoCounts]:

@@ -121,9 +121,9 @@ def tune(
 
     settings = config["evaluate"]
     truth, split = truth or settings["truth"], split or settings["split"]
-    found, things = members.read_members(config, open_checkpoint)
+    found, _ = members.read_members(config, open_checkpoint)
     trials = tuning.tune(
-        found, things, keep_scores, predictions, truth, split=split, tried=tuning.candidates(found, steps=parts),
+        found, keep_scores, predictions, truth, split=split, tried=tuning.candidates(found, steps=parts),
         windows=windows or settings["windows"], progress=progress,
     )  # fmt: skip
     tuning.write_tuned(out, config, trials, truth=str(truth), split=split)
