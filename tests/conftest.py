@@ -16,6 +16,11 @@ if "host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = (os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8").strip()
 
 import pytest  # noqa: E402
+from jaxtyping import install_import_hook  # noqa: E402
+
+# shapes and types of public functions are checked at every call, in the tests only
+TYPED = ("vps_jax.ops", "vps_jax.losses", "vps_jax.models")
+install_import_hook(TYPED, "beartype.beartype")
 
 
 @pytest.fixture(scope="session")

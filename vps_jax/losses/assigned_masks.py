@@ -10,9 +10,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Int32
 
 from vps_jax.losses.mask_losses import Objects, row_losses
 from vps_jax.ops.masks import mask_logits
+from vps_jax.types import Array
 
 ROWS_AT_A_TIME = 8  # objects whose logits exist together
 
@@ -43,8 +45,17 @@ class _Fixed(NamedTuple):
 
 
 def matched_loss(
-    features, embeds, columns, objects: Objects, scale, num_points: int, *, base=None, shifts=None, points=None
-):
+    features: Float[Array, "b t h4 w4 c"],
+    embeds: Float[Array, "d b q c"],
+    columns: Int32[Array, "d b n"],
+    objects: Objects,
+    scale: Float[Array, "2"],
+    num_points: int,
+    *,
+    base: Float[Array, "b m 2"] | None = None,
+    shifts: Float[Array, "d b n t 2"] | None = None,
+    points: Float[Array, "d b n t p 2"] | None = None,
+) -> tuple[Float[Array, " b"], Float[Array, "d 2 b"]]:
     """Cross entropy and dice of the matched masks of all sets.
 
     Every (object, frame) is a map with points of its own; a frame without the object counts, its labels are zero.

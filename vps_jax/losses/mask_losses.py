@@ -5,8 +5,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
+from jaxtyping import Bool, Float, Integer
 
 from vps_jax.ops import sampling
+from vps_jax.types import Array
 
 POINTS = "points"  # checkpoint name of chosen points: small, and dear to choose again for the gradient
 
@@ -24,31 +26,33 @@ class Objects(NamedTuple):
     Row -1 is the background: id 0, or the last column of `overlaps`.
     """
 
-    ids: jax.Array
-    labels: jax.Array
-    valid: jax.Array
-    overlaps: jax.Array | None = None
+    ids: Integer[Array, "b t h w"]
+    labels: Integer[Array, "b n"]
+    valid: Bool[Array, "b n"]
+    overlaps: Bool[Array, "b v n"] | None = None
 
-    def covers(self, ids, rows):
+    def covers(self, ids: Integer[Array, "b ..."], rows: Integer[Array, "b ..."]) -> Bool[Array, "b ..."]:
         """Whether pixels with these ids belong to these rows: `[b, ...]` each, broadcast together -> bool."""
         if self.overlaps is None:
             return ids == rows + 1
         return jax.vmap(lambda table, i, r: table[i, r])(self.overlaps, ids, rows)
 
 
-def binary_cross_entropy(logits, labels):
+def binary_cross_entropy(logits: Float[Array, "*at"], labels: Float[Array, "*at"]) -> Float[Array, "*at"]:
     """Per element, labels soft in 0..1."""
     return jax.nn.softplus(logits) - logits * labels
 
 
-def dice(logits, labels):
+def dice(logits: Float[Array, "*at p"], labels: Float[Array, "*at p"]) -> Float[Array, "*at"]:
     """`1 - (2 sum s y + 1) / (sum s + sum y + 1)` over the last axis, s = sigmoid."""
     s = jax.nn.sigmoid(logits)
     overlap, area = jnp.sum(s * labels, axis=-1), jnp.sum(s, axis=-1) + jnp.sum(labels, axis=-1)
     return 1 - (2 * overlap + 1) / (area + 1)
 
 
-def uncertain_points(logits, base, shift, num_points: int):
+def uncertain_points(
+    logits: Float[Array, "b r t h w"], base: Float[Array, "b m 2"], shift: Float[Array, "b r t 2"], num_points: int
+) -> Float[Array, "b r t p 2"]:
     """Points of every map (spec: tarvis 6.1).
 
     Args:
@@ -63,7 +67,9 @@ def uncertain_points(logits, base, shift, num_points: int):
     return sampling.most_uncertain(sampling.binary_uncertainty(values), drawn, fresh)
 
 
-def labels_at(objects: Objects, rows, points):
+def labels_at(
+    objects: Objects, rows: Integer[Array, "b r"], points: Float[Array, "b r t p 2"]
+) -> Float[Array, "b r t p"]:
     """Soft labels of rows at points of their own: rows `[b, r]`, points `[b, r, t, p, 2]` -> `[b, r, t, p]`."""
     b, r, t, p, _ = points.shape
     of_frames = jnp.swapaxes(points, 1, 2).reshape(b, t, r * p, 2)  # all rows look at the same maps
@@ -73,7 +79,15 @@ def labels_at(objects: Objects, rows, points):
     return jnp.swapaxes(labels, 1, 2)
 
 
-def row_losses(logits, rows, objects: Objects, num_points: int, *, random=None, points=None):
+def row_losses(
+    logits: Float[Array, "b r t h4 w4"],
+    rows: Integer[Array, "b r"],
+    objects: Objects,
+    num_points: int,
+    *,
+    random: tuple[Float[Array, "b m 2"], Float[Array, "b r t 2"]] | None = None,
+    points: Float[Array, "b r t p 2"] | None = None,
+) -> Float[Array, "2 b r"]:
     """Cross entropy and dice of every row, means over its frames; each (row, frame) is a map with points of its own.
 
     Args:

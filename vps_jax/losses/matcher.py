@@ -4,26 +4,36 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
+from jaxtyping import Float, Int32
 
 from vps_jax.losses.mask_losses import Objects
 from vps_jax.ops import sampling
 from vps_jax.ops.assignment import assign
 from vps_jax.ops.masks import mask_logits
 from vps_jax.ops.per_sample import per_sample
+from vps_jax.types import Array
 
 
 class Costs(NamedTuple):
     """Unweighted costs, `[d, b, n, q]` each: minus class probability, cross entropy, dice of the whole tube."""
 
-    classes: jax.Array
-    mask: jax.Array
-    dice: jax.Array
+    classes: Float[Array, "d b n q"]
+    mask: Float[Array, "d b n q"]
+    dice: Float[Array, "d b n q"]
 
-    def total(self, class_weight: float, mask_weight: float, dice_weight: float):
+    def total(self, class_weight: float, mask_weight: float, dice_weight: float) -> Float[Array, "d b n q"]:
+        """The weighted sum."""
         return class_weight * self.classes + mask_weight * self.mask + dice_weight * self.dice
 
 
-def matching_costs(features, embeds, class_logits, objects: Objects, points) -> Costs:
+def matching_costs(
+    features: Float[Array, "b t h4 w4 c"],
+    embeds: Float[Array, "d b q c"],
+    class_logits: Float[Array, "d b q k"],
+    objects: Objects,
+    points: Float[Array, "#d b p 2"],
+) -> Costs:
     """Cost of every (object, query) pair of every prediction set.
 
     Sampling is linear, so features are sampled and multiplied by the queries: no mask is made.
@@ -50,7 +60,16 @@ def matching_costs(features, embeds, class_logits, objects: Objects, points) -> 
     return jax.lax.map(one_set, (embeds, class_logits, None if one_draw else points))
 
 
-def match(features, embeds, class_logits, objects: Objects, points, *, weights, mesh=None):
+def match(
+    features: Float[Array, "b t h4 w4 c"],
+    embeds: Float[Array, "d b q c"],
+    class_logits: Float[Array, "d b q k"],
+    objects: Objects,
+    points: Float[Array, "#d b p 2"],
+    *,
+    weights: tuple[float, float, float],
+    mesh: Mesh | None = None,
+) -> Int32[Array, "d b n"]:
     """The query of every object: int32 `[d, b, n]`, -1 for an empty row; `weights` are those of `Costs.total`."""
 
     def own(features, embeds, class_logits, objects, points):

@@ -6,11 +6,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
+from jaxtyping import Bool, Float, Integer
 
 from vps_jax.losses.mask_losses import POINTS
 from vps_jax.ops import masks as mask_ops
 from vps_jax.ops import sampling
-from vps_jax.types import IGNORE
+from vps_jax.types import IGNORE, Array
 
 POINTS_AT_A_TIME = 16384  # points whose logits exist together
 NEVER = -1000.0  # uncertainty of an ignored candidate, logit of a null class
@@ -26,13 +27,17 @@ class SemanticSums(NamedTuple):
       points: number of points.
     """
 
-    ce: jax.Array
-    labelled: jax.Array
-    norm: jax.Array
-    points: jax.Array
+    ce: Float[Array, " b"]
+    labelled: Float[Array, " b"]
+    norm: Float[Array, " b"]
+    points: Float[Array, " b"]
 
 
-def semantic_logits(features, embeds, background=None):
+def semantic_logits(
+    features: Float[Array, "b *at c"],
+    embeds: Float[Array, "b k c"],
+    background: Float[Array, "b g c"] | None = None,
+) -> Float[Array, "b *at classes"]:
     """Class logits per pixel.
 
     Args:
@@ -50,7 +55,13 @@ def semantic_logits(features, embeds, background=None):
     return jnp.concatenate([best, logits], axis=-1)
 
 
-def uncertain_points(logits, ignored, base, shift, num_points: int):
+def uncertain_points(
+    logits: Float[Array, "b h w k"],
+    ignored: Bool[Array, "b h w"],
+    base: Float[Array, "b m 2"],
+    shift: Float[Array, "b 2"],
+    num_points: int,
+) -> Float[Array, "b p 2"]:
     """Points of one frame (spec: tarvis 6.3).
 
     Args:
@@ -73,14 +84,16 @@ def uncertain_points(logits, ignored, base, shift, num_points: int):
     return sampling.most_uncertain(values, drawn, fresh)
 
 
-def in_pieces(points):
+def in_pieces(points: Float[Array, "b p 2"]) -> Float[Array, "pieces b q 2"]:
     """Cut `[b, p, 2]` into equal pieces `[pieces, b, p / pieces, 2]` whose logits are of a bearable size."""
     b, count, _ = points.shape
     pieces = next((k for k in range(1, count) if count % k == 0 and count // k <= POINTS_AT_A_TIME), 1)
     return points.reshape(b, pieces, -1, 2).swapaxes(0, 1)
 
 
-def point_sums(logits, labels, null=None) -> SemanticSums:
+def point_sums(
+    logits: Float[Array, "b p k"], labels: Integer[Array, "b p"], null: Bool[Array, "b k"] | None = None
+) -> SemanticSums:
     """Sums of one frame: logits `[b, p, k]`, labels `[b, p]` with `IGNORE`, null classes bool `[b, k]` or None."""
     if null is not None:
         logits = jnp.where(null[:, None], NEVER, logits)
@@ -100,7 +113,7 @@ def point_sums(logits, labels, null=None) -> SemanticSums:
     )
 
 
-def seen_classes(logits, labels):
+def seen_classes(logits: Float[Array, "b p k"], labels: Integer[Array, "b p"]) -> Bool[Array, "b k"]:
     """Classes that are a label or the best guess at some point: `[b, p, k]`, `[b, p]` -> bool `[b, k]`."""
     classes = jnp.arange(logits.shape[-1])
     labelled = jnp.any(labels[..., None] == classes, axis=1)
@@ -126,17 +139,17 @@ def null_classes(features, embeds, background, labels, given, choose, group: int
 
 
 def set_sums(
-    features,
-    embeds,
-    background,
-    labels,
+    features: Float[Array, "b t h4 w4 c"],
+    embeds: Float[Array, "b k c"],
+    background: Float[Array, "b g c"] | None,
+    labels: Integer[Array, "b t h w"],
     *,
     num_points: int,
     ignore_null_classes: bool,
     group: int,
-    base=None,
-    shifts=None,
-    points=None,
+    base: Float[Array, "b m 2"] | None = None,
+    shifts: Float[Array, "b t 2"] | None = None,
+    points: Float[Array, "b t p 2"] | None = None,
 ) -> SemanticSums:
     """Sums of one prediction set.
 

@@ -6,14 +6,18 @@ whatever the batch; None takes the whole batch. Only the number of objects is av
 """
 
 import functools
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
+from jaxtyping import Bool, Float, Int32, Integer
 
 from vps_jax.losses import assigned_masks, mask_losses, semantic_losses
 from vps_jax.losses.mask_losses import Objects
 from vps_jax.ops.per_sample import ALL, per_sample
+from vps_jax.types import Array
 
 
 class Semantic(NamedTuple):
@@ -25,12 +29,14 @@ class Semantic(NamedTuple):
       labels: int32 `[b, t, h, w]` with `IGNORE`.
     """
 
-    embeds: jax.Array
-    background: jax.Array | None
-    labels: jax.Array
+    embeds: Float[Array, "d b k c"]
+    background: Float[Array, "d b g c"] | None
+    labels: Integer[Array, "b t h w"]
 
 
-def group_mean(total, count, group: int | None):
+def group_mean(
+    total: Float[Array, "d b"], count: Float[Array, "d b"], group: int | None
+) -> Float[Array, " d"]:
     """Mean over groups of `sum(total) / sum(count)` within each, 0 where that counts 0: `[d, b]` each -> `[d]`."""
     total, count = (jnp.sum(_groups(a, group), axis=-1) for a in (total, count))  # [d, b / group]
     return jnp.mean(jnp.where(count > 0, total / jnp.where(count > 0, count, 1), 0), axis=-1)
@@ -41,13 +47,21 @@ def _groups(a, group: int | None):
     return a.reshape(a.shape[0], -1, group or a.shape[1])
 
 
-def mean_objects(valid, group: int | None):
+def mean_objects(valid: Bool[Array, "b n"], group: int | None) -> Float[Array, ""]:
     """Objects of a group, at least 1, averaged over the groups (spec: tarvis 6.2): bool `[b, n]` -> scalar."""
     objects = jnp.sum(valid, axis=1, dtype=jnp.float32)[None]
     return jnp.maximum(jnp.mean(jnp.sum(_groups(objects, group), axis=-1)), 1)
 
 
-def class_terms(class_logits, columns, objects: Objects, *, null: int, null_weight: float, group: int | None):
+def class_terms(
+    class_logits: Float[Array, "d b q k"],
+    columns: Int32[Array, "d b n"],
+    objects: Objects,
+    *,
+    null: int,
+    null_weight: float,
+    group: int | None,
+) -> Float[Array, " d"]:
     """Weighted cross entropy of the classes of all queries; an unmatched one should say `null`.
 
     Args:
@@ -70,8 +84,17 @@ def class_terms(class_logits, columns, objects: Objects, *, null: int, null_weig
 
 
 def mask_terms(
-    features, embeds, columns, objects: Objects, *, weights, num_points, group: int | None, mesh=None, **points
-):
+    features: Float[Array, "b t h4 w4 c"],
+    embeds: Float[Array, "d b q c"],
+    columns: Int32[Array, "d b n"],
+    objects: Objects,
+    *,
+    weights: tuple[float, float],
+    num_points: int,
+    group: int | None,
+    mesh: Mesh | None = None,
+    **points: Float[Array, "..."] | None,
+) -> tuple[Float[Array, ""], Float[Array, " d"], Float[Array, " d"]]:
     """Weighted cross entropy and dice of the matched masks (spec: tarvis 6.2).
 
     Args:
@@ -99,8 +122,16 @@ def mask_terms(
 
 
 def object_terms(
-    features, object_logits, embeds, objects: Objects, *, num_points, group: int | None, mesh=None, **points
-):
+    features: Float[Array, "b t h4 w4 c"],
+    object_logits: Callable,
+    embeds: Mapping[str, Float[Array, "d b _ c"]],
+    objects: Objects,
+    *,
+    num_points: int,
+    group: int | None,
+    mesh: Mesh | None = None,
+    **points: Float[Array, "..."],
+) -> tuple[Float[Array, " d"], Float[Array, " d"]]:
     """Cross entropy and dice of objects that need no matching, and of the background (spec: tarvis 6.5), `[d]` each.
 
     Means over all maps of the group; an empty row has none.
@@ -136,8 +167,15 @@ def object_terms(
 
 
 def semantic_terms(
-    features, branch: Semantic, *, num_points, ignore_null_classes: bool, group: int | None, mesh=None, **points
-):
+    features: Float[Array, "b t h4 w4 c"],
+    branch: Semantic,
+    *,
+    num_points: int,
+    ignore_null_classes: bool,
+    group: int | None,
+    mesh: Mesh | None = None,
+    **points: Float[Array, "..."],
+) -> tuple[Float[Array, " d"], Float[Array, " d"]]:
     """Mean cross entropy over labelled points and mean norm of the logits over all points, `[d]` each.
 
     Args:

@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.typing import DTypeLike
 
 from vps_jax.models import layers
 from vps_jax.models.deformable_layer import MultiScaleDeformableAttention
@@ -26,7 +27,7 @@ class Injector(nn.Module):
     value_ratio: float
     init_values: float
     shapes: tuple[tuple[int, int], ...]
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x, pyramid):
@@ -46,7 +47,7 @@ class ConvFFN(nn.Module):
 
     hidden: int
     shapes: tuple[tuple[int, int], ...]
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x):
@@ -82,7 +83,7 @@ class Extractor(nn.Module):
     ffn_ratio: float
     drop_path_rate: float
     shapes: tuple[tuple[int, int], ...]
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, pyramid, x, *, train: bool = False):
@@ -102,7 +103,7 @@ class Upsample2x(nn.Module):
     """Transposed convolution 2x2 with stride 2: every pixel becomes its own 2x2 block."""
 
     width: int
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x):

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from jax.typing import DTypeLike
 
 from vps_jax.models.initializers import xavier
 from vps_jax.ops import deformable_attention as ops
@@ -38,7 +39,7 @@ class MultiScaleDeformableAttention(nn.Module):
     num_levels: int
     num_points: int = 4
     value_ratio: float = 1.0
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
     chunk: int | None = None
 
     @nn.compact

@@ -10,6 +10,7 @@ import functools
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.typing import DTypeLike
 
 from vps_jax.models.initializers import torch_bias, torch_kernel, xavier
 
@@ -55,7 +56,7 @@ class FeedForward(nn.Module):
     """
 
     hidden: int
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
     zero_bias: bool = False
 
     @nn.compact
@@ -79,7 +80,7 @@ class MultiHeadAttention(nn.Module):
     """
 
     num_heads: int
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, query, key, value, attend=None):

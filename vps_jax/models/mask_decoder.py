@@ -10,6 +10,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.typing import DTypeLike
 
 from vps_jax.models.initializers import packed_xavier, xavier
 from vps_jax.models.layers import FeedForward, LayerNorm, MultiHeadAttention
@@ -44,7 +45,7 @@ class DecoderLayer(nn.Module):
 
     num_heads: int
     ffn_dim: int
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x, embed, memory, position, attend):
@@ -62,7 +63,7 @@ class LevelRound(nn.Module):
     num_heads: int
     ffn_dim: int
     mask_embeds: Callable
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x, attend, embed, memories, positions, level_features):
@@ -87,7 +88,7 @@ class MaskedDecoder(nn.Module):
     num_heads: int
     ffn_dim: int
     remat: bool = False
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x, embed, memories, positions, mask_features, mask_embeds, attend=None):

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from jax.typing import DTypeLike
 
 from vps_jax.models.initializers import normal
 from vps_jax.models.layers import MLP, FeedForward, LayerNorm, torch_dense
@@ -94,7 +95,7 @@ class ObjectLayer(nn.Module):
 
     num_heads: int
     ffn_dim: int
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x, embed, memory, counts, point_memory):
@@ -124,7 +125,7 @@ class ObjectEncoder(nn.Module):
     num_heads: int
     ffn_dim: int
     num_layers: int = 4
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, maps, exemplars: Mapping[str, Any], *, train: bool = False):

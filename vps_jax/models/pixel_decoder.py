@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.typing import DTypeLike
 
 from vps_jax.models.deformable_layer import MultiScaleDeformableAttention
 from vps_jax.models.initializers import kaiming_uniform, normal, xavier
@@ -21,7 +22,7 @@ class EncoderLayer(nn.Module):
     num_heads: int
     ffn_dim: int
     shapes: tuple[tuple[int, int], ...]
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x, position):
@@ -39,7 +40,7 @@ class ConvNorm(nn.Module):
     kernel: int = 1
     use_bias: bool = False
     kernel_init: Callable = kaiming_uniform
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x):
@@ -67,7 +68,7 @@ class PixelDecoder(nn.Module):
     num_heads: int
     ffn_dim: int
     remat: bool = True
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, maps):

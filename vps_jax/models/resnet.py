@@ -15,6 +15,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.typing import DTypeLike
 
 from vps_jax.models.initializers import kaiming_fan_out
 
@@ -53,7 +54,7 @@ class ConvNorm(nn.Module):
     features: int
     kernel: int
     stride: int = 1
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x):
@@ -76,7 +77,7 @@ class Bottleneck(nn.Module):
     features: int
     stride: int
     project: bool
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x):
@@ -93,7 +94,7 @@ class ResNet(nn.Module):
     """The backbone; see the module docstring. Nothing in it is random or differs between training and evaluation."""
 
     size: ResNetSize
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, images, *, train: bool = False):

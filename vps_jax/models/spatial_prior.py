@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.typing import DTypeLike
 
 from vps_jax.models.initializers import kaiming_fan_out, pointwise
 
@@ -21,7 +22,7 @@ class BatchNorm(nn.Module):
 
     momentum: float = 0.1
     epsilon: float = 1e-5
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x, *, train: bool):
@@ -50,7 +51,7 @@ class ConvNormReLU(nn.Module):
 
     width: int
     stride: int = 1
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x, *, train: bool):
@@ -78,7 +79,7 @@ class SpatialPrior(nn.Module):
 
     width: int
     inner: int = 64
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, images, *, train: bool):

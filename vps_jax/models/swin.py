@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from jax.typing import DTypeLike
 
 from vps_jax.models import layers
 from vps_jax.models.initializers import torch_kernel
@@ -61,7 +62,7 @@ class WindowAttention(nn.Module):
 
     num_heads: int
     window: int
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x, shifted):
@@ -105,7 +106,7 @@ class Block(nn.Module):
 
     num_heads: int
     window: int
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x, shifted, factors):
@@ -136,7 +137,7 @@ class Stage(nn.Module):
     num_heads: int
     window: int
     remat: bool
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x, factors):
@@ -168,7 +169,7 @@ def drop_path_factors(key: jax.Array, rates: np.ndarray, count: int) -> jax.Arra
 class PatchMerging(nn.Module):
     """Halve a map: the four neighbours side by side, normalised, to twice the channels."""
 
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x):
@@ -194,7 +195,7 @@ class Swin(nn.Module):
     size: SwinSize
     drop_path_rate: float = 0.3
     remat: bool = True
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, images, *, train: bool = False):

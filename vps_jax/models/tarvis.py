@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.typing import DTypeLike
 
 from vps_jax.config import Tarvis
 from vps_jax.models import mask_decoder
@@ -96,7 +97,7 @@ class TarViS(nn.Module):
     decoder_ffn_dim: int
     vos: bool
     remat: bool = False
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     def setup(self):
         self.queries = QueryBank(self.semantic_groups, self.instance_queries, self.hidden_dim, self.vos)

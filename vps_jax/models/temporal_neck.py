@@ -16,6 +16,7 @@ import math
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.typing import DTypeLike
 
 from vps_jax.models import layers
 from vps_jax.models.deformable_layer import MultiScaleDeformableAttention
@@ -51,7 +52,7 @@ class TemporalLayer(nn.Module):
 
     num_heads: int
     ffn_dim: int
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x, code):
@@ -71,7 +72,7 @@ class LayerPair(nn.Module):
     window_chunk: int
     deformable_chunk: int | None = None
     remat: bool = True
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x, codes):
@@ -121,7 +122,7 @@ class TemporalNeck(nn.Module):
     num_layers: int = 6
     ffn_dim: int = 1024
     remat: bool = True
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
     window_chunk: int | None = None
     deformable_chunk: int | None = None
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.typing import DTypeLike
 
 from vps_jax.config import VidEoMT as Config
 from vps_jax.config import model_config
@@ -72,7 +73,7 @@ class VidEoMT(nn.Module):
     masked_steps: tuple[tuple[int, int], ...] = ()
     frozen_trunk: bool = False
     remat: bool = True
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     def setup(self):
         width = self.trunk.width

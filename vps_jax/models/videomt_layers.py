@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.typing import DTypeLike
 
 from vps_jax.models import vit
 from vps_jax.models.adapter_layers import Upsample2x
@@ -35,7 +36,7 @@ class Trunk(nn.Module):
     registers: int
     table: int
     remat: bool
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @property
     def prefix(self) -> int:
@@ -103,7 +104,7 @@ class Upscale(nn.Module):
     """A map of twice the size: transposed convolution, GELU, depthwise 3x3 without bias, norm over channels."""
 
     width: int
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x):
@@ -135,7 +136,7 @@ class Heads(nn.Module):
     width: int
     classes: int
     upscales: int
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     def setup(self):
         self.class_head = torch_dense(self.classes + 1, self.width, jnp.float32, None)

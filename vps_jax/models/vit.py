@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from jax.typing import DTypeLike
 
 from vps_jax.models import layers
 from vps_jax.models.initializers import kaiming_fan_out, linear_init
@@ -24,7 +25,7 @@ class PatchEmbed(nn.Module):
 
     width: int
     patch: int = 16
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, images):
@@ -127,7 +128,7 @@ class ViTAttention(nn.Module):
     num_heads: int
     grid: tuple[int, int]
     window: int = 0
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x, rotary=None, bias=None):
@@ -161,7 +162,7 @@ class BEiTAttention(nn.Module):
 
     num_heads: int
     grid: tuple[int, int]
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x):
@@ -198,7 +199,7 @@ class Block(nn.Module):
     window: int = 0
     mlp_ratio: float = 4.0
     init_values: float = 1.0
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
     eps: float = EPS
 
     @nn.compact

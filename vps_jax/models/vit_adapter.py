@@ -10,6 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.typing import DTypeLike
 
 from vps_jax.models.adapter_layers import Extractor, Injector, Upsample2x
 from vps_jax.models.initializers import linear_init, normal
@@ -114,7 +115,7 @@ class ViTAdapter(nn.Module):
     deform_ratio: float = 0.5
     ffn_ratio: float = 0.25
     remat: bool = True
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
     patch: int = 16
 
     @nn.compact

@@ -10,6 +10,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Bool, Float, Int32
+
+from vps_jax.types import Array
 
 WORST = 1e5  # costs are cut to +-this and a non-finite one is this bad, so that the loop ends whatever a model says
 
@@ -40,7 +43,7 @@ class _Search(NamedTuple):
     flip: jax.Array
 
 
-def assign(cost, valid):
+def assign(cost: Float[Array, "d b n q"], valid: Bool[Array, "b n"]) -> Int32[Array, "d b n"]:
     """Minimum-cost assignment of every valid object to a query of its own.
 
     Under a mesh, call it on each device's own samples (`ops.per_sample`): partitioned by XLA, the devices would talk in

@@ -16,12 +16,15 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, Float32
 
-Shapes = tuple[tuple[int, int], ...]
+from vps_jax.ops.levels import Shapes
+from vps_jax.types import Array
+
 CACHE_BYTES = 2**22
 
 
-def cell_centres(shapes: Shapes) -> np.ndarray:
+def cell_centres(shapes: Shapes) -> Float32[np.ndarray, "s 2"]:
     """Centres of all cells, row-major, level after level: reference points xy in 0..1, float32 `[s, 2]`."""
     grids = []
     for height, width in shapes:
@@ -30,7 +33,14 @@ def cell_centres(shapes: Shapes) -> np.ndarray:
     return np.concatenate(grids).astype(np.float32)
 
 
-def deformable_attention(value, locations, weights, *, shapes: Shapes, chunk: int | None = None):
+def deformable_attention(
+    value: Float[Array, "b s m c"],
+    locations: Float[Array, "b q m l p 2"],
+    weights: Float[Array, "b q m l p"],
+    *,
+    shapes: Shapes,
+    chunk: int | None = None,
+) -> Float[Array, "b q m c"]:
     """Weighted sum of bilinear samples, zero outside of a map; reverse-mode differentiable.
 
     Args:

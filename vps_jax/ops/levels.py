@@ -1,19 +1,23 @@
 """The maps of several strides as one row of tokens, level after level, each row-major."""
 
 import itertools
+from collections.abc import Sequence
 
 import jax.numpy as jnp
+from jaxtyping import Float, Shaped
+
+from vps_jax.types import Array
 
 LEVELS = 3  # maps of strides 32, 16, 8 (finest first in ViT-Adapter), which attention runs over
 Shapes = tuple[tuple[int, int], ...]  # (height, width) of each level
 
 
-def flatten_levels(maps):
+def flatten_levels(maps: Sequence[Float[Array, "*lead _ _ c"]]) -> Float[Array, "*lead s c"]:
     """Maps `[..., h, w, c]` to tokens `[..., s, c]`."""
     return jnp.concatenate([m.reshape(*m.shape[:-3], -1, m.shape[-1]) for m in maps], axis=-2)
 
 
-def split_levels(tokens, shapes: Shapes):
+def split_levels(tokens: Shaped[Array, "*lead s c"], shapes: Shapes) -> list[Shaped[Array, "*lead _ _ c"]]:
     """Undoes `flatten_levels`: tokens `[..., s, c]` to maps `[..., h, w, c]`."""
     ends = list(itertools.accumulate(h * w for h, w in shapes))
     pieces = jnp.split(tokens, ends[:-1], axis=-2)

@@ -9,14 +9,24 @@ import functools
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Bool, Float, Shaped
+
+from vps_jax.types import Array
 
 
-def open_empty_rows(attend):
+def open_empty_rows(attend: Shaped[Array, "*rows s"]) -> Shaped[Array, "*rows s"]:
     """A row that may look nowhere may look everywhere (spec: tarvis 5). `[..., s]` bool or counts to the same."""
     return jnp.where((attend > 0).any(axis=-1, keepdims=True), attend, jnp.ones_like(attend))
 
 
-def masked_attention(query, key, value, attend, *, chunk: int = 4096):
+def masked_attention(
+    query: Float[Array, "b q m c"],
+    key: Float[Array, "b s m c"],
+    value: Float[Array, "b s m c"],
+    attend: Bool[Array, "#b #q s"] | Float[Array, "#b #q s"],
+    *,
+    chunk: int = 4096,
+) -> Float[Array, "b q m c"]:
     """Softmax attention under a mask that all heads share; rows without any allowed key look at all keys.
 
     Args:

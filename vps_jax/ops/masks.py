@@ -2,14 +2,17 @@
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Bool, Float, Integer, Shaped
+
+from vps_jax.types import Array
 
 
-def mask_logits(features, embeds):
+def mask_logits(features: Float[Array, "b *at c"], embeds: Float[Array, "b q c"]) -> Float[Array, "b *at q"]:
     """`<features, embeds>` in float32: features `[b, ..., c]`, embeds `[b, q, c]` -> `[b, ..., q]`."""
     return jnp.einsum("b...c,bqc->b...q", features, embeds, preferred_element_type=jnp.float32)
 
 
-def look_up(ids, table, outside: int):
+def look_up(ids: Integer[Array, " b *at"], table: Shaped[Array, "b v"], outside: int) -> Shaped[Array, " b *at"]:
     """Replace every id by its row of the sample's table.
 
     Args:
@@ -25,13 +28,13 @@ def look_up(ids, table, outside: int):
     return jax.vmap(lambda t, i: t.at[i].get(mode="fill", fill_value=outside))(table, ids)
 
 
-def ids_present(ids, count: int):
+def ids_present(ids: Integer[Array, " b *at"], count: int) -> Bool[Array, "b {count}"]:
     """Which of the ids 1..count have a pixel: ids `[b, ...]` -> bool `[b, count]`."""
     ids = jnp.clip(ids.reshape(ids.shape[0], -1).astype(jnp.int32), 0, count + 1)  # 0 and count + 1 take the others
     return jax.vmap(lambda i: jnp.zeros(count + 2, bool).at[i].set(True))(ids)[:, 1:-1]
 
 
-def quarter(flags):
+def quarter(flags: Bool[Array, "*lead h w"]) -> Bool[Array, "*lead h4 w4"]:
     """Shrink a bool map by four: on where more than half of the centre 2x2 of each 4x4 block is on.
 
     `[..., h, w]` -> `[..., h4, w4]`; the published bilinear resize of the ignore map, cut at 0.5 (spec: tarvis 6.3).
@@ -40,7 +43,7 @@ def quarter(flags):
     return count > 2
 
 
-def inmost_point(mask):
+def inmost_point(mask: Bool[Array, "h w"]) -> Float[Array, "2"]:
     """The pixel of a mask farthest from its edge, as (y, x) in 0..1; pixels outside of the image are no edge.
 
     Ties go to the pixel with the smallest |dx| + |dy| to the centroid (spec: tarvis 4.4). An empty mask gives (0, 0).
@@ -58,7 +61,7 @@ def inmost_point(mask):
     return jnp.where(jnp.any(mask), point, 0.0)
 
 
-def squared_distance(mask):
+def squared_distance(mask: Bool[Array, "h w"]) -> Integer[Array, "h w"]:
     """Exact squared distance of every pixel to the nearest one off the mask: bool `[h, w]` -> `[h, w]`."""
     height, width = mask.shape
     far = height + width

@@ -6,12 +6,15 @@ map-sized constant is compiled into it.
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, Float32, Float64, Shaped
+
+from vps_jax.types import Array
 
 TEMPERATURE = 10000.0
 EPS = 1e-6
 
 
-def encode(positions, width: int):
+def encode(positions: Shaped[Array, "*n"], width: int) -> Float[Array, "*n {width}"]:
     """Sine code of real positions: `sin(u w_k)` for even k, `cos(u w_k)` for odd, `w_k = 10000^(-2 floor(k/2)/width)`.
 
     Args:
@@ -27,13 +30,15 @@ def encode(positions, width: int):
     return lib.where(np.arange(width) % 2 == 0, lib.sin(phase), lib.cos(phase))
 
 
-def axis_positions(length: int, *, normalize: bool) -> np.ndarray:
+def axis_positions(length: int, *, normalize: bool) -> Float64[np.ndarray, " {length}"]:
     """Positions 1..length of one axis, in units of 2 pi / length when normalised; float64 `[length]`."""
     positions = np.arange(1, length + 1, dtype=np.float64)
     return positions * (2 * np.pi) / (length + EPS) if normalize else positions
 
 
-def sine_2d(height: int, width: int, channels: int, *, normalize: bool = True):
+def sine_2d(
+    height: int, width: int, channels: int, *, normalize: bool = True
+) -> Float32[Array, "{height} {width} {channels}"]:
     """Code of a grid: y in the first half of the channels, x in the second. float32 `[height, width, channels]`."""
     half = channels // 2
     y, x = (jnp.asarray(encode(axis_positions(n, normalize=normalize), half), jnp.float32) for n in (height, width))
@@ -41,7 +46,9 @@ def sine_2d(height: int, width: int, channels: int, *, normalize: bool = True):
     return jnp.concatenate([jnp.broadcast_to(y[:, None], shape), jnp.broadcast_to(x[None], shape)], axis=-1)
 
 
-def sine_3d(frames: int, height: int, width: int, channels: int):
+def sine_3d(
+    frames: int, height: int, width: int, channels: int
+) -> Float32[Array, "{frames} {height} {width} {channels}"]:
     """Normalised 2-D code plus (not beside) the code of the frame number. float32 `[frames, height, width, channels]`.
 
     Time is normalised by the clip's own length, so a frame number encodes differently in clips of other lengths.

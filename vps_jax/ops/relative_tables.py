@@ -2,9 +2,12 @@
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, Int64
+
+from vps_jax.types import Array
 
 
-def beit_index(grid: tuple[int, int]) -> np.ndarray:
+def beit_index(grid: tuple[int, int]) -> Int64[np.ndarray, "n n"]:
     """Row of the table for every (query, key), class token first: the published `relative_position_index`.
 
     Args:
@@ -24,7 +27,7 @@ def beit_index(grid: tuple[int, int]) -> np.ndarray:
     return index
 
 
-def beit_bias(table, grid: tuple[int, int]):
+def beit_bias(table: Float[Array, "rows m"], grid: tuple[int, int]) -> Float[Array, "m n n"]:
     """`table[beit_index(grid)]` with heads first, made of shifted slices.
 
     A lookup of every pair would scatter-add its gradient (at 640 x 640, 41 million additions on 100 thousand cells per

@@ -9,11 +9,16 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float64, Shaped
+
+from vps_jax.types import Array
 
 CUBIC_A = -0.75
 
 
-def resize(x, size: tuple[int, int], *, method: str = "bilinear"):
+def resize(
+    x: Shaped[Array, "*lead h w c"], size: tuple[int, int], *, method: str = "bilinear"
+) -> Shaped[Array, "*lead {size[0]} {size[1]} c"]:
     """Resize the two axes before the last.
 
     Args:
@@ -68,7 +73,7 @@ def _apply(matrix: np.ndarray, x, axis: int):
 
 
 @functools.lru_cache(maxsize=256)
-def linear_matrix(old: int, new: int) -> np.ndarray:
+def linear_matrix(old: int, new: int) -> Float64[np.ndarray, "{new} {old}"]:
     """Weights `[new, old]` float64 of linear interpolation with half-pixel centres and repeated borders."""
     at = np.maximum((np.arange(new) + 0.5) * (old / new) - 0.5, 0.0)
     low = np.minimum(np.floor(at).astype(int), old - 1)
@@ -80,7 +85,7 @@ def linear_matrix(old: int, new: int) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=256)
-def cubic_matrix(old: int, new: int) -> np.ndarray:
+def cubic_matrix(old: int, new: int) -> Float64[np.ndarray, "{new} {old}"]:
     """Weights `[new, old]` float64 of cubic convolution with a = -0.75; taps beyond a border read the border pixel."""
     at = (np.arange(new) + 0.5) * (old / new) - 0.5
     low = np.floor(at).astype(int)

@@ -10,12 +10,17 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Int32, Integer, Shaped
+
+from vps_jax.types import Array
 
 OVERSAMPLE = 3  # candidates per kept point (spec: tarvis 6.1)
 UNCERTAIN_SHARE = 0.75  # of the kept points, chosen by uncertainty; the rest is uniform
 
 
-def corners(points, height: int, width: int):
+def corners(
+    points: Float[Array, "*lead p 2"], height: int, width: int
+) -> tuple[Int32[Array, "4 *lead p"], Float[Array, "4 *lead p"]]:
     """The four pixels around each point and their bilinear weights.
 
     Args:
@@ -40,7 +45,7 @@ def corners(points, height: int, width: int):
     return jnp.stack(index), jnp.stack(weight)
 
 
-def take_pixels(maps, index):
+def take_pixels(maps: Shaped[Array, "*lead s c"], index: Int32[Array, "*lead p"]) -> Shaped[Array, "*lead p c"]:
     """Pixels of flattened maps: maps `[..., h * w, c]`, index `[..., p]` -> `[..., p, c]`."""
 
     def take(flat, i):
@@ -51,7 +56,9 @@ def take_pixels(maps, index):
     return take(maps, index)
 
 
-def add_pixels(maps, index, values):
+def add_pixels(
+    maps: Shaped[Array, "*lead s c"], index: Int32[Array, "*lead p"], values: Shaped[Array, "*lead p c"]
+) -> Shaped[Array, "*lead s c"]:
     """The transpose of `take_pixels`: maps `[..., h * w, c]`, index `[..., p]`, values `[..., p, c]` -> new maps."""
 
     def add(flat, i, v):
@@ -63,7 +70,7 @@ def add_pixels(maps, index, values):
 
 
 @jax.custom_vjp
-def bilinear(maps, points):
+def bilinear(maps: Float[Array, "*lead h w c"], points: Float[Array, "*lead p 2"]) -> Float[Array, "*lead p c"]:
     """Bilinear values, zero outside. Points get no gradient.
 
     Args:
@@ -102,7 +109,9 @@ def _bilinear_backward(saved, slope):
 bilinear.defvjp(_bilinear_forward, _bilinear_backward)
 
 
-def corner_ids(ids, points):
+def corner_ids(
+    ids: Integer[Array, "*lead h w"], points: Float[Array, "*lead p 2"]
+) -> tuple[Integer[Array, "4 *lead p"], Float[Array, "4 *lead p"]]:
     """What an id map says around each point: the raw material of soft labels, without one map per id.
 
     Args:
@@ -118,7 +127,7 @@ def corner_ids(ids, points):
     return jnp.stack([take_pixels(flat, i)[..., 0] for i in index]), weight
 
 
-def nearest(maps, points):
+def nearest(maps: Shaped[Array, "*lead h w"], points: Float[Array, "*lead p 2"]) -> Shaped[Array, "*lead p"]:
     """The nearest pixel, halves to the even coordinate: maps `[..., h, w]`, points `[..., p, 2]` -> `[..., p]`."""
     height, width = maps.shape[-2:]
     x = jnp.clip(jnp.round(points[..., 0] * width - 0.5), 0, width - 1)
@@ -138,11 +147,11 @@ class Draw(NamedTuple):
       shifts: per use `[d, b, ..., 2]`, an offset for every map of every set.
     """
 
-    base: jax.Array
-    shifts: tuple[jax.Array, ...]
+    base: Float[Array, "b m 2"]
+    shifts: tuple[Float[Array, "d b *maps 2"], ...]
 
 
-def draw(key, batch: int, sets: int, num_points: int, maps: tuple[tuple[int, ...], ...]) -> Draw:
+def draw(key: jax.Array, batch: int, sets: int, num_points: int, maps: tuple[tuple[int, ...], ...]) -> Draw:
     """Draw per sample, by its number, so that nothing depends on how samples lie on devices.
 
     Args:
@@ -167,7 +176,9 @@ def num_candidates(num_points: int) -> int:
     return OVERSAMPLE * num_points + num_fresh(num_points)
 
 
-def candidates(base, shift, num_points: int):
+def candidates(
+    base: Float[Array, "b m 2"], shift: Float[Array, "b *maps 2"], num_points: int
+) -> tuple[Float[Array, "b *maps k 2"], Float[Array, "b *maps n 2"]]:
     """Points of each map: `[b, ..., 3 p, 2]` to choose from and `[b, ..., p - int(.75 p), 2]` that are kept anyway.
 
     Args:
@@ -181,7 +192,9 @@ def candidates(base, shift, num_points: int):
     return points[..., fresh:, :], points[..., :fresh, :]
 
 
-def most_uncertain(uncertainty, points, fresh):
+def most_uncertain(
+    uncertainty: Float[Array, "*lead k"], points: Float[Array, "*lead k 2"], fresh: Float[Array, "*lead n 2"]
+) -> Float[Array, "*lead p 2"]:
     """Keep the most uncertain candidates and append the fresh ones (spec: tarvis 6.1).
 
     Args:
@@ -198,12 +211,12 @@ def most_uncertain(uncertainty, points, fresh):
     return jnp.concatenate([jnp.take_along_axis(points, index[..., None], axis=-2), fresh], axis=-2)
 
 
-def binary_uncertainty(logits):
+def binary_uncertainty(logits: Float[Array, "*at"]) -> Float[Array, "*at"]:
     """`-|logit|`: 0 on the mask's edge."""
     return -jnp.abs(logits)
 
 
-def class_uncertainty(logits):
+def class_uncertainty(logits: Float[Array, "*at k"]) -> Float[Array, "*at"]:
     """Second largest minus largest logit along the last axis: 0 where two classes are equal. `[..., k]` -> `[...]`."""
     best = jnp.max(logits, axis=-1, keepdims=True)
     second = jnp.max(jnp.where(logits < best, logits, -jnp.inf), axis=-1)

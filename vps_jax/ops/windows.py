@@ -5,9 +5,12 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Int32, Integer, Shaped
+
+from vps_jax.types import Array
 
 
-def partition(x, window: tuple[int, int]):
+def partition(x: Shaped[Array, "*lead h w c"], window: tuple[int, int]) -> Shaped[Array, "*lead n s c"]:
     """Cut a map into windows.
 
     Args:
@@ -22,7 +25,9 @@ def partition(x, window: tuple[int, int]):
     return jnp.swapaxes(x, -4, -3).reshape(*lead, -1, window[0] * window[1], c)
 
 
-def merge(x, window: tuple[int, int], size: tuple[int, int]):
+def merge(
+    x: Shaped[Array, "*lead n s c"], window: tuple[int, int], size: tuple[int, int]
+) -> Shaped[Array, "*lead {size[0]} {size[1]} c"]:
     """Put windows `[..., windows, tokens, c]` back into a map `[..., h, w, c]` of `size`; undoes `partition`."""
     *lead, _, _, c = x.shape
     x = x.reshape(*lead, size[0] // window[0], size[1] // window[1], *window, c)
@@ -30,7 +35,7 @@ def merge(x, window: tuple[int, int], size: tuple[int, int]):
 
 
 @functools.lru_cache(maxsize=64)
-def window_order(height: int, width: int, window: int, shift: int) -> np.ndarray:
+def window_order(height: int, width: int, window: int, shift: int) -> Int32[np.ndarray, " {height*width}"]:
     """Pixels of a map, rolled by `-shift` along both axes, window by window.
 
     Sides are multiples of `window`. Returns int32 `[height * width]`: at place `(window, token)`, both row-major, the
@@ -42,7 +47,9 @@ def window_order(height: int, width: int, window: int, shift: int) -> np.ndarray
 
 
 @jax.custom_vjp
-def permute(x, order, inverse):
+def permute(
+    x: Shaped[Array, "n rows c"], order: Integer[Array, " rows"], inverse: Integer[Array, " rows"]
+) -> Shaped[Array, "n rows c"]:
     """Rows of `x [n, rows, c]` in another order: `result[:, i] = x[:, order[i]]`.
 
     Args:
@@ -66,7 +73,7 @@ permute.defvjp(_permute_forward, _permute_backward)
 
 
 @functools.lru_cache(maxsize=16)
-def relative_position_index(window: int) -> np.ndarray:
+def relative_position_index(window: int) -> Int32[np.ndarray, "n n"]:
     """Row of the relative-position table for tokens a, b of a square window; int32 `[window^2, window^2]`.
 
     The row is `(dy + window - 1) * (2 window - 1) + (dx + window - 1)` with `dy, dx` = a minus b.
@@ -77,7 +84,7 @@ def relative_position_index(window: int) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=64)
-def shift_regions(height: int, width: int, window: int, shift: int) -> np.ndarray:
+def shift_regions(height: int, width: int, window: int, shift: int) -> Int32[np.ndarray, "n s"]:
     """Region number of every token of a map that was rolled by `-shift`; int32 `[windows, window^2]`.
 
     Tokens of one window that carry different numbers were not neighbours before the roll. Regions are the products of
