@@ -22,7 +22,7 @@ class Costs(NamedTuple):
     mask: Float[Array, "d b n q"]
     dice: Float[Array, "d b n q"]
 
-    def total(self, class_weight: float, mask_weight: float, dice_weight: float) -> Float[Array, "d b n q"]:
+    def total(self, class_weight: float, mask_weight: float, dice_weight: float) -> Float[Array, "..."]:
         """The weighted sum."""
         return class_weight * self.classes + mask_weight * self.mask + dice_weight * self.dice
 

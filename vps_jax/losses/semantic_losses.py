@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
-from jaxtyping import Bool, Float, Integer
+from jaxtyping import Bool, Float, Integer, Shaped
 
 from vps_jax.losses.mask_losses import POINTS
 from vps_jax.ops import masks as mask_ops
@@ -84,7 +84,7 @@ def uncertain_points(
     return sampling.most_uncertain(values, drawn, fresh)
 
 
-def in_pieces(points: Float[Array, "b p 2"]) -> Float[Array, "pieces b q 2"]:
+def in_pieces(points: Shaped[Array, "b p 2"]) -> Shaped[Array, "pieces b q 2"]:
     """Cut `[b, p, 2]` into equal pieces `[pieces, b, p / pieces, 2]` whose logits are of a bearable size."""
     b, count, _ = points.shape
     pieces = next((k for k in range(1, count) if count % k == 0 and count // k <= POINTS_AT_A_TIME), 1)
