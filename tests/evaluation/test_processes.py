@@ -16,17 +16,19 @@ from vps_jax.evaluation.runner import evaluate_folders
 from vps_jax.types import UserError
 
 pytestmark = pytest.mark.skipif(not pathlib.Path("/proc/self/stat").exists(), reason="looks at /proc")
-PIPE = "pan_pred/0_v/00000002.png"
+VIDEOS = ("0_v", "1_v", "2_v")
+PIPE = "pan_pred/{}/00000002.png"
 SCENE = (video(np.array([[[1, 1, 7, 7]]]), {1: 0, 7: 2}),) * 2
 
 
 @pytest.fixture
 def folders(tmp_path):
-    """Root and results of five videos; reading a frame of the first never ends, because its PNG is a pipe."""
-    write_vipseg(tmp_path / "truth", tmp_path / "results", {f"{i}_v": SCENE for i in range(5)})
-    png = tmp_path / "results" / PIPE
-    png.unlink()
-    os.mkfifo(png)
+    """Root and results of videos whose first frame is a pipe, so that reading it takes as long as the test wants."""
+    write_vipseg(tmp_path / "truth", tmp_path / "results", dict.fromkeys(VIDEOS, SCENE))
+    for name in VIDEOS:
+        png = tmp_path / "results" / PIPE.format(name)
+        png.rename(tmp_path / "results" / f"{name}.png")
+        os.mkfifo(png)
     return tmp_path / "truth", tmp_path / "results"
 
 
@@ -77,13 +79,17 @@ def other_end(pipe) -> int | None:
 
 @contextlib.contextmanager
 def started(folders, processes):
-    """A command that waits for the pipe, and all processes below it."""
+    """A command whose processes wait at a pipe each, all processes below it, and the pipes in the order of videos."""
     command = [sys.executable, "-m", "vps_jax", "evaluate", "--truth", folders[0], "--predictions", folders[1]]
     options = ["--processes", str(processes), "--json", folders[0].parent / "out.json"]
     running = subprocess.Popen([*command, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    pipe = wait_until(lambda: other_end(folders[1] / PIPE))
-    yield running, descendants(running.pid)
-    os.close(pipe)
+    pipes = [
+        wait_until(lambda name=name: other_end(folders[1] / PIPE.format(name))) for name in VIDEOS[:processes]
+    ]
+    yield running, descendants(running.pid), pipes
+    for pipe in pipes:
+        with contextlib.suppress(OSError):
+            os.close(pipe)
     if running.poll() is None:
         running.kill()
 
@@ -91,7 +97,7 @@ def started(folders, processes):
 @pytest.mark.parametrize("number, code", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_signal_ends_everything(folders, processes, number, code):
-    with started(folders, processes) as (running, below):
+    with started(folders, processes) as (running, below, _):
         assert len(workers(running.pid)) == processes - 1
         running.send_signal(number)
         assert (*running.communicate(timeout=30), running.returncode) == ("", "", code)
@@ -100,19 +106,21 @@ def test_a_signal_ends_everything(folders, processes, number, code):
 
 
 def test_workers_end_with_a_parent_that_is_killed(folders):
-    with started(folders, 2) as (running, below):
+    with started(folders, 2) as (running, below, _):
         running.kill()
         running.wait()
         wait_until(lambda: not below & running_processes().keys(), 10)
 
 
 def test_a_worker_that_dies_names_its_video(folders):
-    with started(folders, 2) as (running, _):
+    with started(folders, 2) as (running, _, pipes):
         (worker,) = workers(running.pid)
         os.kill(worker, signal.SIGKILL)
+        os.write(pipes[0], (folders[1] / f"{VIDEOS[0]}.png").read_bytes())  # the other process goes on
+        os.close(pipes[0])
         out, err = running.communicate(timeout=30)
     assert (running.returncode, out) == (2, "")
-    assert err.startswith("error: video 0_v: the process that scored it died (signal 9 (SIGKILL))")
+    assert err.startswith("error: video 1_v: the process that scored it died (signal 9 (SIGKILL))")
     assert err.count("\n") == 1
     assert not (folders[0].parent / "out.json").exists()
 

@@ -19,6 +19,7 @@ from vps_jax.types import UserError
 
 LAST_RGB_ID = (1 << 24) - 1  # R + 256 G + 65536 B
 LAST_CATEGORY = (1 << 16) - 1
+LARGEST_AREA = 1 << 48
 LONGEST_NAME = 255  # bytes that a file system takes
 
 _NO_NAME = re.compile(r"[/\x00-\x1f\x7f\ud800-\udfff]")
@@ -136,7 +137,7 @@ def area(value: object, what: str) -> int | None:
         return None
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    return whole(value, what, 0, 1 << 48)
+    return whole(value, what, 0, LARGEST_AREA)
 
 
 def categories(rows: object) -> dict[int, dict]:
@@ -171,27 +172,41 @@ def segments(rows: object, allowed: frozenset[int], *, truth: bool, last_id: int
     Raises:
       Wrong: a row breaks a rule of the format.
     """
-    for row in sequence(rows, "segments_info"):
-        if type(row) is not dict:
-            raise Wrong(f"segment {show(row)}; expected an object with id and category_id")
-        _segment(row, allowed, last_id)
-    ids = [row["id"] for row in rows]
+    rows = sequence(rows, "segments_info")
+    # columns are looked at as a whole; only when one is wrong are the rows gone through for the one to name
+    try:
+        ids, classes = ([row[key] for row in rows] for key in ("id", "category_id"))
+        sound = _all_whole(ids, 1, last_id) and _all_whole(classes, 0, LAST_CATEGORY) and allowed.issuperset(classes)
+    except (KeyError, TypeError):
+        sound = False
+    if not sound:
+        for row in rows:
+            _segment(row, allowed, last_id)
     if len(set(ids)) < len(ids):
         double = next(one for one in ids if ids.count(one) > 1)
         raise Wrong(f"segment {double} stands in segments_info twice")
-    classes = np.array([row["category_id"] for row in rows], np.int64)
-    table = Segments(np.array(ids, np.int64), classes, np.zeros(len(ids), bool), None)
-    if not truth:
-        return table
-    crowd = [flag(row.get("iscrowd", 0), f"iscrowd of segment {row['id']}") for row in rows]
-    areas = [area(row.get("area"), f"area of segment {row['id']}") for row in rows]
-    return table._replace(
-        crowd=np.array(crowd, bool), areas=None if None in areas else np.array(areas, np.int64)
-    )
+    crowd, areas = _crowd_and_areas(rows) if truth else ([False] * len(ids), None)
+    return Segments(np.array(ids, np.int64), np.array(classes, np.int64), np.array(crowd, bool), areas)
 
 
-def _segment(row: dict, allowed: frozenset[int], last_id: int) -> None:
+def _all_whole(values: list, low: int, high: int) -> bool:
+    return not values or set(map(type, values)) == {int} and low <= min(values) and max(values) <= high
+
+
+def _crowd_and_areas(rows: list[dict]) -> tuple[list, np.ndarray | None]:
+    """What only the truth has: `iscrowd` and `area` of rows whose id is sound."""
+    crowd, areas = ([row.get(key, default) for row in rows] for key, default in (("iscrowd", 0), ("area", None)))
+    if not _all_whole(crowd, 0, 1):
+        crowd = [flag(one, f"iscrowd of segment {row['id']}") for one, row in zip(crowd, rows, strict=True)]
+    if not _all_whole(areas, 0, LARGEST_AREA):
+        areas = [area(one, f"area of segment {row['id']}") for one, row in zip(areas, rows, strict=True)]
+    return crowd, None if None in areas else np.array(areas, np.int64)
+
+
+def _segment(row: object, allowed: frozenset[int], last_id: int) -> None:
     """Raises Wrong unless id and category of a row are as expected."""
+    if type(row) is not dict:
+        raise Wrong(f"segment {show(row)}; expected an object with id and category_id")
     try:
         number_, category = row["id"], row["category_id"]
     except KeyError:

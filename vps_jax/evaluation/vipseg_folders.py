@@ -5,6 +5,7 @@ that names file and frame. What is checked from the two json files and folder li
 """
 
 import pathlib
+import posixpath
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -226,7 +227,7 @@ def _stem(value: object, what: str) -> str:
     """A file's name without folders and suffix."""
     if not isinstance(value, str):
         raise checked.Wrong(f"{what} is {checked.show(value)}; expected the name of the frame's file")
-    return checked.name(pathlib.PurePosixPath(value).stem, what)
+    return checked.name(posixpath.splitext(posixpath.basename(value))[0], what)
 
 
 def _check_frames(found: list[str], expected: list[str], video: str, source) -> None:

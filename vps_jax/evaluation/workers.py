@@ -1,7 +1,7 @@
 """Videos scored by several processes at once.
 
-The calling process scores too, and the others join it as soon as they have started, so that a short job never waits
-for them. Each keeps states of its own, which are merged at the end. A worker ends when its parent does, however that
+The calling process scores too, and the others join it when they have started, so that a short run never waits for
+them. Each keeps states of its own, which are merged at the end. A worker ends when its parent does, however that
 happens, and one that dies names the video it was at.
 """
 
@@ -11,21 +11,73 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterable
+from concurrent import futures
 from multiprocessing import connection
-from typing import NamedTuple
 
 from vps_jax.evaluation import process
 from vps_jax.types import UserError
 
-AHEAD = 2  # videos that a worker is given before it has asked for them
+AHEAD = 2  # videos that a worker has at a time, so that it need not wait for the next
 
 
-class Worker(NamedTuple):
-    """A process, the pipe to it, and the videos that it has been given."""
+class Worker:
+    """A process, and the names of the videos that it has been given and has not scored yet."""
 
-    process: multiprocessing.Process
-    pipe: connection.Connection
-    given: collections.deque
+    def __init__(self, score: Callable, start: Callable):
+        context = multiprocessing.get_context("spawn")  # the caller may hold threads of its own
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(target=_work, args=(theirs, score, start), daemon=True)
+        self.process.start()
+        theirs.close()  # so that the worker's end tells us by the pipe
+        self.given: collections.deque = collections.deque()
+        self.joined = False  # it has started, and is worth waiting for
+
+    def feed(self, jobs: collections.deque, done: Callable[[], None]) -> dict:
+        """Give it jobs until there are none, and return its states; runs in a thread of its own.
+
+        Raises:
+          UserError: from a job, or the process died.
+        """
+        self.receive()
+        self.joined = True
+        while True:
+            while len(self.given) < AHEAD and (job := _next(jobs)) is not None:
+                self.given.append(job.video)
+                self.send(job)
+            if not self.given:
+                break
+            self.receive()
+            self.given.popleft()
+            done()
+        self.send(None)
+        return self.receive()
+
+    def send(self, message) -> None:
+        try:
+            self.pipe.send(message)
+        except OSError:
+            raise self._died() from None
+
+    def receive(self):
+        try:
+            message = self.pipe.recv()
+        except (EOFError, OSError):
+            raise self._died() from None
+        if isinstance(message, Exception):
+            raise message
+        return message
+
+    def _died(self) -> UserError:
+        self.process.join(10)
+        code = self.process.exitcode
+        signaled = code is not None and code < 0
+        how = f"signal {-code} ({signal.Signals(-code).name})" if signaled else f"exit code {code}"
+        at = f"video {self.given[0]}: the process that scored it" if self.given else "a process without a video"
+        return UserError(f"{at} died ({how}); free memory or use fewer processes, and run again")
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.join()
 
 
 def run(states: dict, jobs: Iterable, score: Callable, *, processes: int, done: Callable[[], None], start: Callable):
@@ -36,84 +88,38 @@ def run(states: dict, jobs: Iterable, score: Callable, *, processes: int, done: 
       jobs: with a `video`.
       score: `(states, job)`; can be sent to another process.
       processes: how many, this one among them.
-      done: called after each job.
+      done: called after each job, from any thread.
       start: `() -> states`, empty ones for a worker; can be sent to another process.
 
     Raises:
       UserError: from a job, or a worker died.
     """
     jobs = collections.deque(jobs)
-    count = min(processes - 1, max(len(jobs) - 1, 0))
-    workers = _start(count, score, start)
-    try:
-        while jobs:
-            for worker in workers:
-                while jobs and len(worker.given) < AHEAD:
-                    _give(worker, jobs.popleft())
-            if jobs:
-                score(states, jobs.popleft())
+    workers = [Worker(score, start) for _ in range(min(processes, len(jobs)) - 1)]
+    with futures.ThreadPoolExecutor(max(len(workers), 1)) as threads:
+        try:
+            fed = [threads.submit(worker.feed, jobs, done) for worker in workers]
+            while (job := _next(jobs)) is not None:
+                score(states, job)
                 done()
-            _collect([worker for worker in workers if worker.given], done, timeout=0)
-        while busy := [worker for worker in workers if worker.given]:
-            _collect(busy, done, timeout=None)
-        for worker in workers:
-            worker.pipe.send(None)
-            _merge(states, _receive(worker))
-    finally:
-        for worker in workers:
-            worker.process.kill()
-        for worker in workers:
-            worker.process.join()
-            worker.pipe.close()
+                for one in fed:
+                    if one.done():
+                        one.result()  # raises what went wrong there
+            for worker, one in zip(workers, fed, strict=True):
+                if worker.joined or one.done():
+                    _merge(states, one.result())
+        finally:
+            jobs.clear()
+            for worker in workers:
+                worker.end()
 
 
-def _start(count: int, score: Callable, start: Callable) -> list[Worker]:
-    """Processes are spawned: the caller may hold threads of its own."""
-    context = multiprocessing.get_context("spawn")
-    workers = []
-    for _ in range(count):
-        ours, theirs = context.Pipe()
-        one = context.Process(target=_work, args=(theirs, score, start), daemon=True)
-        one.start()
-        theirs.close()  # so that the worker's end tells us by the pipe
-        workers.append(Worker(one, ours, collections.deque()))
-    return workers
-
-
-def _give(worker: Worker, job) -> None:
-    worker.given.append(job.video)
+def _next(jobs: collections.deque):
+    """The next job, or None; several threads take from the same jobs."""
     try:
-        worker.pipe.send(job)
-    except OSError:
-        raise _died(worker) from None
-
-
-def _collect(workers: list[Worker], done: Callable[[], None], *, timeout: float | None) -> None:
-    """Take what has come; None waits until something has."""
-    ready = connection.wait([worker.pipe for worker in workers], timeout)
-    for worker in workers:
-        if worker.pipe in ready:
-            _receive(worker)
-            worker.given.popleft()
-            done()
-
-
-def _receive(worker: Worker):
-    try:
-        message = worker.pipe.recv()
-    except (EOFError, OSError):
-        raise _died(worker) from None
-    if isinstance(message, Exception):
-        raise message
-    return message
-
-
-def _died(worker: Worker) -> UserError:
-    worker.process.join(10)
-    code = worker.process.exitcode
-    how = f"signal {-code} ({signal.Signals(-code).name})" if code is not None and code < 0 else f"exit code {code}"
-    at = f"video {worker.given[0]}" if worker.given else "the last video"
-    return UserError(f"{at}: the process that scored it died ({how}); free memory or use fewer processes, run again")
+        return jobs.popleft()
+    except IndexError:
+        return None
 
 
 def _merge(states: dict, others: dict) -> None:
@@ -122,11 +128,12 @@ def _merge(states: dict, others: dict) -> None:
 
 
 def _work(pipe: connection.Connection, score: Callable, start: Callable) -> None:
-    """What a worker does until it is told None: score, say so; then hand its states over."""
+    """What a worker does until it is told None: say that it is ready, score, say so; then hand its states over."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it too, and ends us
     threading.Thread(target=_end_with_parent, daemon=True).start()
     process.silence_libraries()
     states = start()
+    pipe.send(None)
     while (job := pipe.recv()) is not None:
         try:
             score(states, job)
