@@ -1,8 +1,11 @@
 """Versions stand in several files: the two requirements files, pyproject.toml, the workflow and pre-commit agree."""
 
+import importlib.metadata
 import pathlib
 import re
 import tomllib
+
+from test_architecture import blocked_import, modules_of
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -27,6 +30,30 @@ def test_every_range_has_an_exact_pin():
     extras = PROJECT["optional-dependencies"]
     wanted = {package(line) for line in [*PROJECT["dependencies"], *extras["train"], *extras["dev"]]} - {"vps_jax"}
     assert wanted <= {package(line) for line in lines}
+
+
+def brought_along(requirements) -> set[str]:
+    """Packages that are installed with these, they themselves included, by the metadata of what is installed here."""
+    found, left = set(), [package(line) for line in requirements]
+    while left:
+        if (name := left.pop()) not in found:
+            found.add(name)
+            try:
+                needs = importlib.metadata.requires(name) or []
+            except importlib.metadata.PackageNotFoundError:
+                continue
+            left += [package(line) for line in needs if "extra ==" not in line]
+    return found
+
+
+def test_the_core_predicts_converts_and_evaluates():
+    core = brought_along(PROJECT["dependencies"]) | {"vps_jax"}
+    assert not {"grain", "tensorboard", "pytest"} & core
+    imported = importlib.metadata.packages_distributions().items()
+    blocked = {module for module, owners in imported if not {package(owner) for owner in owners} & core}
+    rooms = ("cli", "infer", "ensemble", "evaluation", "convert", "media", "viz", "models", "runs", "datasets")
+    done = blocked_import([*modules_of(*rooms), "vps_jax.train.checkpoint"], blocked)
+    assert done.returncode == 0, done.stderr
 
 
 def test_slow_versions_of_jax_are_left_out():
