@@ -50,13 +50,17 @@ def fail(line: str):
 
 def main(_) -> None:
     logging.set_verbosity(logging.ERROR)  # libraries' remarks; ours go through the progress line
+    from vps_jax.config import ensemble_experiment as read_ensemble
+    from vps_jax.config import experiment as read_config
     from vps_jax.runs import ensemble_experiment, experiment
     from vps_jax.types import UserError
 
     config = CONFIG.value.to_dict()
-    kind = ensemble_experiment if "members" in config else experiment
     try:
-        kind.run(config, WORKDIR.value, MODE.value)
+        if "members" in config:
+            ensemble_experiment.run(read_ensemble(config), WORKDIR.value, MODE.value)
+        else:
+            experiment.run(read_config(config), WORKDIR.value, MODE.value)
     except UserError as error:
         fail(str(error))
 

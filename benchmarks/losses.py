@@ -17,6 +17,7 @@ import jax.numpy as jnp
 
 from configs import stage4
 from vps_jax import models
+from vps_jax.config import experiment
 from vps_jax.ops.masks import mask_logits
 from vps_jax.tasks import make_task
 from vps_jax.train.optimizer import make_optimizer
@@ -73,15 +74,15 @@ def one_set(logits, class_logits, clip, key):
 
 def train_step(args):
     """The compiled train step of stage 4 with Swin-T on `args.batch` clips; nothing is computed."""
-    config = stage4.get_config("swin_tiny").to_dict()
-    model = models.build(config["model"])
+    config = experiment(stage4.get_config("swin_tiny"))
+    model = models.build(config.model)
     init = functools.partial(models.init, model, image_size=(64, 64))
-    tx = make_optimizer(config["optim"], jax.eval_shape(init, jax.random.key(0))["params"])
+    tx = make_optimizer(config.optim, jax.eval_shape(init, jax.random.key(0))["params"])
     state = jax.eval_shape(lambda: create_state(init(jax.random.key(0)), tx))
     mesh = make_mesh(devices=jax.devices()[:1])
     step = make_step(
-        model, make_task("panoptic", config["tasks"]["panoptic"], num_classes=CLASSES), "VIPSEG", tx=tx,
-        shardings=state_sharding(mesh, state), options=StepOptions(0, config["train"]["ema_decay"]),
+        model, make_task("panoptic", config.tasks["panoptic"], num_classes=CLASSES), "VIPSEG", tx=tx,
+        shardings=state_sharding(mesh, state), options=StepOptions(0, config.train.ema_decay),
     )  # fmt: skip
     size = (args.batch, args.frames, args.height, args.width)
     shapes = ((*size, 3), jnp.uint8), (size, jnp.uint16), ((args.batch, ROWS), jnp.int32)

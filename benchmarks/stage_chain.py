@@ -16,6 +16,8 @@ from rich.console import Console
 from rich.table import Table
 
 from configs import tiny_stages
+from vps_jax.config import Experiment
+from vps_jax.config import experiment as read_config
 from vps_jax.runs import experiment
 from vps_jax.train.report import read_history
 from vps_jax.types import UserError
@@ -37,7 +39,7 @@ def workdir(folder: pathlib.Path, seed: int, run: str) -> pathlib.Path:
     return folder / f"seed{seed}" / run.replace(",", "").replace(" ", "_")
 
 
-def config_of(run: str, seed: int, folder: pathlib.Path, steps: int | None) -> dict:
+def config_of(run: str, seed: int, folder: pathlib.Path, steps: int | None) -> Experiment:
     """Resolved config of a run."""
     experiment_name, before = RUNS[run]
     config = tiny_stages.get_config(experiment_name)
@@ -46,12 +48,12 @@ def config_of(run: str, seed: int, folder: pathlib.Path, steps: int | None) -> d
         config.init_from.path = str(workdir(folder, seed, before))
     if steps is not None:
         config.train.steps = config.train.evaluate_every = config.train.checkpoint_every = steps
-    return config.to_dict()
+    return read_config(config)
 
 
-def result_of(config: dict, folder: pathlib.Path) -> dict[str, float] | None:
+def result_of(config: Experiment, folder: pathlib.Path) -> dict[str, float] | None:
     """Numbers of the average after the last step, None while there are none."""
-    wanted = {"step": config["train"]["steps"], "weights": "ema"}.items()
+    wanted = {"step": config.train.steps, "weights": "ema"}.items()
     return next((row for row in read_history(folder / "metrics.json") if wanted <= row.items()), None)
 
 

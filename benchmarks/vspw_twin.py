@@ -9,7 +9,6 @@ untrained model. Started again it goes on where it was.
 import argparse
 import pathlib
 import time
-from collections.abc import Mapping
 
 import cv2
 import jax
@@ -17,6 +16,8 @@ import numpy as np
 
 from configs import vspw_tiny
 from vps_jax import models
+from vps_jax.config import Experiment
+from vps_jax.config import experiment as read_config
 from vps_jax.evaluation.runner import evaluate_folders
 from vps_jax.infer.predict import predict
 from vps_jax.infer.predictor import make_predictor
@@ -49,34 +50,34 @@ def predict_by_color(raw: pathlib.Path, out: pathlib.Path, *, split: str) -> Non
     for video in open_videos(raw, split=split):
         with writer.video(video.video_id) as result:
             for frame in video.frames():
-                ((categories, tracks),) = color_baseline.segment(frame.image[None], colors, ())
+                ((categories, tracks),) = color_baseline.label_by_color(frame.image[None], colors, ())
                 result.write(PanopticFrame(frame.stem, categories, tracks))
 
 
-def score(config: Mapping, out: pathlib.Path) -> dict[str, float]:
+def score(config: Experiment, out: pathlib.Path) -> dict[str, float]:
     """mIoU and VC of a result folder, percent."""
-    settings = config["evaluate"]
-    result = evaluate_folders(settings["truth"], out, split=settings["split"], metrics=settings["metrics"])
+    settings = config.evaluate
+    result = evaluate_folders(settings.truth, out, split=settings.split, metrics=settings.metrics)
     numbers = {"miou": result["miou"]["miou"]}
     return numbers | {f"vc{n}": result["vc"][f"mvc{n}"] for n in (8, 16)}
 
 
-def compare(config: Mapping, workdir: pathlib.Path) -> dict[str, dict[str, float]]:
+def compare(config: Experiment, workdir: pathlib.Path) -> dict[str, dict[str, float]]:
     """Row name -> numbers."""
-    settings, raw = config["evaluate"], pathlib.Path(config["evaluate"]["truth"])
-    predict_by_color(raw, workdir / "color", split=settings["split"])
+    settings, raw = config.evaluate, pathlib.Path(config.evaluate.truth)
+    predict_by_color(raw, workdir / "color", split=settings.split)
     rows = {"nearest class colour": score(config, workdir / "color")}
-    model = models.build(config["model"])
-    fresh = models.init(model, jax.random.key(config["train"]["seed"]), (vspw_tiny.CROP, vspw_tiny.CROP))
+    model = models.build(config.model)
+    fresh = models.init(model, jax.random.key(config.train.seed), (vspw_tiny.CROP, vspw_tiny.CROP))
     for name, label, variables in (
         ("untrained model", "untrained", fresh),
         ("trained, EMA weights", "ema", restore_for_inference(workdir, "ema")[1]),
         ("trained, raw weights", "raw", restore_for_inference(workdir, "raw")[1]),
     ):
         out = workdir / label
-        predictor = make_predictor(config["model"], variables, config["infer"])
+        predictor = make_predictor(config.model, variables, config.infer)
         predict(
-            [raw], predictor, experiment.class_list(config), out, split=settings["split"], overlay=False,
+            [raw], predictor, experiment.class_list(config), out, split=settings.split, overlay=False,
             progress=False, layout="vspw",
         )  # fmt: skip
         rows[name] = score(config, out)
@@ -94,7 +95,7 @@ def main() -> None:
         config.train.seed = given.seed
     if given.steps is not None:
         config.train.steps = config.optim.total_steps = config.train.evaluate_every = given.steps
-    config = config.to_dict()
+    config = read_config(config)
     start = time.monotonic()
     experiment.run(config, given.workdir)
     print(f"trained and evaluated in {time.monotonic() - start:.0f} s")

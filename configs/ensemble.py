@@ -8,45 +8,24 @@ The paper takes the plain mean of "logits", whose scales differ: TarViS gives un
 of probabilities. `vps-jax tune-ensemble` chooses scales and weights on a split with truth; see docs/inference.md.
 """
 
-import ml_collections
-
 from configs import common
+from vps_jax import config as keys
 
 
 def get_config():
-    return ml_collections.ConfigDict({
-        "name": "ensemble",
-        "things": "vps",  # the member whose tracks are painted
-        "run": "together",  # or "in_turn": one member's weights in memory at a time, the others' scores on disk
-        "keep_scores": "",  # folder for the scores of all members, for tuning
-        "members": {
-            "vps": {
-                "checkpoint": "runs/stage4",
-                "weights": "ema",  # or "raw"
-                "task": "panoptic",
-                "group": "VIPSEG",
-                "scale": "logits",
-                "weight": 1.0,
-                "flip": False,
+    return common.section(
+        keys.EnsembleConfig(
+            things="vps",  # the member whose tracks are painted
+            run="together",  # or "in_turn": one member's weights in memory at a time, the others' scores on disk
+            members={
+                "vps": keys.MemberConfig(checkpoint="runs/stage4", task="panoptic", group="VIPSEG"),
+                "vss": keys.MemberConfig(checkpoint="runs/stage3", task="semantic", group="VIPSEG_VSS"),
+                "image": keys.MemberConfig(
+                    checkpoint="runs/vspw_vit_adapter",
+                    task="mask_classification",
+                    group="VSPW",
+                    scale="log_scores",  # the paper's words are "logits"
+                ),
             },
-            "vss": {
-                "checkpoint": "runs/stage3",
-                "weights": "ema",
-                "task": "semantic",
-                "group": "VIPSEG_VSS",
-                "scale": "logits",
-                "weight": 1.0,
-                "flip": False,
-            },
-            "image": {
-                "checkpoint": "runs/vspw_vit_adapter",
-                "weights": "ema",
-                "task": "mask_classification",
-                "group": "VSPW",
-                "scale": "log_scores",  # the paper's words are "logits"
-                "weight": 1.0,
-                "flip": False,
-            },
-        },
-        "evaluate": common.evaluate(),
-    })  # fmt: skip
+        )
+    )

@@ -22,6 +22,7 @@ def get_config(backbone: str = "swin_large"):
     config.model.backbone = backbone
     config.model.semantic_groups = datasets.groups(*WEIGHTS)
     config.model.vos = True
+    config.infer.semantic_group = None  # VIPSeg comes in stage 2
     config.init_from.fresh = ("^params/(?!backbone/)", "^params/backbone/norm_[0-3]/")  # an ImageNet file has no more
 
     config.tasks = common.tasks(backbone, {"swin_large": 0.75, "other": 2.0}, points=25088, sharpen="null")
@@ -37,19 +38,18 @@ def get_config(backbone: str = "swin_large"):
     return config
 
 
-def source(name: str, task: str) -> dict:
+def source(name: str, task: str):
     """One data set seen as clips of one task [spec 7.8]."""
-    return {
-        "path": f"data/prepared/{FOLDERS.get(name, name.lower())}",
-        "task": task,
-        "group": name,
-        "weight": WEIGHTS[name] * TASKS[task],
-        "recipe": "affine",
-        "short_side": (512, 544, 576),
-        "max_side": 1333,
-        "crop_px": (512, 512),
-        "crop_together": name in ("CITYSCAPES", "MAPILLARY"),
-        "color": COLOR,
-        "needs_instances": True,
-        "objects": (1, 2, 4, 8),  # at most 8; the published numbers follow the images, ours are few programs [ours]
-    }
+    return common.source(
+        path=f"data/prepared/{FOLDERS.get(name, name.lower())}",
+        task=task,
+        group=name,
+        weight=WEIGHTS[name] * TASKS[task],
+        recipe="affine",
+        short_side=(512, 544, 576),
+        crop_px=(512, 512),
+        crop_together=name in ("CITYSCAPES", "MAPILLARY"),
+        color=COLOR,
+        needs_instances=True,
+        objects=(1, 2, 4, 8),  # at most 8; the published numbers follow the images, ours are few programs [ours]
+    )

@@ -45,25 +45,26 @@ def sources() -> dict:
     }
 
 
-def vipseg(weight: float, task: str = "panoptic", group: str = "VIPSEG") -> dict:
+def vipseg(weight: float, task: str = "panoptic", group: str = "VIPSEG"):
     """VIPSeg's clips, which stages 3 and 4 use too."""
-    return source("vipseg", weight, task, STREET, (0.75, 0.5), 512, 1333, 5.0) | {"group": group}
+    result = source("vipseg", weight, task, STREET, (0.75, 0.5), 512, 1333, 5.0)
+    result.group = group
+    return result
 
 
-def source(name: str, weight: float, task: str, color: dict, crop, short_side, max_side: int, window: float) -> dict:
+def source(name: str, weight: float, task: str, color: dict, crop, short_side, max_side: int, window: float):
     """Row of the table: short sides in pixels, crop as (height, width) factors, window in clip lengths."""
     vos = task == "vos"
-    return {
-        "path": f"data/prepared/{name}",
-        "task": task,
+    return common.source(
+        path=f"data/prepared/{name}",
+        task=task,
         # VOS has no classes; its sources name any group
-        "group": "VIPSEG" if vos else name.upper(),
-        "weight": weight,
-        "short_side": short_side,
-        "max_side": max_side,
-        "crop": crop,
-        "crop_rule": "preserving" if vos else "containing",
-        "color": color,
-        "frame_window": window,
-        "objects": (1, 2, 3, 4),
-    }
+        group="VIPSEG" if vos else name.upper(),
+        weight=weight,
+        short_side=short_side,
+        max_side=max_side,
+        crop=crop,
+        crop_rule="preserving" if vos else "containing",
+        color=color,
+        frame_window=window,
+    )

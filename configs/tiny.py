@@ -45,7 +45,7 @@ def get_config():
     config.train.evaluate_every = 1_300
     config.train.keep_checkpoints = 1
 
-    config.synthetic = {"folder": "runs/data/tiny", "seed": 0, "train": 132, "val": 24, "test": 6}
+    config.synthetic.folder = "runs/data/tiny"
     folder = config.synthetic.get_ref("folder")  # an empty one draws nothing; then set the two paths below
     config.evaluate.truth = folder + "/converted"
 
@@ -54,14 +54,13 @@ def get_config():
     config.data.chunk_steps = 1
     config.data.num_workers = 0
     config.data.sources = {
-        "vipseg": {
-            "path": folder + "/prepared/vipseg",
-            "group": "VIPSEG",
-            "short_side": 64,  # whole frames of both aspect classes fit into one program of 64x128
-            "max_side": 128,
-            "crop": None,
-            "frame_window": 2.0,
-        }
+        "vipseg": common.source(
+            path=folder + "/prepared/vipseg",
+            group="VIPSEG",
+            short_side=64,  # whole frames of both aspect classes fit into one program of 64x128
+            max_side=128,
+            frame_window=2.0,
+        )
     }
 
     config.infer.clip_frames = 4

@@ -10,41 +10,31 @@ Weights:   chosen on these validation videos over three seeds, with stage 4 of t
 The demo's last step; it trains the second member for fewer steps, see `image_experiment`.
 """
 
-import ml_collections
-
-from configs import tiny, vspw_tiny
+from configs import common, tiny, vspw_tiny
+from vps_jax import config as keys
 
 IMAGE_STEPS = 700  # in the demo
 
 
 def get_config():
-    return ml_collections.ConfigDict({
-        "name": "tiny_ensemble",
-        "things": "vps",
-        "run": "together",
-        "keep_scores": "",
-        "members": {
-            "vps": {
-                "checkpoint": "runs/tiny",
-                "weights": "ema",
-                "task": "panoptic",
-                "group": "VIPSEG",
-                "scale": "logits",
-                "weight": 0.25,
-                "flip": False,
+    config = common.section(
+        keys.EnsembleConfig(
+            name="tiny_ensemble",
+            things="vps",
+            members={
+                "vps": keys.MemberConfig(checkpoint="runs/tiny", task="panoptic", group="VIPSEG", weight=0.25),
+                "image": keys.MemberConfig(
+                    checkpoint="runs/vspw_tiny",
+                    task="mask_classification",
+                    group="VSPW",
+                    scale="log_scores",
+                    weight=0.75,
+                ),
             },
-            "image": {
-                "checkpoint": "runs/vspw_tiny",
-                "weights": "ema",
-                "task": "mask_classification",
-                "group": "VSPW",
-                "scale": "log_scores",
-                "weight": 0.75,
-                "flip": False,
-            },
-        },
-        "evaluate": tiny.get_config().evaluate.copy_and_resolve_references(),
-    })  # fmt: skip
+        )
+    )
+    config.evaluate = tiny.get_config().evaluate.copy_and_resolve_references()
+    return config
 
 
 def image_experiment():

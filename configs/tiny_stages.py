@@ -34,12 +34,14 @@ def get_config(name: str = "stage2"):
         config.optim.lr *= stage.optim.lr / common.base().optim.lr
     shorten(config, STEPS[name])
     prepared = config.synthetic.get_ref("folder") + "/prepared"
-    video = config.data.sources.vipseg.to_dict() | {"path": prepared + "/vipseg"}
+    video = config.data.sources.vipseg.to_dict() | {"path": prepared + "/vipseg"}  # follows the folder
     if name == "stage2":
         use_three_data_sets(config, video, {"path": prepared + "/davis"})
     else:
         keys = ("task", "group", "weight")
-        config.data.sources = {n: video | {key: s[key] for key in keys} for n, s in stage.data.sources.items()}
+        config.data.sources = {
+            n: common.source(**video | {key: s[key] for key in keys}) for n, s in stage.data.sources.items()
+        }
     return config
 
 
@@ -61,7 +63,7 @@ def use_three_data_sets(config, video: dict, davis: dict) -> None:
     davis["frame_window"] = 3 * video["frame_window"]  # at three times the frame rate
     davis["objects"] = (2,)  # each number of objects has programs of its own
     config.data.sources = {
-        "vipseg": video | {"weight": 0.5, "task": "panoptic"},
-        "things": video | {"weight": 0.25, "task": "instance", "group": "THINGS"},
-        "davis": video | davis | {"weight": 0.25, "task": "vos"},
+        "vipseg": common.source(**video | {"weight": 0.5, "task": "panoptic"}),
+        "things": common.source(**video | {"weight": 0.25, "task": "instance", "group": "THINGS"}),
+        "davis": common.source(**video | davis | {"weight": 0.25, "task": "vos"}),
     }

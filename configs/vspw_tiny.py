@@ -37,9 +37,9 @@ def get_config():
     config.train.evaluate_every = 1_000
     config.train.keep_checkpoints = 1
 
-    config.synthetic = {
-        "folder": "runs/data/vspw_tiny", "layout": "vspw", "seed": 0, "train": 132, "val": 24, "test": 2,
-    }  # fmt: skip
+    config.synthetic.folder = "runs/data/vspw_tiny"
+    config.synthetic.layout = "vspw"
+    config.synthetic.test = 2
     folder = config.synthetic.get_ref("folder")
     config.evaluate.truth = folder + "/raw"
 

@@ -11,6 +11,7 @@ Source:    the published ViT-Adapter recipe of size L, docs/reference/vit_adapte
 import ml_collections
 
 from configs import common
+from vps_jax import config as keys
 
 CLASSES = 124
 STEPS = 40_000
@@ -25,27 +26,21 @@ SIZES = {
 
 def get_config(size: str = "beit_large_640") -> ml_collections.ConfigDict:
     crop, max_side, stride, batch, decay, drop_path = SIZES[size]
-    config = common.base()
+    config = common.base(
+        model=keys.Mask2Former(
+            size=size,
+            semantic_groups=(("VSPW", CLASSES),),
+            drop_path_rate=drop_path,
+            remat=True,  # of every block, so that one card holds two images with room to spare [ours]
+            dtype="bfloat16",  # the published run is float32 throughout [ours]
+        ),
+        infer=keys.WindowInference(
+            semantic_group="VSPW", short_side_px=crop, max_side_px=max_side, window_px=crop, stride_px=stride
+        ),
+        # losses are normalised over the images of one of 8 devices [spec 5.1]
+        tasks={"mask_classification": keys.MaskClassification(normalize_clips=batch // 8)},
+    )
     config.name = "vspw_vit_adapter" if size == "beit_large_640" else f"vspw_vit_adapter_{size}"
-    config.model = ml_collections.ConfigDict({
-        "name": "mask2former",
-        "size": size,
-        "semantic_groups": (("VSPW", CLASSES),),
-        "drop_path_rate": drop_path,
-        "remat": True,  # of every block, so that one card holds two images with room to spare [ours]
-        "dtype": "bfloat16",  # the published run is float32 throughout [ours]
-    })  # fmt: skip
-    config.tasks = ml_collections.ConfigDict({
-        "mask_classification": {
-            "match_points": 12544,
-            "mask_points": 12544,
-            "class_weight": 2.0,
-            "mask_weight": 5.0,
-            "dice_weight": 5.0,
-            "background_weight": 0.1,
-            "normalize_clips": batch // 8,  # losses are normalised over the images of one of 8 devices [spec 5.1]
-        }
-    })  # fmt: skip
     config.optim = optim(decay)
     config.train.steps = STEPS
     config.train.batch_size = batch
@@ -56,21 +51,17 @@ def get_config(size: str = "beit_large_640") -> ml_collections.ConfigDict:
     config.data.max_instances = 1  # VSPW has none
     config.data.chunk_steps = 1
     config.data.sources = {
-        "vspw": {
-            "path": "data/prepared/vspw",
-            "task": "mask_classification",
-            "group": "VSPW",
-            "recipe": "photometric",
-            "short_side": crop,
-            "max_side": max_side,
-            "ratio": (0.5, 2.0),
-            "crop_px": (crop, crop),
-            "needs_instances": False,
-        }
+        "vspw": common.source(
+            path="data/prepared/vspw",
+            task="mask_classification",
+            group="VSPW",
+            recipe="photometric",
+            short_side=crop,
+            max_side=max_side,
+            crop_px=(crop, crop),
+            needs_instances=False,
+        )
     }
-    infer = {"task": "mask_classification", "semantic_group": "VSPW", "taxonomy": "vspw", "short_side_px": crop}
-    infer |= {"max_side_px": max_side, "window_px": crop, "stride_px": stride}
-    config.infer = ml_collections.ConfigDict(infer)
     config.evaluate.truth = "data/VSPW_480p"
     config.evaluate.layout = "vspw"
     config.evaluate.metrics = ("miou", "vc")
@@ -84,24 +75,20 @@ def optim(decay: float) -> ml_collections.ConfigDict:
     accident of the published code, kept for its numbers. Set the scale of `predictions` to 1.0 to mend it.
     """
     lowest = decay ** (DEPTH + 1)
-    return ml_collections.ConfigDict({
-        "name": "adamw",
-        "lr": 2e-5,
-        "schedule": "poly",
-        "poly_power": 1.0,
-        "total_steps": STEPS,
-        "warmup_steps": 1_500,
-        "b1": 0.9,
-        "b2": 0.999,
-        "eps": 1e-8,
-        "weight_decay": 0.05,
-        "clip_norm": 0.0,  # none
-        "lr_groups": (
-            ("stem", "^backbone/(cls_token|pos_embed|patch_embed/)", lowest),
-            ("blocks", "^backbone/blocks/", tuple(decay ** (DEPTH - k) for k in range(DEPTH))),
-            ("predictions", "^(heads/(cls_embed|mask_embed)/|query_feat$|query_embed$|level_embed$)", lowest),
-            ("rest", "", 1.0),
-        ),
-        # whatever is one vector; class token, relative tables and all embeddings do decay
-        "no_decay": ("bias$", "scale$", "gamma[12]?$"),
-    })  # fmt: skip
+    return common.section(
+        keys.Optim(
+            lr=2e-5,
+            schedule="poly",
+            total_steps=STEPS,
+            warmup_steps=1_500,
+            clip_norm=0.0,  # none
+            lr_groups=(
+                ("stem", "^backbone/(cls_token|pos_embed|patch_embed/)", lowest),
+                ("blocks", "^backbone/blocks/", tuple(decay ** (DEPTH - k) for k in range(DEPTH))),
+                ("predictions", "^(heads/(cls_embed|mask_embed)/|query_feat$|query_embed$|level_embed$)", lowest),
+                ("rest", "", 1.0),
+            ),
+            # whatever is one vector; class token, relative tables and all embeddings do decay
+            no_decay=("bias$", "scale$", "gamma[12]?$"),
+        )
+    )

@@ -9,13 +9,15 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 L3 = {"tasks", "convert", "viz", "media"}
-BASE = {"types", "config", "parsing", "taxonomy", "files", "datasets"}
+BASE = {"agreement", "types", "config", "parsing", "taxonomy", "files", "datasets"}
 # room -> rooms of ours that it may import beside itself
 ALLOWED = {
     "types": set(),
     "parsing": {"types"},
+    "upgrade": {"types"},
     "model_configs": {"types", "parsing"},
-    "config": {"types", "parsing", "model_configs"},
+    "config": {"types", "parsing", "upgrade", "model_configs"},
+    "agreement": {"types", "config"},
     "taxonomy": {"datasets"},
     "datasets": {"types", "files"},
     "files": {"types"},

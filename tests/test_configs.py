@@ -9,9 +9,9 @@ import jax
 import pytest
 
 from configs import common, datasets, stage1, stage2, stage3, stage4, tiny, tiny_stages
-from vps_jax import models, taxonomy
-from vps_jax.data import pipeline
-from vps_jax.infer.predictor import infer_settings
+from vps_jax import agreement, models, taxonomy
+from vps_jax.config import Experiment, experiment
+from vps_jax.parsing import plain
 from vps_jax.train.handover import semantic_rows
 from vps_jax.train.optimizer import make_schedule, parameter_groups
 from vps_jax.train.setup import source_task
@@ -28,55 +28,41 @@ def load(name: str) -> dict:
     return importlib.import_module(f"configs.{file}").get_config(*argument).to_dict()
 
 
-def abstract_variables(config):
-    model = models.build(config["model"])
+def abstract_variables(config: Experiment):
+    model = models.build(config.model)
     return jax.eval_shape(lambda key: models.init(model, key, (64, 64)), jax.random.key(0))
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_config_is_complete_and_json(name):
-    config = load(name)
-    assert config["name"].startswith(name.split("_")[0])
-    assert set(common.base().to_dict()) <= set(config)
-    json.dumps(config)
-    assert config["data"]["batch_size"] == config["train"]["batch_size"]
-    for source in config["data"]["sources"].values():
-        assert source.get("task", "panoptic") in config["tasks"]
-        assert source["group"] in dict(config["model"]["semantic_groups"])
-    assert config["train"]["checkpoint_every"] <= config["train"]["steps"]
-    assert float(make_schedule(config["optim"])(config["train"]["steps"] // 2)) > 0
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_rooms_accept_their_section(name):
-    config = load(name)
-    infer_settings(config["model"], config["infer"])
-    sources = pipeline.validated(config["data"]).sources
-    for dataset, source in sources.items():
-        task = source.task
-        found = source_task(config, task, dataset)
-        if found.class_map:
-            assert max(found.class_map) < found.num_classes
-    assert set(config["class_maps"]) <= set(sources)
+def test_config_is_an_experiment_whose_parts_agree(name):
+    config = experiment(load(name))
+    assert config.name.startswith(name.split("_")[0])
+    agreement.check(config)
+    assert experiment(json.loads(json.dumps(plain(config)))) == config  # as a checkpoint carries it
+    assert config.train.checkpoint_every <= config.train.steps
+    assert float(make_schedule(config.optim)(config.train.steps // 2)) > 0
+    for dataset in config.data.sources:
+        task = source_task(config, dataset)
+        assert not task.class_map or max(task.class_map) < task.num_classes
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_group_has_parameters_and_every_parameter_one_group(name):
-    config = load(name)
+    config = experiment(load(name))
     params = abstract_variables(config)["params"]
-    optim = config["optim"]
-    groups = flat_paths(parameter_groups(params, lr_groups=optim["lr_groups"], no_decay=optim["no_decay"]).names)
-    assert {g.removesuffix("/no_decay") for g in groups.values()} == {row[0] for row in optim["lr_groups"]}
+    optim = config.optim
+    groups = flat_paths(parameter_groups(params, lr_groups=optim.lr_groups, no_decay=optim.no_decay).names)
+    assert {g.removesuffix("/no_decay") for g in groups.values()} == {row[0] for row in optim.lr_groups}
     assert set(groups) == set(flat_paths(params))
 
 
 def test_published_groups_at_full_size():
     """Spec: tarvis 7.1: norms and embeddings do not decay; biases and relative position tables do."""
-    config = common.base().to_dict()
+    config = experiment(common.base())
     params = abstract_variables(config)["params"]
     assert sum(leaf.size for path, leaf in flat_paths(params).items() if path.startswith("backbone/")) == 195_201_204
-    optim = config["optim"]
-    groups = flat_paths(parameter_groups(params, lr_groups=optim["lr_groups"], no_decay=optim["no_decay"]).names)
+    optim = config.optim
+    groups = flat_paths(parameter_groups(params, lr_groups=optim.lr_groups, no_decay=optim.no_decay).names)
     for path, group in groups.items():
         is_norm = re.search(r"norm", path.split("/")[-2] if "/" in path else "") is not None
         is_embedding = path.startswith("queries/") or path.split("/")[-1].startswith("level_embed")
@@ -89,7 +75,8 @@ def test_published_groups_at_full_size():
 def test_class_lists_have_their_published_sizes():
     assert taxonomy.class_table("vipseg").thing_ids == datasets.VIPSEG_THINGS
     assert {name: len(things) for name, things in datasets.THINGS.items()} == {
-        "ADE20K": 100, "CITYSCAPES": 10, "COCO": 80, "MAPILLARY": 37, "VIPSEG": 58,
+        "ADE20K": 100, "CITYSCAPES": 10, "CITYSCAPES_VPS": 8, "COCO": 80, "KITTI_STEP": 2, "MAPILLARY": 37, "OVIS": 25,
+        "VIPSEG": 58, "YOUTUBE_VIS": 40,
     }  # fmt: skip
     assert [size for _, size in stage1.get_config().model.semantic_groups] == [150, 34, 133, 65]  # spec: tarvis 4.2
     assert [size for _, size in stage2.get_config().model.semantic_groups] == [19, 19, 25, 124, 40]

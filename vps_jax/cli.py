@@ -4,6 +4,7 @@ Exit codes: 0 the work was done, 1 `data check` found problems, 2 something was 
 stderr then names the value, what was expected and the next step.
 """
 
+import dataclasses
 import importlib.metadata
 import logging
 import pathlib
@@ -13,6 +14,8 @@ from typing import Annotated
 
 import typer
 
+from vps_jax.config import EnsembleConfig
+from vps_jax.config import ensemble_experiment as read_ensemble
 from vps_jax.types import UserError
 
 BAD_INPUT = 2
@@ -115,7 +118,7 @@ def predict(
         refuse_beside("--ensemble", {"--weights": weights, "--short-side": short_side})
         config = load_ensemble(ensemble)
         if keep_scores is not None:
-            config["keep_scores"] = str(keep_scores)
+            config = dataclasses.replace(config, keep_scores=str(keep_scores))
         report = ensemble_experiment.predict(inputs, config, output, split=split, overlay=overlay)
     print(report.summary(output))
 
@@ -150,7 +153,7 @@ def tune_ensemble(
         config, output, predictions=predictions, keep_scores=keep_scores, truth=truth, split=split, windows=windows,
         parts=parts,
     )  # fmt: skip
-    print("\n".join(table(sorted(config["members"]), trials)))
+    print("\n".join(table(sorted(config.members), trials)))
     print(f"best of {len(trials)} candidates -> {output}")
 
 
@@ -255,6 +258,7 @@ def convert(
 
     Example: vps-jax convert runs/stage4_swin_large --to torch --output stage4.pth
     """
+    from vps_jax.config import experiment as read_config
     from vps_jax.runs import config_files, experiment
 
     if to is Form.torch:
@@ -265,7 +269,7 @@ def convert(
         return
     if config is None:
         raise UserError("--config is missing; expected the experiment file with the architecture of the weights")
-    report = experiment.convert_weights(source, config_files.load(config), output)
+    report = experiment.convert_weights(source, read_config(config_files.load(config)), output)
     print("\n".join(report["notes"]))
     print(f"{report['from_file']} of {report['parameters']} parameters from {source} -> {output}")
 
@@ -368,14 +372,14 @@ def names_of_videos(text: str | None) -> list[str] | None:
     return read_list(Folder(text)) if text is not None and Folder(text).is_file() else split_names(text)
 
 
-def load_ensemble(path: str) -> dict:
+def load_ensemble(path: str) -> EnsembleConfig:
     """The config of a file that describes an ensemble, see `config_files.load`."""
     from vps_jax.runs import config_files
 
     config = config_files.load(path)
     if "members" not in config:
         raise UserError(f"{path} has no members; expected an ensemble such as configs/ensemble.py")
-    return config
+    return read_ensemble(config)
 
 
 def main(arguments: list[str] | None = None) -> None:

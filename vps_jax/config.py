@@ -32,15 +32,17 @@ from vps_jax.model_configs import (
     task_row,
 )
 from vps_jax.parsing import choice, number, parse
+from vps_jax.types import UserError
+from vps_jax.upgrade import VERSION, upgrade
 
 __all__ = [
-    "MODELS", "NO_DECAY", "TASKS", "VERSION", "ClipInference", "Color", "Data", "Evaluate", "Experiment", "InitFrom",
-    "Instance", "Mask2Former", "MaskClassification", "ModelRow", "Optim", "Panoptic", "QueryInference", "Semantic",
-    "Source", "Synthetic", "Tarvis", "TaskRow", "Train", "VidEoMT", "VideoMasks", "Vos", "WindowInference",
-    "experiment", "model_config", "model_row", "task_row", "upgrade",
+    "MODELS", "NO_DECAY", "TASKS", "VERSION", "ClipInference", "Color", "Data", "EnsembleConfig", "Evaluate",
+    "Experiment", "InitFrom", "Instance", "Mask2Former", "MaskClassification", "MemberConfig", "ModelRow", "Optim",
+    "Panoptic", "QueryInference", "Semantic", "Source", "Synthetic", "Tarvis", "TaskRow", "Train", "VidEoMT",
+    "VideoMasks", "Vos", "WindowInference", "ensemble_experiment", "experiment", "model_config", "model_row",
+    "source_group", "task_row", "upgrade",
 ]  # fmt: skip
 
-VERSION = 2  # of the config in a checkpoint; see `upgrade`
 NO_DECAY = (r"norm[^/]*/(scale|bias)$", "^queries/", "level_embed")  # all norms and embeddings; biases do decay
 Size = tuple[int, int]
 
@@ -62,6 +64,13 @@ class Train:
     keep_checkpoints: int = number(2, low=1)  # the newest; the best by `best_metric` of the EMA weights stays as well
     best_metric: str = "vpq"
     vos_point_likelihood: float = number(0.3, low=0, high=1)  # of VOS objects that are given by a point
+
+    def __post_init__(self):
+        if self.batch_size % self.accumulate:
+            raise UserError(
+                f"batch_size={self.batch_size} cannot be split over train.accumulate={self.accumulate} micro-batches; "
+                "choose a divisor"
+            )
 
 
 @dataclass(frozen=True)
@@ -87,8 +96,8 @@ class Optim:
     decay_factor: float = number(0.1, low=0, high=1)
     poly_power: float = number(1.0, low=0)
     total_steps: int = number(90_000, low=1)  # of the poly schedule
-    b1: float = number(0.9, low=0, high=1)
-    b2: float = number(0.999, low=0, high=1)
+    b1: float = number(0.9, low=0, below=1)
+    b2: float = number(0.999, low=0, below=1)
     eps: float = number(1e-8, low=0)
     weight_decay: float = number(0.05, low=0)
     clip_norm: float = number(0.01, low=0)  # before Adam; 0 for none
@@ -115,7 +124,7 @@ class Source:
     """A prepared data set, seen as clips of one task (spec: tarvis 7.5, 7.6, 7.8)."""
 
     path: str  # folder that `vps-jax data prepare` wrote
-    short_side: int | tuple[int, ...]  # pixels after the resize, or several to choose from
+    short_side: int | tuple[int, ...] = number(low=1)  # pixels after the resize, or several to choose from
     split: str = "train"
     task: str = "panoptic"
     group: str = ""  # semantic group of the model; empty: the source's name
@@ -159,7 +168,7 @@ class Evaluate:
     truth: str = "data/VIPSeg_720P"
     layout: str = "vipseg"  # name of the data set's specification
     split: str = "val"
-    windows: str | tuple[int, ...] = "leaderboard"  # 1, 2, 4, 6 frames; their mean is the challenge's VPQ
+    windows: str | tuple[int, ...] = number("leaderboard", low=1)  # 1, 2, 4, 6 frames; the mean is the challenge's
     metrics: tuple[str, ...] = ("vpq", "stq", "miou")
     samples: int = number(2, low=0)  # videos whose overlays are kept in samples/ and TensorBoard
 
@@ -195,7 +204,38 @@ class Experiment:
     synthetic: Synthetic = Synthetic()
 
 
-def experiment(given: Mapping) -> Experiment:
+@dataclass(frozen=True)
+class MemberConfig:
+    """One predictor of an ensemble; `checkpoint` or `scores` is needed."""
+
+    checkpoint: str = ""  # folder of a run or of converted weights
+    weights: str = choice("ema", "raw")
+    task: str | None = None  # None, as the next two: what the checkpoint says
+    group: str | None = None  # semantic group
+    flip: bool | None = None  # average with the mirrored video
+    scale: str = choice("logits", "log_softmax", "log_scores")  # how scores are brought to one scale before the mean
+    weight: float = number(1.0, low=0)  # in the mean
+    scores: str | None = None  # in place of a checkpoint: folder with kept scores
+
+
+@dataclass(frozen=True)
+class EnsembleConfig:
+    """Several predictors whose stuff scores are averaged, and what they are evaluated on."""
+
+    members: dict[str, MemberConfig]
+    name: str = "ensemble"
+    things: str | None = None  # member whose tracks are painted; needed if several have tracks
+    run: str = choice("together", "in_turn")  # all weights in memory, or those of one member at a time
+    keep_scores: str | None = None  # folder in which the scores of all members stay, for tuning
+    evaluate: Evaluate = Evaluate()
+
+
+def source_group(name: str, source: Source) -> str:
+    """The semantic query group of a source."""
+    return source.group or name
+
+
+def experiment(given: Mapping | Experiment) -> Experiment:
     """The experiment of a config file, of the command line or of a checkpoint, with every default filled in.
 
     Raises:
@@ -209,22 +249,19 @@ def experiment(given: Mapping) -> Experiment:
     given["infer"] = parse(model_row(model.name).infer, given.get("infer", {}), "infer")
     tasks = given.get("tasks", {})
     given["tasks"] = {name: parse(task_row(name).numbers, tasks[name], f"tasks.{name}") for name in tasks}
+    train = given["train"] = parse(Train, given.get("train", {}), "train")
+    shared = {"batch_size": train.batch_size, "seed": train.seed}
+    data = given["data"] = parse(Data, {**shared, **dict(given.get("data", {}).items())}, "data")
+    for key, value in shared.items():
+        if getattr(data, key) != value:
+            raise UserError(f"data.{key}={getattr(data, key)}: expected train.{key}={value}; set train.{key} alone")
     return parse(Experiment, given)
 
 
-def upgrade(given: Mapping) -> dict:
-    """A config of an earlier version in today's words; see `VERSION`."""
-    given = dict(given.items())
-    if given.get("version", 1) >= VERSION:
-        return given
-    given["version"] = VERSION
-    given["tasks"] = {name: upgrade_task(numbers) for name, numbers in given.get("tasks", {}).items()}
-    return given
+def ensemble_experiment(given: Mapping | EnsembleConfig) -> EnsembleConfig:
+    """The ensemble of a config file or of the command line, with every default filled in.
 
-
-def upgrade_task(numbers: Mapping) -> dict:
-    """Version 1 called the clips of one normalisation a group; classes are those of the semantic group."""
-    numbers = {key: value for key, value in numbers.items() if key != "num_classes"}
-    if "group" in numbers:
-        numbers["normalize_clips"] = numbers.pop("group")
-    return numbers
+    Raises:
+      UserError: as `experiment`.
+    """
+    return parse(EnsembleConfig, given)

@@ -203,6 +203,12 @@ class ClipInference:
     panoptic_score: float = number(0.5, low=0, high=1)  # a track is painted when its mean score exceeds this
     flip: bool = False  # average with the mirrored video
 
+    def __post_init__(self):
+        if 2 * self.overlap_frames > self.clip_frames:
+            raise UserError(
+                f"overlap_frames={self.overlap_frames}: expected at most half of clip_frames={self.clip_frames}"
+            )
+
 
 @dataclass(frozen=True)
 class WindowInference:

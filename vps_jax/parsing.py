@@ -18,9 +18,12 @@ from vps_jax.types import UserError
 T = TypeVar("T")
 
 
-def number(default: Any = dataclasses.MISSING, *, low: float | None = None, high: float | None = None) -> Any:
-    """A field for a number, or for a tuple of numbers, within bounds that belong to the range."""
-    return dataclasses.field(default=default, metadata={"low": low, "high": high})
+def number(
+    default: Any = dataclasses.MISSING, *, low: float | None = None, high: float | None = None,
+    below: float | None = None,
+) -> Any:  # fmt: skip
+    """A field for a number, or for a tuple of numbers: from `low` to `high`, both allowed, and less than `below`."""
+    return dataclasses.field(default=default, metadata={"low": low, "high": high, "below": below})
 
 
 def choice(*values: str) -> Any:
@@ -76,7 +79,7 @@ def convert(value: Any, hint: Any, where: str) -> Any:
     """A value as the annotation has it: lists become tuples, whole numbers become floats where floats are asked for."""
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any:
-        return plain(value)
+        return value if dataclasses.is_dataclass(value) else plain(value)
     if origin in (typing.Union, types.UnionType):
         return convert_union(value, inner, where)
     if dataclasses.is_dataclass(hint):
@@ -130,16 +133,19 @@ def check_bounds(value: Any, metadata: Mapping, where: str) -> None:
     """Raises UserError for a word that is no choice, or a number that is out of bounds or not finite."""
     if metadata.get("choices") and value is not None and value not in metadata["choices"]:
         raise UserError(f"{where}={value!r}: expected one of {', '.join(metadata['choices'])}")
-    low, high = metadata.get("low"), metadata.get("high")
+    low, high, below = (metadata.get(name) for name in ("low", "high", "below"))
     for one in value if isinstance(value, tuple) else (value,):
         if not isinstance(one, (int, float)) or isinstance(one, bool):
             continue
-        if not math.isfinite(one) or (low is not None and one < low) or (high is not None and one > high):
-            raise UserError(f"{where}={value!r}: expected {bounds(low, high)}")
+        outside = (low is not None and one < low) or (high is not None and one > high)
+        if outside or not math.isfinite(one) or (below is not None and one >= below):
+            raise UserError(f"{where}={value!r}: expected {bounds(low, high, below)}")
 
 
-def bounds(low: float | None, high: float | None) -> str:
+def bounds(low: float | None, high: float | None, below: float | None = None) -> str:
     """Bounds in words."""
+    if below is not None:
+        return f"a number from {low} to below {below}"
     if low is not None and high is not None:
         return f"a number from {low} to {high}"
     if low is None and high is None:

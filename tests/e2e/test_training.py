@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from vps_jax.config import Synthetic
 from vps_jax.runs import experiment
 from vps_jax.train.checkpoint import find_step, read_tree
 
@@ -33,7 +34,7 @@ pytestmark = pytest.mark.e2e
 def data(tmp_path_factory) -> pathlib.Path:
     folder = tmp_path_factory.mktemp("data")
     # the second validation video has six frames, which the longest window needs
-    experiment.make_synthetic(folder=str(folder), seed=0, train=5, val=2, test=1)
+    experiment.make_synthetic(Synthetic(folder=str(folder), seed=0, train=5, val=2, test=1))
     return folder
 
 
@@ -54,14 +55,14 @@ def finish(process: subprocess.Popen) -> str:
     return text
 
 
-def kill_after_step(process: subprocess.Popen, step: int) -> None:
+def kill_after_step(process: subprocess.Popen, step: int, rng: random.Random) -> None:
     """SIGKILL once the progress line of a step is out, a random moment later."""
     for line in process.stderr:
         if line.startswith(f"step {step}/"):
             break
     else:
         pytest.fail("the run ended before it could be killed")
-    time.sleep(random.random() * 0.3)
+    time.sleep(rng.random() * 0.3)
     process.send_signal(signal.SIGKILL)
     process.wait()
 
@@ -91,9 +92,8 @@ def test_a_run_learns_is_evaluated_and_survives_a_kill(data, tmp_path):
     assert {"vpq", "vpq_things", "vpq_stuff", "vpq1", "vpq2", "vpq4", "vpq6", "stq", "miou"} <= set(rows[1])
     assert len(list((tmp_path / "whole" / "samples").glob("step30_ema_*.jpg"))) == 2
 
-    victim = random.randint(11, 28)
-    print(f"killed after step {victim}")
-    kill_after_step(start(data, tmp_path / "killed", **run), victim)
+    rng = random.Random(0)
+    kill_after_step(start(data, tmp_path / "killed", **run), rng.randint(11, 28), rng)
     assert "resumed after step" in finish(start(data, tmp_path / "killed", **run))
     assert_same_state(tmp_path / "killed", tmp_path / "whole")
 

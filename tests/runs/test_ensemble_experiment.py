@@ -1,5 +1,6 @@
 """Ensembles from checkpoints on the disk: every way of running one gives one result folder, tuning runs no model."""
 
+import dataclasses
 import filecmp
 import json
 import os
@@ -12,6 +13,7 @@ import pytest
 
 from configs import common, tiny_ensemble, vspw_tiny
 from vps_jax import cli, convert
+from vps_jax.config import Synthetic
 from vps_jax.data import synthetic
 from vps_jax.datasets.classes import class_table
 from vps_jax.ensemble import members as describing
@@ -34,7 +36,7 @@ CROP = 64
 def truth(tmp_path_factory) -> pathlib.Path:
     """A converted VIPSeg root with two validation videos of four and six frames."""
     folder = tmp_path_factory.mktemp("data")
-    experiment.make_synthetic(folder=str(folder), seed=0, train=1, val=2, test=1)
+    experiment.make_synthetic(Synthetic(folder=str(folder), seed=0, train=1, val=2, test=1))
     return folder / "converted"
 
 
@@ -91,8 +93,7 @@ def run_cli(*arguments) -> None:
 
 def test_one_member_is_its_checkpoint_whichever_way_it_is_run(tmp_path, truth, checkpoints):
     config, _ = storing.restore_for_inference(checkpoints["vps"])
-    config["evaluate"] |= {"truth": str(truth)}
-    config["synthetic"] = {"folder": ""}
+    config = dataclasses.replace(config, evaluate=dataclasses.replace(config.evaluate, truth=str(truth)))
     os.symlink(pathlib.Path(checkpoints["vps"]) / "checkpoints", tmp_path / "checkpoints")
     assert experiment.run(config, tmp_path, "predict") == []
     single = ensemble(truth, checkpoints, "vps")
@@ -180,7 +181,7 @@ def test_the_identity_of_weights_changes_with_them(tmp_path, checkpoints):
 )
 def test_checkpoints_that_do_not_fit_are_named(tmp_path, truth, checkpoints, change, message):
     config, variables = storing.restore_for_inference(checkpoints["vps"])
-    config["model"]["hidden_dim"] = 64
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, hidden_dim=64))
     storing.save_converted(tmp_path / "other", config, variables)
     config = ensemble(truth, checkpoints, "vps", "vss")
     config["members"]["vss"] |= {k: v.format(other=tmp_path / "other") for k, v in change.items()}
@@ -209,9 +210,9 @@ def test_the_demo_trains_the_image_model_beside_its_own_and_scores_both(tmp_path
     (image, workdir), ((sources, both, out), options) = calls
     assert workdir == tmp_path / "image" and out == tmp_path / "ensemble" and options["split"] == "val"
     assert sources == [str(tmp_path / "data" / "converted")]
-    assert image["synthetic"]["layout"] == "vspw" and image["synthetic"]["seed"] == config["synthetic"]["seed"]
-    assert image["data"]["sources"]["vspw"]["path"] == str(tmp_path / "data_vspw" / "prepared" / "vspw")
-    assert (image["train"]["seed"], image["train"]["steps"], image["optim"]["total_steps"]) == (5, 7, 7)
-    assert {name: row["checkpoint"] for name, row in both["members"].items()} == {
+    assert image.synthetic.layout == "vspw" and image.synthetic.seed == config.synthetic.seed
+    assert image.data.sources["vspw"].path == str(tmp_path / "data_vspw" / "prepared" / "vspw")
+    assert (image.train.seed, image.train.steps, image.optim.total_steps) == (5, 7, 7)
+    assert {name: row.checkpoint for name, row in both.members.items()} == {
         "vps": str(tmp_path / "train"), "image": str(workdir),
     }  # fmt: skip

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from vps_jax.config import Data, Source
+from vps_jax import config, models
+from vps_jax.data import pipeline
 from vps_jax.types import Clip, TrainBatch
 
 OPTIM = {
@@ -79,29 +80,34 @@ def micro_variables() -> dict:
     return dict(model.init(keys, micro_clip(0).images, task="micro", group="g", train=True))
 
 
-def micro_config(**train) -> dict:
-    """A config whose rooms are replaced by this file, see `use_micro_rooms`."""
-    return {
+@dataclasses.dataclass(frozen=True)
+class MicroConfig:
+    """Keys of the model."""
+
+    name: str = "micro"
+    semantic_groups: tuple[tuple[str, int], ...] = (("g", 3),)
+
+
+def micro_config(*, init_from=None, optim=OPTIM, tasks=None, **train) -> config.Experiment:
+    """An experiment whose rooms are replaced by this file; call `use_micro_rooms` first."""
+    return config.experiment({
         "name": "micro",
         "model": {"name": "micro"},
-        "tasks": {"micro": {"label": 1, "weight": 2.0}},
-        "class_maps": {},
-        "optim": OPTIM,
-        "init_from": {"path": "", "weights": "ema", "groups": (), "fresh": ()},
-        "data": {"sources": {"clips": {"task": "micro", "group": "g"}}},
+        "tasks": {"micro": {"label": 1, "weight": 2.0}} if tasks is None else tasks,
+        "optim": optim,
+        "init_from": init_from or {},
+        "data": {"sources": {"clips": {"path": "", "short_side": 4, "task": "micro", "group": "g"}}},
         "train": {
-            "steps": 6, "batch_size": 8, "accumulate": 1, "fsdp": 1, "seed": 0, "ema_decay": 0.9, "log_every": 2,
-            "checkpoint_every": 2, "evaluate_every": 4, "keep_checkpoints": 2, "best_metric": "vpq",
-            "on_nonfinite": "stop",
-            **train,
+            "steps": 6, "batch_size": 8, "seed": 0, "ema_decay": 0.9, "log_every": 2, "checkpoint_every": 2,
+            "evaluate_every": 4, **train,
         },
-    }  # fmt: skip
+    })  # fmt: skip
 
 
 def micro_batches(broken_step=None):
     """A stand-in for `pipeline.train_batches`; one step may have a color that is not a number."""
 
-    def train_batches(config, *, first_step=0, host=0, num_hosts=1):
+    def train_batches(data, *, first_step=0, host=0, num_hosts=1):
         step = first_step
         while True:
             clip = micro_clip(step)
@@ -115,15 +121,13 @@ def micro_batches(broken_step=None):
 
 def use_micro_rooms(monkeypatch, broken_step=None) -> None:
     """Let the loop build the micro model, task and data."""
-    from vps_jax import config, models
-    from vps_jax.data import pipeline
-
-    monkeypatch.setattr(models, "build", lambda config: MicroModel())
+    model = config.ModelRow(MicroConfig, config.ClipInference, "micro_experiment:build", "", "")
+    task = config.TaskRow(MicroNumbers, "micro_experiment:MicroTask", has_classes=False)
+    monkeypatch.setitem(config.MODELS, "micro", model)
+    monkeypatch.setitem(config.TASKS, "micro", task)
+    monkeypatch.setattr(models, "build", lambda _: MicroModel())
     monkeypatch.setattr(models, "init", lambda model, key, size: micro_variables())
-    row = config.TaskRow(MicroNumbers, "micro_experiment:MicroTask", has_classes=False)
-    monkeypatch.setitem(config.TASKS, "micro", row)
     monkeypatch.setattr(pipeline, "train_batches", micro_batches(broken_step))
-    monkeypatch.setattr(pipeline, "describe", lambda config: [("micro", "clips", (8, 2, 4, 4))])
-    sources = {"clips": Source(path="", short_side=4, task="micro", group="g")}
-    monkeypatch.setattr(pipeline, "validated", lambda data: Data(sources=sources))
-    monkeypatch.setattr(pipeline, "fingerprint", lambda config: "0")
+    monkeypatch.setattr(pipeline, "describe", lambda data: [("micro", "clips", (8, 2, 4, 4))])
+    monkeypatch.setattr(pipeline, "fingerprint", lambda data: "0")
+    monkeypatch.setattr(pipeline, "same_stream", lambda before, data: before == pipeline.fingerprint(data))

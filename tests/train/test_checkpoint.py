@@ -8,13 +8,16 @@ import numpy as np
 import pytest
 from micro_experiment import OPTIM, micro_variables
 
+from vps_jax import config
+from vps_jax.parsing import plain
 from vps_jax.train import checkpoint
 from vps_jax.train.optimizer import make_optimizer
 from vps_jax.train.sharding import make_mesh, state_sharding
 from vps_jax.train.state import create_state
 from vps_jax.types import UserError
 
-META = {"config": {"model": {"name": "micro", "groups": [["VIPSEG", 124]]}}}
+CONFIG = config.experiment({"model": {"name": "tarvis", "backbone": "swin_tiny"}})
+META = {"config": json.loads(json.dumps(plain(CONFIG)))}
 
 
 def make_state(step=0, shift=0.0):
@@ -73,21 +76,21 @@ def test_inference_reads_the_average_and_its_config_from_any_path(tmp_path):
     run.save(state, meta=META)
     run.close()
     for path in (tmp_path, tmp_path / "checkpoints", tmp_path / "checkpoints" / "12"):
-        config, variables = checkpoint.restore_for_inference(path)
-        assert config == META["config"]
+        found, variables = checkpoint.restore_for_inference(path)
+        assert found == CONFIG
         assert_same(variables, state.ema)
     assert_same(checkpoint.restore_for_inference(tmp_path, "raw")[1], state.variables)
 
 
 def test_converted_weights_look_like_a_run(tmp_path):
     variables = micro_variables()
-    checkpoint.save_converted(tmp_path / "out", META["config"], jax.tree.map(np.asarray, variables))
+    checkpoint.save_converted(tmp_path / "out", CONFIG, jax.tree.map(np.asarray, variables))
     for which in ("ema", "raw"):
-        config, restored = checkpoint.restore_for_inference(tmp_path / "out", which)
-        assert config == META["config"]
+        found, restored = checkpoint.restore_for_inference(tmp_path / "out", which)
+        assert found == CONFIG
         assert_same(restored, variables)
     with pytest.raises(UserError, match="exists; choose a new output folder"):
-        checkpoint.save_converted(tmp_path / "out", {}, variables)
+        checkpoint.save_converted(tmp_path / "out", CONFIG, variables)
 
 
 def test_half_written_steps_are_not_seen(tmp_path):

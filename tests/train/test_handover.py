@@ -8,13 +8,12 @@ import numpy as np
 import pytest
 from micro_experiment import micro_config, use_micro_rooms
 
+from vps_jax.config import InitFrom
 from vps_jax.train import loop
 from vps_jax.train.checkpoint import Checkpoints, restore_for_inference
 from vps_jax.train.handover import describe, hand_over, make_plan, semantic_rows
 from vps_jax.train.setup import prepare, start_state
 from vps_jax.types import UserError
-
-SETTINGS = {"groups": (), "fresh": ()}
 
 
 def tree(classes: int, value: float, **extra) -> dict:
@@ -24,7 +23,7 @@ def tree(classes: int, value: float, **extra) -> dict:
 
 def plan_of(source, target, source_groups, target_groups, **settings):
     return make_plan(
-        source, target, source_groups=source_groups, target_groups=target_groups, settings={**SETTINGS, **settings}
+        source, target, source_groups=source_groups, target_groups=target_groups, settings=InitFrom(**settings)
     )
 
 
@@ -94,8 +93,7 @@ def test_groups_that_do_not_fit_are_named(pairs, message):
 def test_a_run_starts_from_the_average_or_the_raw_weights_of_another(tmp_path, monkeypatch, weights):
     use_micro_rooms(monkeypatch)
     loop.train(micro_config(steps=3), tmp_path / "first")
-    config = micro_config(steps=2)
-    config["init_from"] = {**config["init_from"], "path": str(tmp_path / "first"), "weights": weights}
+    config = micro_config(steps=2, init_from={"path": str(tmp_path / "first"), "weights": weights})
     setup = prepare(config, tmp_path / "second")
     with contextlib.closing(Checkpoints(tmp_path / "second", keep=1, metric="vpq")) as checkpoints:
         state = start_state(setup, checkpoints)

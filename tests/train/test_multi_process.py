@@ -21,8 +21,8 @@ from vps_jax.train import loop
 import jax
 patch = pytest.MonkeyPatch()
 use_micro_rooms(patch)
-config = micro_config(steps=5, evaluate_every=5, fsdp=int(sys.argv[2]))
-config["optim"] = {**OPTIM, "name": "sgd", "clip_norm": 0.0, "lr": 0.01}
+sgd = {**OPTIM, "name": "sgd", "clip_norm": 0.0, "lr": 0.01}
+config = micro_config(steps=5, evaluate_every=5, fsdp=int(sys.argv[2]), optim=sgd)
 patch.setattr("vps_jax.train.sharding.MIN_SHARDED_SIZE", 1)
 loop.train(config, sys.argv[1], evaluate=lambda variables, step, label: ({"vpq": 7.0}, {}))
 assert jax.process_count() == int(sys.argv[3])

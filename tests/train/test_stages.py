@@ -11,9 +11,9 @@ from jaxprs import equations
 
 from configs import stage1, stage2, stage3, stage4
 from vps_jax import models
-from vps_jax.data import pipeline
+from vps_jax.config import Experiment, experiment, source_group
 from vps_jax.train.optimizer import make_optimizer, parameter_groups
-from vps_jax.train.setup import group_of, source_task
+from vps_jax.train.setup import source_task
 from vps_jax.train.sharding import make_mesh, put_batch, state_sharding
 from vps_jax.train.state import create_state, flat_paths
 from vps_jax.train.step import StepOptions, make_step
@@ -29,19 +29,19 @@ CASES = [
 ]  # fmt: skip
 
 
-def prepare(config: dict, *, image_size=(64, 64)):
-    model = models.build(config["model"])
+def prepare(config: Experiment, *, image_size=(64, 64)):
+    model = models.build(config.model)
     init = functools.partial(models.init, model, image_size=image_size)
     params = jax.eval_shape(init, jax.random.key(0))["params"]
-    tx = make_optimizer(config["optim"], params)
+    tx = make_optimizer(config.optim, params)
     return model, tx, lambda: create_state(init(jax.random.key(0)), tx)
 
 
-def step_of(config: dict, dataset: str, model, tx, mesh, abstract, point_objects: int = 0):
-    task = pipeline.validated(config["data"]).sources[dataset].task
+def step_of(config: Experiment, dataset: str, model, tx, mesh, abstract, point_objects: int = 0):
+    group = source_group(dataset, config.data.sources[dataset])
     return make_step(
-        model, source_task(config, task, dataset), group_of(config, dataset), tx=tx,
-        shardings=state_sharding(mesh, abstract), options=StepOptions(0, config["train"]["ema_decay"]),
+        model, source_task(config, dataset), group, tx=tx,
+        shardings=state_sharding(mesh, abstract), options=StepOptions(0, config.train.ema_decay),
         point_objects=point_objects,
     )  # fmt: skip
 
@@ -55,10 +55,10 @@ def compiled(step, state, clip):
 
 @pytest.mark.parametrize(("stage", "dataset"), CASES)
 def test_full_size_step_resolves(stage, dataset):
-    config = STAGES[stage].get_config().to_dict()
+    config = experiment(STAGES[stage].get_config())
     model, tx, create = prepare(config)
     abstract = jax.eval_shape(create)
-    rows = 4 if pipeline.validated(config["data"]).sources[dataset].task == "vos" else 64
+    rows = 4 if config.data.sources[dataset].task == "vos" else 64
     shapes = ((8, 3, 512, 640, 3), jnp.uint8), ((8, 3, 512, 640), jnp.uint16), ((8, rows), jnp.int32)
     clip = Clip(*(jax.ShapeDtypeStruct(*shape) for shape in shapes))
     step = step_of(config, dataset, model, tx, make_mesh(), abstract, point_objects=1 if rows == 4 else 0)
@@ -75,7 +75,7 @@ def test_full_size_step_resolves(stage, dataset):
     assert "custom_call" not in traced.lower(lowering_platforms=("cuda",)).as_text()
 
 
-def twin(stage: str) -> dict:
+def twin(stage: str) -> Experiment:
     """A stage at tiny width, with its own parameter groups and weight decay and a schedule of ours."""
     config = STAGES[stage].get_config()
     config.model.update({
@@ -86,7 +86,7 @@ def twin(stage: str) -> dict:
     for settings in config.tasks.values():
         settings.update({key: 64 for key in settings if key.endswith("_points")})
     config.optim.update({"lr": 3e-3, "warmup_steps": 0, "decay_steps": (), "clip_norm": 1.0})
-    return config.to_dict()
+    return experiment(config)
 
 
 def fixed_clip(rows: int) -> Clip:
@@ -127,7 +127,7 @@ def test_twin_learns_every_task_and_trains_what_it_should(stage):
     for dataset in (name for case, name in CASES if case == stage):
         state = create_laid_out()
         before = flat_paths(jax.tree.map(np.asarray, state.variables["params"]))
-        vos = pipeline.validated(config["data"]).sources[dataset].task == "vos"
+        vos = config.data.sources[dataset].task == "vos"
         clip = put_batch(mesh, fixed_clip(2 if vos else 4))
         # of the two objects of a VOS clip one is given by its mask and one by a point
         step = compiled(step_of(config, dataset, model, tx, mesh, jax.eval_shape(create), int(vos)), state, clip)
@@ -140,7 +140,7 @@ def test_twin_learns_every_task_and_trains_what_it_should(stage):
         changed |= {path for path, leaf in after.items() if not np.array_equal(leaf, before[path])}
         reached |= {path for path, leaf in first_moments(state).items() if np.any(leaf)}
     groups = parameter_groups(
-        state.variables["params"], lr_groups=config["optim"]["lr_groups"], no_decay=config["optim"]["no_decay"]
+        state.variables["params"], lr_groups=config.optim.lr_groups, no_decay=config.optim.no_decay
     )
     frozen = {path for path, scale in flat_paths(groups.lr_scales).items() if scale == 0}
     # a bias in front of softmax's keys changes nothing but for rounding

@@ -5,43 +5,16 @@ import hashlib
 import json
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from vps_jax import models
-from vps_jax.config import MODELS, Evaluate
+from vps_jax.config import MODELS, EnsembleConfig, MemberConfig
 from vps_jax.datasets.classes import ClassTable
 from vps_jax.ensemble.kept_scores import read_header, read_stems, score_path
 from vps_jax.infer.predictor import check_classes, check_settings, infer_settings, predictor_class
 from vps_jax.media.video import Video
-from vps_jax.parsing import choice, number, parse, plain, resolve
+from vps_jax.parsing import parse, plain, resolve
 from vps_jax.types import Geometry, UserError
-
-
-@dataclass(frozen=True)
-class MemberConfig:
-    """What a config says of a member; `checkpoint` or `scores` is needed."""
-
-    checkpoint: str = ""  # folder of a run or of converted weights
-    weights: str = choice("ema", "raw")
-    task: str | None = None  # None, as the next two: what the checkpoint says
-    group: str | None = None  # semantic group
-    flip: bool | None = None  # average with the mirrored video
-    scale: str = choice("logits", "log_softmax", "log_scores")  # see `averaging.scaled`
-    weight: float = number(1.0, low=0)  # in the mean
-    scores: str | None = None  # in place of a checkpoint: folder with kept scores
-
-
-@dataclass(frozen=True)
-class EnsembleConfig:
-    """What a config says of an ensemble."""
-
-    members: dict[str, MemberConfig]
-    name: str = "ensemble"
-    things: str | None = None  # member whose tracks are painted; needed if several have tracks
-    run: str = choice("together", "in_turn")  # all weights in memory, or those of one member at a time
-    keep_scores: str | None = None  # folder in which the scores of all members stay, for tuning
-    evaluate: Evaluate = Evaluate()
 
 
 class Checkpoint(NamedTuple):

@@ -3,6 +3,7 @@
 `make demo` runs it. Everything lands below one folder; started again it goes on where it was.
 """
 
+import dataclasses
 import pathlib
 import time
 from collections.abc import Mapping
@@ -10,7 +11,12 @@ from collections.abc import Mapping
 from rich.console import Console
 from rich.table import Table
 
+from vps_jax.config import Experiment
+from vps_jax.config import ensemble_experiment as read_ensemble
+from vps_jax.config import experiment as read_config
 from vps_jax.runs import color_baseline, config_files, ensemble_experiment, experiment
+
+PICTURED = 2  # videos on the sheet of pictures
 
 
 def run(folder="runs/demo", *, seed: int | None = None, data_seeds: tuple[int, ...] = (), steps: int | None = None):
@@ -41,7 +47,7 @@ def run(folder="runs/demo", *, seed: int | None = None, data_seeds: tuple[int, .
     return results
 
 
-def tiny_config(folder: pathlib.Path, seed: int | None, steps: int | None) -> dict:
+def tiny_config(folder: pathlib.Path, seed: int | None, steps: int | None) -> Experiment:
     """configs/tiny.py with the data below `folder`."""
     config = config_files.load_module("tiny")[0].get_config()
     config.synthetic.folder = str(folder / "data")  # the paths of the config follow it
@@ -50,24 +56,24 @@ def tiny_config(folder: pathlib.Path, seed: int | None, steps: int | None) -> di
     if steps is not None:
         config.train.steps = steps
         config.train.evaluate_every = min(steps, config.train.evaluate_every)
-    return config.to_dict()
+    return read_config(config)
 
 
-def compare(config: Mapping, folder: pathlib.Path, history: list[dict]) -> dict[str, dict[str, float]]:
+def compare(config: Experiment, folder: pathlib.Path, history: list[dict]) -> dict[str, dict[str, float]]:
     """Score the trained model and the two baselines on the validation videos; `history` has the raw weights' row."""
     import jax
 
     from vps_jax import models
     from vps_jax.train.checkpoint import restore_for_inference
 
-    model = models.build(config["model"])
-    untrained = models.init(model, jax.random.key(config["train"]["seed"]), (64, 64))
+    model = models.build(config.model)
+    untrained = models.init(model, jax.random.key(config.train.seed), (64, 64))
     trained = restore_for_inference(folder / "train", "ema")[1]
     predict(untrained, config, folder / "untrained", overlay=False)
     predict(trained, config, folder / "ema", overlay=True)
     color_baseline.predict(
-        pathlib.Path(config["synthetic"]["folder"]) / "raw", config["evaluate"]["truth"], folder / "color",
-        split=config["evaluate"]["split"],
+        pathlib.Path(config.synthetic.folder) / "raw", config.evaluate.truth, folder / "color",
+        split=config.evaluate.split,
     )  # fmt: skip
     return {
         "nearest class colour": score(config, folder / "color"),
@@ -77,57 +83,59 @@ def compare(config: Mapping, folder: pathlib.Path, history: list[dict]) -> dict[
     }
 
 
-def run_ensemble(config: Mapping, folder: pathlib.Path, steps: int | None) -> dict[str, float]:
+def run_ensemble(config: Experiment, folder: pathlib.Path, steps: int | None) -> dict[str, float]:
     """Train the image model on the same scenes, drawn in VSPW's layout, and score it together with the trained model.
 
     Its training videos are those of the first model: the validation videos stay unseen.
     """
     module, _ = config_files.load_module("tiny_ensemble")
-    image, ensemble = module.image_experiment(), module.get_config().to_dict()
-    image.synthetic.update(folder=str(folder / "data_vspw"), seed=config["synthetic"]["seed"])
-    image.train.seed = config["train"]["seed"]
+    image, ensemble = module.image_experiment(), read_ensemble(module.get_config())
+    image.synthetic.update(folder=str(folder / "data_vspw"), seed=config.synthetic.seed)
+    image.train.seed = config.train.seed
     if steps is not None:
         image.train.steps = image.optim.total_steps = image.train.checkpoint_every = steps
-    experiment.run(image.to_dict(), folder / "image")
-    ensemble["members"]["vps"]["checkpoint"] = str(folder / "train")
-    ensemble["members"]["image"]["checkpoint"] = str(folder / "image")
-    settings = config["evaluate"]
+    experiment.run(read_config(image), folder / "image")
+    places = {"vps": str(folder / "train"), "image": str(folder / "image")}
+    members = {name: dataclasses.replace(row, checkpoint=places[name]) for name, row in ensemble.members.items()}
+    ensemble = dataclasses.replace(ensemble, members=members)
+    settings = config.evaluate
     ensemble_experiment.predict(
-        [settings["truth"]], ensemble, folder / "ensemble", split=settings["split"], overlay=False
+        [settings.truth], ensemble, folder / "ensemble", split=settings.split, overlay=False
     )
     return score(config, folder / "ensemble")
 
 
-def predict(variables, config: Mapping, out: pathlib.Path, *, overlay: bool) -> None:
+def predict(variables, config: Experiment, out: pathlib.Path, *, overlay: bool) -> None:
     """Result folder of the validation videos."""
     from vps_jax.infer.predict import predict as run_model
     from vps_jax.infer.predictor import make_predictor
 
-    settings, predictor = config["evaluate"], make_predictor(config["model"], variables, config["infer"])
+    settings, predictor = config.evaluate, make_predictor(config.model, variables, config.infer)
     classes = experiment.class_list(config)
-    run_model([settings["truth"]], predictor, classes, out, split=settings["split"], overlay=overlay)
+    run_model([settings.truth], predictor, classes, out, split=settings.split, overlay=overlay)
 
 
-def score(config: Mapping, predictions: pathlib.Path) -> dict[str, float]:
+def score(config: Experiment, predictions: pathlib.Path) -> dict[str, float]:
     """Numbers in percent of a result folder."""
     from vps_jax.evaluation.runner import evaluate_folders
 
-    settings = config["evaluate"]
+    settings = config.evaluate
     result = evaluate_folders(
-        settings["truth"], predictions, split=settings["split"], metrics=settings["metrics"],
-        windows=settings["windows"], json_out=predictions / "metrics.json",
+        settings.truth, predictions, split=settings.split, metrics=settings.metrics,
+        windows=settings.windows, json_out=predictions / "metrics.json",
     )  # fmt: skip
     return experiment.headline(result)
 
 
-def score_other_seed(config: Mapping, folder: pathlib.Path, data_seed: int) -> dict[str, float]:
+def score_other_seed(config: Experiment, folder: pathlib.Path, data_seed: int) -> dict[str, float]:
     """The EMA weights on validation videos of another generator seed."""
     from vps_jax.train.checkpoint import restore_for_inference
 
     data = folder / f"data_seed{data_seed}"
-    experiment.make_synthetic(**{**config["synthetic"], "folder": str(data), "seed": data_seed, "train": 1, "test": 1})
-    truth = config["evaluate"]["truth"].replace(config["synthetic"]["folder"], str(data))
-    moved = {**config, "evaluate": {**config["evaluate"], "truth": truth}}
+    drawn = dataclasses.replace(config.synthetic, folder=str(data), seed=data_seed, train=1, test=1)
+    experiment.make_synthetic(drawn)
+    truth = config.evaluate.truth.replace(config.synthetic.folder, str(data))
+    moved = dataclasses.replace(config, evaluate=dataclasses.replace(config.evaluate, truth=truth))
     out = folder / f"ema_seed{data_seed}"
     variables = restore_for_inference(folder / "train", "ema")[1]
     predict(variables, moved, out, overlay=False)
@@ -146,7 +154,7 @@ def print_table(results: Mapping[str, Mapping[str, float]]) -> None:
     Console(width=110).print(table)
 
 
-def draw(config: Mapping, folder: pathlib.Path) -> pathlib.Path:
+def draw(config: Experiment, folder: pathlib.Path) -> pathlib.Path:
     """A sheet of images, truth and predictions of the first validation videos."""
     import cv2
     import numpy as np
@@ -156,9 +164,9 @@ def draw(config: Mapping, folder: pathlib.Path) -> pathlib.Path:
     from vps_jax.media.sources import open_videos
     from vps_jax.viz.sheets import contact_sheet
 
-    table = taxonomy.class_table(config["infer"]["taxonomy"])
+    table = taxonomy.class_table(config.infer.taxonomy)
     rows = []
-    for video in open_videos(config["evaluate"]["truth"], split=config["evaluate"]["split"])[4:6]:
+    for video in open_videos(config.evaluate.truth, split=config.evaluate.split)[:PICTURED]:
         frames = list(read_video(folder / "ema", video.video_id, table))
         rows.append(contact_sheet((f.image for f in video.frames()), frames, table, **experiment.SHEET))
     width = max(row.shape[1] for row in rows)

@@ -3,20 +3,23 @@
 import pathlib
 from collections.abc import Mapping, Sequence
 
+from vps_jax.config import EnsembleConfig
+from vps_jax.config import ensemble_experiment as read_ensemble
 from vps_jax.datasets.classes import class_table
+from vps_jax.parsing import plain
 from vps_jax.runs import experiment
 from vps_jax.types import UserError
 
 MODES = ("predict", "evaluate")
 
 
-def run(config: Mapping, workdir, mode: str) -> dict[str, float]:
+def run(config: EnsembleConfig | Mapping, workdir, mode: str) -> dict[str, float]:
     """Predict the evaluation split with an ensemble, and score it.
 
     The workdir gets the result folder `predictions` and, when scored, `metrics.json` and overlay sheets in `samples`.
 
     Args:
-      config: resolved config as plain dicts, see configs/ensemble.py.
+      config: the ensemble's, see configs/ensemble.py.
       workdir: folder of the run.
       mode: `predict` or `evaluate`.
 
@@ -30,28 +33,30 @@ def run(config: Mapping, workdir, mode: str) -> dict[str, float]:
         raise UserError(f"mode {mode!r}: an ensemble has nothing to train; choose --mode predict or --mode evaluate")
     from vps_jax.evaluation.runner import evaluate_folders, print_report
 
-    settings, workdir = config["evaluate"], pathlib.Path(workdir)
+    config = read_ensemble(config)
+    settings, workdir = config.evaluate, pathlib.Path(workdir)
+    experiment.check_evaluation(settings)
     if mode == "evaluate":
         experiment.check_truth(settings)
     out = workdir / "predictions"
     report = predict(
-        [settings["truth"]], config, out, split=settings["split"], overlay=False, layout=settings["layout"]
+        [settings.truth], config, out, split=settings.split, overlay=False, layout=settings.layout
     )
     print(report.summary(out))
     if mode == "predict":
         return {}
     result = evaluate_folders(
-        settings["truth"], out, split=settings["split"], metrics=settings["metrics"], windows=settings["windows"],
+        settings.truth, out, split=settings.split, metrics=settings.metrics, windows=settings.windows,
         json_out=workdir / "metrics.json",
     )  # fmt: skip
     print_report(result)
-    experiment.write_samples(settings, out, class_table(settings["layout"]), workdir / "samples", "ensemble")
+    experiment.write_samples(settings, out, class_table(settings.layout), workdir / "samples", "ensemble")
     return experiment.headline(result)
 
 
 def predict(
-    sources: Sequence, config: Mapping, out, *, split: str | None = None, overlay: bool, layout: str = "vipseg",
-    progress: bool = True,
+    sources: Sequence, config: EnsembleConfig | Mapping, out, *, split: str | None = None, overlay: bool,
+    layout: str = "vipseg", progress: bool = True,
 ):  # fmt: skip
     """Segment videos with the ensemble of a config; see `ensemble.predict_ensemble.predict_ensemble`."""
     experiment.set_up_jax()
@@ -77,20 +82,27 @@ def open_checkpoint(path, weights: str):
     """
     from vps_jax import convert
     from vps_jax.ensemble.members import Checkpoint
-    from vps_jax.train.checkpoint import check_same_tree, find_step, read_meta, read_tree, tree_shapes, weights_item
+    from vps_jax.train.checkpoint import (
+        check_same_tree,
+        find_step,
+        read_experiment,
+        read_tree,
+        tree_shapes,
+        weights_item,
+    )
 
     folder = find_step(path)
-    config, item = read_meta(folder)["config"], weights_item(folder, weights)
-    check_same_tree(tree_shapes(item), convert.expected(config["model"]), folder)
+    config, item = read_experiment(folder), weights_item(folder, weights)
+    check_same_tree(tree_shapes(item), convert.expected(config.model), folder)
     identity = f"{item} of {item.stat().st_mtime_ns}"
     return Checkpoint(
-        config["model"], config["infer"], experiment.class_list(config), identity, lambda: read_tree(item)
+        config.model, config.infer, experiment.class_list(config), identity, lambda: read_tree(item)
     )
 
 
 def tune(
-    config: Mapping, out, *, predictions, keep_scores=None, truth=None, split: str | None = None, windows=None,
-    parts: int = 4, progress: bool = True,
+    config: EnsembleConfig | Mapping, out, *, predictions, keep_scores=None, truth=None, split: str | None = None,
+    windows=None, parts: int = 4, progress: bool = True,
 ) -> list:  # fmt: skip
     """Choose scales and weights from kept scores and write the config with the best VPQ; no model runs.
 
@@ -109,7 +121,8 @@ def tune(
     Raises:
       UserError: `out` exists, scores or results are missing, or there is no truth.
     """
-    keep_scores = keep_scores or config.get("keep_scores")
+    config = read_ensemble(config)
+    keep_scores = keep_scores or config.keep_scores
     if not keep_scores:
         raise UserError("no folder of kept scores; predict with --keep-scores DIR, then name it here")
     if parts < 1:
@@ -119,12 +132,12 @@ def tune(
     experiment.set_up_jax()
     from vps_jax.ensemble import members, tuning
 
-    settings = config["evaluate"]
-    truth, split = truth or settings["truth"], split or settings["split"]
+    settings = config.evaluate
+    truth, split = truth or settings.truth, split or settings.split
     found, _ = members.read_members(config, open_checkpoint)
     trials = tuning.tune(
         found, keep_scores, predictions, truth, split=split, tried=tuning.candidates(found, steps=parts),
-        windows=windows or settings["windows"], progress=progress,
+        windows=windows or settings.windows, progress=progress,
     )  # fmt: skip
-    tuning.write_tuned(out, config, trials, truth=str(truth), split=split)
+    tuning.write_tuned(out, plain(config), trials, truth=str(truth), split=split)
     return trials

@@ -4,24 +4,26 @@ import dataclasses
 import functools
 import os
 import pathlib
-from collections.abc import Mapping
 
 import cv2
 import numpy as np
 
+from vps_jax import agreement
+from vps_jax.config import Evaluate, Experiment, Synthetic
+from vps_jax.datasets import dataset
 from vps_jax.datasets.classes import ClassTable, class_table
-from vps_jax.evaluation.metrics import headline
+from vps_jax.evaluation.metrics import check_metrics, headline, headline_names
 from vps_jax.types import UserError
 
 MODES = ("train", "predict", "evaluate")
 SHEET = {"columns": 4, "rows": 2, "cell_width": 240}  # overlay sheets in samples/ and TensorBoard
 
 
-def run(config: Mapping, workdir, mode: str = "train") -> list[dict]:
+def run(config: Experiment, workdir, mode: str = "train") -> list[dict]:
     """Train, or predict or evaluate with the newest checkpoint of a workdir.
 
     Args:
-      config: resolved config as plain dicts, see configs/common.py.
+      config: the experiment.
       workdir: folder of the run, see docs/training.md.
       mode: `train`, `predict` or `evaluate`.
 
@@ -36,12 +38,13 @@ def run(config: Mapping, workdir, mode: str = "train") -> list[dict]:
     set_up_jax()
     from vps_jax.train import loop
 
-    if config.get("synthetic", {}).get("folder"):
-        make_synthetic(**config["synthetic"])
+    check(config, mode)
+    if config.synthetic.folder:
+        make_synthetic(config.synthetic)
     if mode == "predict":  # needs no truth: the test split has none
         predict_newest(config, workdir)
         return []
-    check_truth(config["evaluate"])
+    check_truth(config.evaluate)
     callback = functools.partial(evaluate, config, workdir)
     if mode == "evaluate":
         return loop.evaluate_newest(config, workdir, evaluate=callback)
@@ -64,46 +67,70 @@ def set_up_jax() -> None:
     initialize_distributed()
 
 
-def make_synthetic(
-    *, folder: str, seed: int, train: int, val: int, test: int, layout: str = "vipseg", also: tuple[str, ...] = ()
-) -> None:
-    """Draw and prepare a synthetic data set in `folder`, whatever part of it is missing.
+def make_synthetic(settings: Synthetic) -> None:
+    """Draw and prepare a synthetic data set in `settings.folder`, whatever part of it is missing.
 
     Gives `raw/` in the data set's own layout, `prepared/<layout>` for training, and for VIPSeg `converted/` with truth
     json for evaluation. `also` names further layouts of the same scenes, in `raw_<layout>/` and `prepared/<layout>`.
     """
     from vps_jax.data import prepare, synthetic, vipseg_convert
 
-    root = pathlib.Path(folder)
-    for name, raw in [(layout, root / "raw"), *((name, root / f"raw_{name}") for name in also)]:
+    root = pathlib.Path(settings.folder)
+    counts = {"train": settings.train, "val": settings.val, "test": settings.test}
+    for name, raw in [(settings.layout, root / "raw"), *((name, root / f"raw_{name}") for name in settings.also)]:
         if not raw.is_dir():
-            synthetic.synthesize(raw, layout=name, seed=seed, train=train, val=val, test=test)
+            synthetic.synthesize(raw, layout=name, seed=settings.seed, **counts)
         if name == "vipseg":
             vipseg_convert.convert(raw, root / "converted", height=None)
         prepare.prepare(name, raw, root / "prepared")
 
 
-def check_truth(settings: Mapping) -> None:
-    """Raise UserError now rather than at the first evaluation if the truth is not there."""
-    names = {"vipseg": f"panoptic_gt_VIPSeg_{settings['split']}.json", "vspw": f"{settings['split']}.txt"}
-    if settings["layout"] not in names:
-        raise UserError(f"evaluate.layout={settings['layout']!r}; choose one of {', '.join(names)}")
-    listing = pathlib.Path(settings["truth"]) / names[settings["layout"]]
-    if not listing.is_file():
+def check(config: Experiment, mode: str = "train") -> None:
+    """Raises UserError, naming the key, for whatever can be seen to be wrong before any file is opened."""
+    from vps_jax import models
+
+    check_evaluation(config.evaluate)
+    models.build(config.model)
+    if mode == "predict":  # converted weights have a config without data
+        return
+    agreement.check(config)
+    metric, settings = config.train.best_metric, config.evaluate
+    names = headline_names(settings.metrics, settings.windows, dataset(settings.layout).classes)
+    if config.train.evaluate_every and metric not in names:
         raise UserError(
-            f"evaluate.truth: {listing} is not there; expected VSPW, or VIPSeg as `vps-jax data convert vipseg` leaves "
-            "it; set --config.evaluate.truth"
+            f"train.best_metric={metric!r} is none of the numbers of evaluate.metrics={','.join(settings.metrics)}; "
+            f"choose one of {', '.join(names)}"
         )
 
 
-def evaluate(config: Mapping, workdir, variables, step: int, label: str) -> tuple[dict[str, float], dict]:
+def check_evaluation(settings: Evaluate) -> None:
+    """Raises UserError for an unknown data set, metric or window."""
+    try:
+        dataset(settings.layout)
+        check_metrics(settings.metrics, settings.windows)
+    except UserError as error:
+        raise UserError(f"evaluate.{error}") from None
+
+
+def check_truth(settings: Evaluate) -> None:
+    """Raise UserError now rather than at the first evaluation if the truth is not there."""
+    spec, root = dataset(settings.layout), pathlib.Path(settings.truth)
+    if spec.truth_file(root, settings.split) is None:
+        wanted = " or ".join(str(root / one.truth.format(split=settings.split)) for one in spec.layouts if one.truth)
+        raise UserError(
+            f"evaluate.truth: {wanted} is not there; expected {spec.title} with the truth of split {settings.split!r}; "
+            "set --config.evaluate.truth"
+        )
+
+
+def evaluate(config: Experiment, workdir, variables, step: int, label: str) -> tuple[dict[str, float], dict]:
     """Predict the evaluation split with these weights and score it.
 
     The result folder `predictions/<label>` is replaced by every evaluation; overlay sheets go to
     `samples/step<step>_<label>_<video>.jpg`.
 
     Args:
-      config: resolved config.
+      config: the experiment.
       workdir: folder of the run.
       variables: `{'params': ...}` of the model.
       step, label: name the files; `label` is `raw` or `ema`.
@@ -115,27 +142,27 @@ def evaluate(config: Mapping, workdir, variables, step: int, label: str) -> tupl
     from vps_jax.infer.predict import predict
     from vps_jax.infer.predictor import make_predictor
 
-    settings, classes = config["evaluate"], class_list(config)
+    settings, classes = config.evaluate, class_list(config)
     out = pathlib.Path(workdir) / "predictions" / label
     predict(
-        [settings["truth"]], make_predictor(config["model"], variables, config["infer"], classes=classes), classes, out,
-        split=settings["split"], overlay=False, progress=False, layout=settings["layout"],
+        [settings.truth], make_predictor(config.model, variables, config.infer, classes=classes), classes, out,
+        split=settings.split, overlay=False, progress=False, layout=settings.layout,
     )  # fmt: skip
     result = evaluate_folders(
-        settings["truth"], out, split=settings["split"], metrics=settings["metrics"], windows=settings["windows"]
+        settings.truth, out, split=settings.split, metrics=settings.metrics, windows=settings.windows
     )
     samples = write_samples(settings, out, classes, pathlib.Path(workdir) / "samples", f"step{step}_{label}")
     return headline(result), samples
 
 
-def class_list(config: Mapping) -> ClassTable:
+def class_list(config: Experiment) -> ClassTable:
     """The classes of a model's scores."""
     from vps_jax.infer.predictor import infer_settings
 
-    return class_table(infer_settings(config["model"], config["infer"]).taxonomy)
+    return class_table(infer_settings(config.model, config.infer).taxonomy)
 
 
-def predict_newest(config: Mapping, workdir) -> None:
+def predict_newest(config: Experiment, workdir) -> None:
     """Result folder `predictions/ema` of the evaluation split, by the average of the newest checkpoint in `workdir`.
 
     Raises:
@@ -146,13 +173,13 @@ def predict_newest(config: Mapping, workdir) -> None:
     from vps_jax.infer.predictor import make_predictor
     from vps_jax.train.checkpoint import check_same_tree, restore_for_inference
 
-    settings, out = config["evaluate"], pathlib.Path(workdir) / "predictions" / "ema"
+    settings, out = config.evaluate, pathlib.Path(workdir) / "predictions" / "ema"
     _, variables = restore_for_inference(workdir, "ema")
-    check_same_tree(variables, convert.expected(config["model"]), workdir)
+    check_same_tree(variables, convert.expected(config.model), workdir)
     classes = class_list(config)
     report = predict(
-        [settings["truth"]], make_predictor(config["model"], variables, config["infer"], classes=classes), classes, out,
-        split=settings["split"], overlay=False, layout=settings["layout"],
+        [settings.truth], make_predictor(config.model, variables, config.infer, classes=classes), classes, out,
+        split=settings.split, overlay=False, layout=settings.layout,
     )  # fmt: skip
     print(report.summary(out))
 
@@ -181,32 +208,32 @@ def predict_with_checkpoint(
     from vps_jax.train.checkpoint import check_same_tree, restore_for_inference
 
     config, variables = restore_for_inference(checkpoint, weights)
-    check_same_tree(variables, convert.expected(config["model"]), checkpoint)
-    infer = infer_settings(config["model"], config["infer"])
+    check_same_tree(variables, convert.expected(config.model), checkpoint)
+    infer = infer_settings(config.model, config.infer)
     if short_side is not None:
         if short_side < 1:
             raise UserError(f"--short-side {short_side}; expected a number of pixels above 0")
         max_side = round(infer.max_side_px * short_side / infer.short_side_px)
         infer = dataclasses.replace(infer, short_side_px=short_side, max_side_px=max_side)
     classes = class_list(config)
-    predictor = make_predictor(config["model"], variables, infer, classes=classes)
+    predictor = make_predictor(config.model, variables, infer, classes=classes)
     return predict(list(sources), predictor, classes, out, split=split, overlay=overlay)
 
 
-def convert_weights(source, config: Mapping, out) -> dict:
+def convert_weights(source, config: Experiment, out) -> dict:
     """Turn a published file into a checkpoint with this config; what the file does not hold starts fresh.
 
     Returns:
       The report of `convert.convert_file`: `parameters`, `from_file`, `notes`.
 
     Raises:
-      UserError: the file cannot be read safely, does not fit `config['model']`, or `out` exists.
+      UserError: the file cannot be read safely, does not fit `config.model`, or `out` exists.
     """
     set_up_jax()
     from vps_jax.convert import convert_file
     from vps_jax.train.checkpoint import save_converted
 
-    variables, report = convert_file(source, config["model"])
+    variables, report = convert_file(source, config.model)
     save_converted(out, config, variables)
     return report
 
@@ -230,14 +257,14 @@ def export_torch(checkpoint, out, *, weights: str = "ema") -> int:
     from vps_jax.train.checkpoint import check_same_tree, restore_for_inference
 
     config, variables = restore_for_inference(checkpoint, weights)
-    check_same_tree(variables, convert.expected(config["model"]), checkpoint)
-    arrays = convert.to_arrays(variables, config["model"])
+    check_same_tree(variables, convert.expected(config.model), checkpoint)
+    arrays = convert.to_arrays(variables, config.model)
     convert.save_torch(out, arrays)
     return len(arrays)
 
 
 def write_samples(
-    settings: Mapping, predictions, classes: ClassTable, folder: pathlib.Path, name: str
+    settings: Evaluate, predictions, classes: ClassTable, folder: pathlib.Path, name: str
 ) -> dict[str, np.ndarray]:
     """Overlay sheets of the first videos, as files and as images for TensorBoard; none of class maps alone.
 
@@ -251,14 +278,14 @@ def write_samples(
     Returns:
       RGB uint8 `[1, h, w, 3]` by video.
     """
-    if settings["layout"] != "vipseg":
+    if settings.layout != "vipseg":
         return {}
     from vps_jax.media.result_folders import read_video
     from vps_jax.media.sources import open_videos
     from vps_jax.viz.sheets import contact_sheet
 
     sheets = {}
-    for video in open_videos(settings["truth"], split=settings["split"])[: settings["samples"]]:
+    for video in open_videos(settings.truth, split=settings.split)[: settings.samples]:
         frames = list(read_video(predictions, video.video_id, classes))
         sheet = contact_sheet((frame.image for frame in video.frames()), frames, classes, **SHEET)
         folder.mkdir(parents=True, exist_ok=True)

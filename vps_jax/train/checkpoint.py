@@ -9,10 +9,13 @@ run leaves only whole ones. Converted weights have the same layout with `variabl
 import os
 import pathlib
 import shutil
+from collections.abc import Mapping
 
 import jax
 import orbax.checkpoint as ocp
 
+from vps_jax.config import Experiment, experiment
+from vps_jax.parsing import plain
 from vps_jax.train.state import TrainState, bytes_of, flat_paths
 from vps_jax.types import UserError
 
@@ -148,7 +151,19 @@ def read_meta(step_folder) -> dict:
         return reader.restore(pathlib.Path(step_folder) / "meta", args=ocp.args.JsonRestore())
 
 
-def restore_for_inference(path, which: str = "ema") -> tuple[dict, dict]:
+def read_experiment(step_folder) -> Experiment:
+    """The config of one checkpoint, of whatever version.
+
+    Raises:
+      UserError: it cannot be read by this program.
+    """
+    try:
+        return experiment(read_meta(step_folder)["config"])
+    except UserError as error:
+        raise UserError(f"checkpoint {step_folder}: config.{error}") from None
+
+
+def restore_for_inference(path, which: str = "ema") -> tuple[Experiment, dict]:
     """Config and weights of a checkpoint, without optimizer and without any file of `configs/`.
 
     Args:
@@ -156,19 +171,19 @@ def restore_for_inference(path, which: str = "ema") -> tuple[dict, dict]:
       which: `ema` or `raw`. Converted weights have one set, which is given for both.
 
     Returns:
-      (resolved config as plain dicts, variables on the first local device).
+      (its experiment, variables on the first local device).
 
     Raises:
-      UserError: no checkpoint there.
+      UserError: no checkpoint there, or its config cannot be read.
     """
     folder = find_step(path)
-    return read_meta(folder)["config"], read_tree(weights_item(folder, which))
+    return read_experiment(folder), read_tree(weights_item(folder, which))
 
 
-def shapes_for_inference(path, which: str = "ema") -> tuple[dict, dict]:
+def shapes_for_inference(path, which: str = "ema") -> tuple[Experiment, dict]:
     """As `restore_for_inference`, with shapes in place of numbers."""
     folder = find_step(path)
-    return read_meta(folder)["config"], tree_shapes(weights_item(folder, which))
+    return read_experiment(folder), tree_shapes(weights_item(folder, which))
 
 
 def weights_item(folder: pathlib.Path, which: str) -> pathlib.Path:
@@ -190,12 +205,12 @@ def read_tree(item: pathlib.Path):
         return reader.restore(item, tree_shapes(item))
 
 
-def save_converted(path, config, variables) -> None:
+def save_converted(path, config: Experiment | Mapping, variables) -> None:
     """Write weights that were not trained here (converted from a published file) so that every command takes them.
 
     Args:
       path: new folder, which becomes a workdir.
-      config: plain dict with at least `model`.
+      config: experiment of the weights' model.
       variables: `{'params': ...}`.
 
     Raises:
@@ -208,7 +223,7 @@ def save_converted(path, config, variables) -> None:
     names = ("variables", "meta")
     with ocp.CheckpointManager(folder, item_handlers=handlers(names)) as manager:
         items = {"variables": ocp.args.StandardSave(jax.tree.map(jax.numpy.asarray, variables))}
-        items["meta"] = ocp.args.JsonSave({"step": 0, "config": config})
+        items["meta"] = ocp.args.JsonSave({"step": 0, "config": plain(experiment(config))})
         manager.save(0, args=ocp.args.Composite(**items))
         manager.wait_until_finished()
 

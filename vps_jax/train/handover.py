@@ -5,12 +5,12 @@ its rows by name, and a new group may say whose rows it starts from (spec: tarvi
 """
 
 import re
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from vps_jax.config import InitFrom
 from vps_jax.train.state import flat_paths
 from vps_jax.types import UserError
 
@@ -35,7 +35,7 @@ class Plan(NamedTuple):
     rows: tuple[int, ...]
 
 
-def make_plan(source, target, *, source_groups, target_groups, settings: Mapping) -> Plan:
+def make_plan(source, target, *, source_groups, target_groups, settings: InitFrom) -> Plan:
     """Decide from shapes alone, before anything is computed.
 
     Args:
@@ -51,11 +51,11 @@ def make_plan(source, target, *, source_groups, target_groups, settings: Mapping
     target = {path: tuple(leaf.shape) for path, leaf in flat_paths(target).items()}
     rows = ()
     if SEMANTIC in source and SEMANTIC in target:
-        rows = semantic_rows(source_groups, target_groups, settings["groups"])
+        rows = semantic_rows(source_groups, target_groups, settings.groups)
     fresh = [path for path in target if path not in source]
     common = [path for path in target if path in source and not (rows and path == SEMANTIC)]
     wrong = [f"{path} {source[path]} instead of {target[path]}" for path in common if source[path] != target[path]]
-    lost = [path for path in fresh if not any(re.search(pattern, path) for pattern in settings["fresh"])]
+    lost = [path for path in fresh if not any(re.search(pattern, path) for pattern in settings.fresh)]
     for paths, what in ((wrong, "of another shape"), (lost, "not in the checkpoint nor in init_from.fresh")):
         if paths:
             raise UserError(

@@ -15,7 +15,10 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from vps_jax.config import Experiment
+from vps_jax.config import experiment as read_config
 from vps_jax.data import pipeline
+from vps_jax.parsing import plain
 from vps_jax.train import handover
 from vps_jax.train.checkpoint import Checkpoints
 from vps_jax.train.optimizer import make_schedule
@@ -27,14 +30,15 @@ from vps_jax.train.state import TrainState, count_parameters
 from vps_jax.types import UserError
 
 EVERY = ("log", "checkpoint", "evaluate")  # after so many steps and after the last
+MIRRORED = {"data.seed", "data.batch_size"}  # follow those of `train`
 Evaluate = Callable[[Any, int, str], tuple[dict[str, float], dict[str, np.ndarray]]]
 
 
-def train(config: Mapping, workdir, *, evaluate: Evaluate | None = None) -> list[dict]:
+def train(experiment: Experiment, workdir, *, evaluate: Evaluate | None = None) -> list[dict]:
     """Train until `config.train.steps`, resuming from the newest checkpoint in `workdir`.
 
     Args:
-      config: resolved config; plain dicts and ConfigDicts both work.
+      experiment: the config.
       workdir: folder for config.json, events, checkpoints and metrics.json; made if missing.
       evaluate: `(variables, step, label) -> (numbers, images)`, called on process 0 with label `raw` and `ema`. The
         number `config.train.best_metric` of the average picks the best checkpoint.
@@ -45,37 +49,37 @@ def train(config: Mapping, workdir, *, evaluate: Evaluate | None = None) -> list
     Raises:
       UserError: config, data, devices or disk do not fit, or the loss is not finite.
     """
-    settings = config["train"]
-    setup = prepare(config, workdir)
-    checkpoints = Checkpoints(setup.workdir, keep=settings["keep_checkpoints"], metric=settings["best_metric"])
-    schedule = make_schedule(config["optim"])
+    settings = experiment.train
+    setup = prepare(experiment, workdir)
+    checkpoints = Checkpoints(setup.workdir, keep=settings.keep_checkpoints, metric=settings.best_metric)
+    schedule = make_schedule(experiment.optim)
     with CompileCounter() as compiled, contextlib.closing(checkpoints), stop_signal() as stopping:
         state = start_state(setup, checkpoints)
-        report = Report(setup.workdir, total=settings["steps"], done=int(state.step), schedule=schedule)
+        report = Report(setup.workdir, total=settings.steps, done=int(state.step), schedule=schedule)
         with contextlib.closing(report):
             introduce(setup, state, report)
             if int(state.step):
-                tell_changes(checkpoints.meta(), meta_of(setup), report)
+                tell_changes(setup, checkpoints.meta(), report)
             run_steps(setup, state, checkpoints=checkpoints, report=report, evaluate=evaluate, stopping=stopping)
             report.progress.say(f"{compiled.count} XLA compilations in all")
     return report.history
 
 
-def evaluate_newest(config: Mapping, workdir, *, evaluate: Evaluate) -> list[dict]:
+def evaluate_newest(experiment: Experiment, workdir, *, evaluate: Evaluate) -> list[dict]:
     """Evaluate the newest checkpoint in `workdir`, raw and averaged, and add it to metrics.json.
 
     Raises:
       UserError: no checkpoint, or not of this config's architecture.
     """
-    setup = prepare(config, workdir)
-    settings = config["train"]
-    checkpoints = Checkpoints(setup.workdir, keep=settings["keep_checkpoints"], metric=settings["best_metric"])
+    setup = prepare(experiment, workdir)
+    settings = experiment.train
+    checkpoints = Checkpoints(setup.workdir, keep=settings.keep_checkpoints, metric=settings.best_metric)
     with contextlib.closing(checkpoints):
         if checkpoints.latest_step() is None:
             raise UserError(f"{workdir} holds no checkpoint to evaluate; train there first, or give another --workdir")
         state = start_state(setup, checkpoints)
     done = int(state.step)
-    report = Report(setup.workdir, total=settings["steps"], done=done, schedule=make_schedule(config["optim"]))
+    report = Report(setup.workdir, total=settings.steps, done=done, schedule=make_schedule(experiment.optim))
     with contextlib.closing(report):
         run_evaluation(setup, state, evaluate, report)
     return report.history
@@ -83,30 +87,31 @@ def evaluate_newest(config: Mapping, workdir, *, evaluate: Evaluate) -> list[dic
 
 def introduce(setup: Setup, state: TrainState, report: Report) -> None:
     """Write config.json and say what will run."""
-    config = plain(setup.config)
+    experiment = setup.experiment
     if jax.process_index() == 0:
-        write_json(setup.workdir / "config.json", config)
-    report.config(json.dumps(config, indent=1))
+        write_json(setup.workdir / "config.json", setup.origin["config"])
+    report.config(json.dumps(setup.origin["config"], indent=1))
     say = report.progress.say
     say(
-        f"{config['name']}: {count_parameters(state.variables) / 1e6:.2f} M parameters, {setup.mesh.size} "
-        f"{jax.default_backend()} device(s), batch {config['train']['batch_size']}, workdir {setup.workdir}"
+        f"{experiment.name}: {count_parameters(state.variables) / 1e6:.2f} M parameters, {setup.mesh.size} "
+        f"{jax.default_backend()} device(s), batch {experiment.train.batch_size}, workdir {setup.workdir}"
     )
     if int(state.step):
         say(f"resumed after step {int(state.step)}")
     elif setup.plan is not None:
-        groups = config["model"].get("semantic_groups", ())
-        say(f"from {config['init_from']['path']}: {handover.describe(setup.plan, groups)}")
+        groups = getattr(experiment.model, "semantic_groups", ())
+        say(f"from {experiment.init_from.path}: {handover.describe(setup.plan, groups)}")
 
 
-def tell_changes(before: Mapping, now: Mapping, report: Report) -> None:
+def tell_changes(setup: Setup, before: Mapping, report: Report) -> None:
     """Say in what a resumed run differs from what its checkpoint was made with: it will not repeat that run."""
-    old, new = flat(before["config"]), flat(now["config"])
-    changed = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
+    old, new = (flat(plain(read_config(origin["config"]))) for origin in (before, setup.origin))
+    keys = (old.keys() | new.keys()) - MIRRORED
+    changed = sorted(key for key in keys if old.get(key) != new.get(key))
     if changed:
         rows = [f"{key} {old.get(key)} -> {new.get(key)}" for key in changed]
         report.progress.say(f"changed since the checkpoint: {', '.join(rows)}")
-    if before["data"] != now["data"]:
+    if not pipeline.same_stream(before["data"], setup.experiment.data):
         report.progress.say("the data or their settings are not those of the checkpoint: the batches will differ")
 
 
@@ -120,12 +125,12 @@ def flat(config: Mapping, prefix: str = "") -> dict[str, Any]:
 
 def run_steps(setup: Setup, state: TrainState, *, checkpoints, report, evaluate, stopping) -> TrainState:
     """Steps until the end or until a signal asks to stop."""
-    settings = setup.config["train"]
-    first, total = int(state.step), settings["steps"]
+    settings = setup.experiment.train
+    first, total = int(state.step), settings.steps
     programs = StepPrograms(setup)
     watch = Watch(setup, report)
     batches = pipeline.train_batches(
-        setup.config["data"], first_step=first, host=jax.process_index(), num_hosts=jax.process_count()
+        setup.experiment.data, first_step=first, host=jax.process_index(), num_hosts=jax.process_count()
     )
     for step in range(first, total):
         batch = next(batches)
@@ -133,8 +138,8 @@ def run_steps(setup: Setup, state: TrainState, *, checkpoints, report, evaluate,
         watch.add(step, batch, scalars)
         report.progress.step(step + 1)
         done, last, stop = step + 1, step + 1 == total, stopping(step + 1)
-        log, save, score = (last or is_due(done, settings[f"{what}_every"]) for what in EVERY)
-        score = score and evaluate and settings["evaluate_every"] and not stop
+        log, save, score = (last or is_due(done, getattr(settings, f"{what}_every")) for what in EVERY)
+        score = score and evaluate and settings.evaluate_every and not stop
         if log or save or score or stop:
             watch.drain()  # nothing after a step that is not finite may be kept
         if log or stop:
@@ -143,7 +148,7 @@ def run_steps(setup: Setup, state: TrainState, *, checkpoints, report, evaluate,
         if score:
             metrics = run_evaluation(setup, state, evaluate, report)
         if save or stop:
-            checkpoints.save(state, meta=meta_of(setup), metrics=metrics)
+            checkpoints.save(state, meta=setup.origin, metrics=metrics)
         if save or metrics:
             report.restart_clock()
         if stop:
@@ -188,7 +193,7 @@ class Watch:
         terms = {name: value if np.isfinite(value) else str(value) for name, value in values.items()}
         write_json(file, {"step": step, "task": task, "dataset": dataset, "records": list(records), "terms": terms})
         line = f"step {step}: {', '.join(broken)} not finite on {len(records)} clips of {dataset}, listed in {file}"
-        if self._setup.config["train"]["on_nonfinite"] == "stop":
+        if self._setup.experiment.train.on_nonfinite == "stop":
             raise UserError(f"{line}; look at them, lower optim.lr, or set train.on_nonfinite=skip, and start again")
         self._report.progress.say(f"{line}; step skipped")
 
@@ -196,7 +201,7 @@ class Watch:
 def run_evaluation(setup: Setup, state: TrainState, evaluate: Evaluate, report: Report) -> dict[str, float]:
     """Evaluate raw and averaged weights on process 0; every process gets the number that picks the best checkpoint."""
     step, best = int(state.step), float("nan")
-    name = setup.config["train"]["best_metric"]
+    name = setup.experiment.train.best_metric
     for label, variables in (("raw", state.variables), ("ema", state.ema)):
         local = local_copy(setup.mesh, variables)
         if jax.process_index() == 0:
@@ -212,25 +217,6 @@ def local_copy(mesh, tree):
     """A tree gathered onto this process's first device."""
     gathered = jax.jit(lambda t: t, out_shardings=replicated(mesh))(tree)
     return jax.tree.map(lambda a: a.addressable_data(0), gathered)
-
-
-def meta_of(setup: Setup) -> dict:
-    """What a checkpoint says about its origin."""
-    return {
-        "config": plain(setup.config),
-        "data": pipeline.fingerprint(setup.config["data"]),
-        "jax": jax.__version__,
-        "devices": setup.mesh.size,
-    }
-
-
-def plain(value):
-    """Mappings and sequences as dicts and lists, for json."""
-    if isinstance(value, Mapping) or hasattr(value, "items"):
-        return {key: plain(inner) for key, inner in value.items()}
-    if isinstance(value, (tuple, list)):
-        return [plain(inner) for inner in value]
-    return value
 
 
 @contextlib.contextmanager

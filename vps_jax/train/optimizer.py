@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from vps_jax.config import Optim
+from vps_jax.parsing import parse
 from vps_jax.train.state import path_of
 from vps_jax.types import UserError
 
@@ -89,37 +91,35 @@ def leaf_scale(group, path: str, leaf):
 
 
 def make_schedule(optim):
-    """Learning rate of optimizer step k = 0, 1, ... from `config.optim`.
+    """Learning rate of optimizer step k = 0, 1, ... from `config.optim`, a `config.Optim` or a mapping.
 
     `schedule='steps'` (spec: tarvis 7.2): base * k / warmup while k <= warmup (so step 0 has rate 0), then base, times
     0.1 from each of `decay_steps` on. `schedule='poly'` (spec: vit_adapter 6): base * (1 - k/N), and during warm-up
     times 1 - (1 - k/warmup)(1 - 1e-6).
     """
-    base, warmup = optim["lr"], optim["warmup_steps"]
-    schedules = {"steps": step_schedule, "poly": poly_schedule}
-    if optim["schedule"] not in schedules:
-        raise UserError(f"optim.schedule={optim['schedule']!r}; choose one of {sorted(schedules)}")
-    return schedules[optim["schedule"]](base, warmup, optim)
+    optim = parse(Optim, optim, "optim")
+    return {"steps": step_schedule, "poly": poly_schedule}[optim.schedule](optim)
 
 
-def step_schedule(base: float, warmup: int, optim):
-    boundaries = jnp.asarray(tuple(optim["decay_steps"]), jnp.int32)
+def step_schedule(optim: Optim):
+    warmup = optim.warmup_steps
+    boundaries = jnp.asarray(optim.decay_steps, jnp.int32)
 
     def schedule(count):
         k = jnp.asarray(count, jnp.float32)
         ramp = jnp.where(k <= warmup, k / max(warmup, 1), 1.0) if warmup else 1.0
-        return base * ramp * optim["decay_factor"] ** jnp.sum(count >= boundaries)
+        return optim.lr * ramp * optim.decay_factor ** jnp.sum(count >= boundaries)
 
     return schedule
 
 
-def poly_schedule(base: float, warmup: int, optim):
-    total = optim["total_steps"]
+def poly_schedule(optim: Optim):
+    warmup = optim.warmup_steps
 
     def schedule(count):
         k = jnp.asarray(count, jnp.float32)
         ramp = jnp.minimum(k / max(warmup, 1), 1.0) * (1 - 1e-6) + 1e-6  # of 1 - (1 - k/warmup)(1 - 1e-6), exact at 0
-        return base * ramp * jnp.maximum(1 - k / total, 0.0) ** optim["poly_power"]
+        return optim.lr * ramp * jnp.maximum(1 - k / optim.total_steps, 0.0) ** optim.poly_power
 
     return schedule
 
@@ -128,22 +128,21 @@ def make_optimizer(optim, params):
     """The optax transformation for these parameters from `config.optim`.
 
     Args:
-      optim: `name` (`adamw`, or `sgd` to compare device counts without Adam's amplification of rounding), `lr` and the
-        schedule's keys, `b1`, `b2`, `eps`, `weight_decay`, `clip_norm` (0 for none), `lr_groups`, `no_decay`.
+      optim: `config.Optim` or a mapping of its keys; `sgd` is there to compare device counts without Adam's
+        amplification of rounding.
       params: tree of arrays or shapes; only paths and shapes are read.
 
     Raises:
-      UserError: see `parameter_groups`, or an unknown name.
+      UserError: see `parameter_groups`, or an impossible value.
     """
-    if optim["name"] not in ("adamw", "sgd"):
-        raise UserError(f"optim.name={optim['name']!r}; choose 'adamw' or 'sgd'")
-    groups = parameter_groups(params, lr_groups=tuple(optim["lr_groups"]), no_decay=tuple(optim["no_decay"]))
+    optim = parse(Optim, optim, "optim")
+    groups = parameter_groups(params, lr_groups=optim.lr_groups, no_decay=optim.no_decay)
     return optax.chain(
-        clip_by_global_norm(optim["clip_norm"]) if optim["clip_norm"] else optax.identity(),
-        optax.scale_by_adam(b1=optim["b1"], b2=optim["b2"], eps=optim["eps"])
-        if optim["name"] == "adamw"
+        clip_by_global_norm(optim.clip_norm) if optim.clip_norm else optax.identity(),
+        optax.scale_by_adam(b1=optim.b1, b2=optim.b2, eps=optim.eps)
+        if optim.name == "adamw"
         else optax.identity(),
-        optax.add_decayed_weights(optim["weight_decay"], mask=groups.decays),
+        optax.add_decayed_weights(optim.weight_decay, mask=groups.decays),
         optax.stateless(lambda updates, _: jax.tree.map(jnp.multiply, updates, groups.lr_scales)),
         optax.scale_by_learning_rate(make_schedule(optim)),
     )

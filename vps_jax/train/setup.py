@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from vps_jax import models, tasks
-from vps_jax.config import task_row
+from vps_jax import agreement, models, tasks
+from vps_jax.config import Experiment, source_group
 from vps_jax.data import pipeline
+from vps_jax.parsing import plain
 from vps_jax.train import handover
 from vps_jax.train.checkpoint import (
     Checkpoints,
@@ -22,93 +23,95 @@ from vps_jax.train.checkpoint import (
 from vps_jax.train.optimizer import make_optimizer
 from vps_jax.train.sharding import check_batch, make_mesh, state_sharding
 from vps_jax.train.state import TrainState, create_state
-from vps_jax.types import UserError
 
 SLOW_SCATTER = ("0.10.2", "0.11.0")  # float32 scatter-add up to 450 x slower on GPUs (spec: performance 0)
 INIT_SIZE = (64, 64)  # parameters do not depend on it
 
 
 class Setup(NamedTuple):
-    """What stays the same through a run; `plan` says what is taken from another run's weights, None for nothing."""
+    """What stays the same through a run.
 
-    config: Mapping
+    Attributes:
+      experiment: the config.
+      workdir: folder of the run.
+      tasks: the task of every source, by the source's name.
+      model: flax module.
+      mesh, tx: devices and optax transformation.
+      abstract, shardings: shapes of the state, and where it lies.
+      plan: what is taken from another run's weights, None for nothing.
+      origin: what every checkpoint says of its origin, as json.
+    """
+
+    experiment: Experiment
     workdir: pathlib.Path
+    tasks: Mapping[str, tasks.Task]
     model: Any
     mesh: jax.sharding.Mesh
     tx: Any
     abstract: TrainState
     shardings: TrainState
     plan: handover.Plan | None
+    origin: Mapping
 
 
-def prepare(config: Mapping, workdir) -> Setup:
-    """Check everything and describe the run, without compiling."""
-    settings = config["train"]
-    check_writable(workdir)
-    warn_of_slow_jax()
-    mesh = make_mesh(settings["fsdp"])
-    check_batch(settings["batch_size"], settings["accumulate"], mesh)
-    if settings["on_nonfinite"] not in ("stop", "skip"):
-        raise UserError(f"train.on_nonfinite={settings['on_nonfinite']!r}; choose 'stop' or 'skip'")
-    check_tasks(config)
-    model = models.build(config["model"])
-    variables = jax.eval_shape(functools.partial(initial_variables, model, config))
-    tx = make_optimizer(config["optim"], variables["params"])
-    abstract = jax.eval_shape(functools.partial(create_state, tx=tx), variables)
-    check_disk_space(workdir, abstract, settings["keep_checkpoints"])
-    plan = plan_handover(config, variables)
-    return Setup(config, pathlib.Path(workdir), model, mesh, tx, abstract, state_sharding(mesh, abstract), plan)
-
-
-def check_tasks(config: Mapping) -> None:
-    """Open the data, and see that every task and group that its sources name exists."""
-    programs = pipeline.describe(config["data"])
-    missing = sorted({task for task, _, _ in programs} - set(config["tasks"]))
-    if missing:
-        raise UserError(f"data.sources use the tasks {missing}, which config.tasks does not have; add their settings")
-    for task, dataset, _ in programs:
-        source_task(config, task, dataset)
-
-
-def group_of(config: Mapping, dataset: str) -> str:
-    """The semantic query group of a source."""
-    return pipeline.validated(config["data"]).sources[dataset].group
-
-
-def source_task(config: Mapping, task: str, dataset: str) -> tasks.Task:
-    """A task on one source: `config.tasks[task]`, the size of its group and its class map.
+def prepare(experiment: Experiment, workdir) -> Setup:
+    """Check everything and describe the run, without compiling.
 
     Raises:
-      UserError: the source's group is not one of the model's.
+      UserError: config, data, devices, disk or another run's weights do not fit.
     """
-    numbers = config["tasks"][task]
-    if not task_row(task).has_classes:
-        return tasks.make_task(task, numbers)
-    groups, group = dict(config["model"]["semantic_groups"]), group_of(config, dataset)
-    if group not in groups:
-        raise UserError(
-            f"data.sources.{dataset}.group={group!r} is no group of the model; expected one of {', '.join(groups)}"
-        )
-    return tasks.make_task(task, numbers, num_classes=groups[group], class_map=config["class_maps"].get(dataset))
+    agreement.check(experiment)
+    settings = experiment.train
+    check_writable(workdir)
+    warn_of_slow_jax()
+    mesh = make_mesh(settings.fsdp)
+    check_batch(settings.batch_size, settings.accumulate, mesh)
+    pipeline.describe(experiment.data)  # opens the data
+    model = models.build(experiment.model)
+    variables = jax.eval_shape(functools.partial(initial_variables, model, settings.seed))
+    tx = make_optimizer(experiment.optim, variables["params"])
+    abstract = jax.eval_shape(functools.partial(create_state, tx=tx), variables)
+    check_disk_space(workdir, abstract, settings.keep_checkpoints)
+    return Setup(
+        experiment, pathlib.Path(workdir), {name: source_task(experiment, name) for name in experiment.data.sources},
+        model, mesh, tx, abstract, state_sharding(mesh, abstract), plan_handover(experiment, variables),
+        origin(experiment, mesh),
+    )  # fmt: skip
 
 
-def plan_handover(config: Mapping, variables) -> handover.Plan | None:
+def origin(experiment: Experiment, mesh) -> dict:
+    """What a checkpoint says of its origin."""
+    return {
+        "config": plain(experiment),
+        "data": pipeline.fingerprint(experiment.data),
+        "jax": jax.__version__,
+        "devices": mesh.size,
+    }
+
+
+def source_task(experiment: Experiment, name: str) -> tasks.Task:
+    """The task of one source, with the classes of its group and its class map."""
+    source = experiment.data.sources[name]
+    classes = dict(experiment.model.semantic_groups).get(source_group(name, source))
+    class_map = experiment.class_maps.get(name)
+    return tasks.make_task(source.task, experiment.tasks[source.task], num_classes=classes, class_map=class_map)
+
+
+def plan_handover(experiment: Experiment, variables) -> handover.Plan | None:
     """What `config.init_from.path` gives to the variables (shapes), None without a path."""
-    settings = config["init_from"]
-    if not settings["path"]:
+    settings = experiment.init_from
+    if not settings.path:
         return None
-    if settings["weights"] not in ("ema", "raw"):
-        raise UserError(f"init_from.weights={settings['weights']!r}; choose 'ema' or 'raw'")
-    source_config, source = shapes_for_inference(settings["path"], settings["weights"])
-    groups = [c["model"].get("semantic_groups", ()) for c in (source_config, config)]
+    earlier, source = shapes_for_inference(settings.path, settings.weights)
+    groups = [getattr(one.model, "semantic_groups", ()) for one in (earlier, experiment)]
     return handover.make_plan(
         source, variables, source_groups=groups[0], target_groups=groups[1], settings=settings
     )  # fmt: skip
 
 
-def initial_variables(model, config: Mapping):
+def initial_variables(model, seed: int):
     """Random variables of the model, from the seed."""
-    return models.init(model, jax.random.key(config["train"]["seed"]), INIT_SIZE)
+    return models.init(model, jax.random.key(seed), INIT_SIZE)
 
 
 def warn_of_slow_jax() -> None:
@@ -121,11 +124,11 @@ def start_state(setup: Setup, checkpoints: Checkpoints) -> TrainState:
     """The newest checkpoint's state, or a fresh one, with the weights of another run where the config asks for them."""
     if checkpoints.latest_step() is not None:
         return checkpoints.restore(setup.abstract, setup.shardings)
-    init = functools.partial(initial_variables, setup.model, setup.config)
+    init = functools.partial(initial_variables, setup.model, setup.experiment.train.seed)
     if setup.plan is None:
         return jax.jit(lambda: create_state(init(), setup.tx), out_shardings=setup.shardings)()
-    settings = setup.config["init_from"]
-    _, source = restore_for_inference(settings["path"], settings["weights"])
+    settings = setup.experiment.init_from
+    _, source = restore_for_inference(settings.path, settings.weights)
     variables = jax.tree.map(np.asarray, handover.hand_over(setup.plan, source, jax.jit(init)()))
     create = functools.partial(create_state, tx=setup.tx)
     return jax.jit(create, in_shardings=(setup.shardings.variables,), out_shardings=setup.shardings)(variables)

@@ -70,7 +70,7 @@ def test_crops_and_windows_are_of_the_model_s_size(size):
     numbers = sized(config.model)
     assert crop == numbers.image_size or not numbers.beit
     assert config.infer.window_px == crop[0] and config.infer.stride_px < crop[0]
-    assert config.train.batch_size // config.tasks.mask_classification.group == 8
+    assert config.train.batch_size // config.tasks.mask_classification.normalize_clips == 8
 
 
 def test_the_twin_differs_in_numbers_alone():
