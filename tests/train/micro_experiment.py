@@ -129,5 +129,6 @@ def use_micro_rooms(monkeypatch, broken_step=None) -> None:
     monkeypatch.setattr(models, "init", lambda model, key, size: micro_variables())
     monkeypatch.setattr(pipeline, "train_batches", micro_batches(broken_step))
     monkeypatch.setattr(pipeline, "describe", lambda data: [("micro", "clips", (8, 2, 4, 4))])
+    monkeypatch.setattr(pipeline, "class_tables", lambda data: {})
     monkeypatch.setattr(pipeline, "fingerprint", lambda data: "0")
     monkeypatch.setattr(pipeline, "same_stream", lambda before, data: before == pipeline.fingerprint(data))

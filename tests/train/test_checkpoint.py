@@ -9,6 +9,7 @@ import pytest
 from micro_experiment import OPTIM, micro_variables
 
 from vps_jax import config
+from vps_jax.datasets import class_table
 from vps_jax.parsing import plain
 from vps_jax.train import checkpoint
 from vps_jax.train.optimizer import make_optimizer
@@ -150,3 +151,13 @@ def test_meta_is_json(tmp_path):
     run.save(make_state(1), meta=META)
     run.close()
     assert json.loads(json.dumps(checkpoint.read_meta(checkpoint.find_step(tmp_path)))) == {"step": 1, **META}
+
+
+def test_classes_are_those_of_the_meta_or_of_the_configs_name(tmp_path):
+    rows = [{"id": 7, "name": "barge", "isthing": 1, "color": [1, 2, 3]}]
+    run = open_run(tmp_path / "new")
+    run.save(make_state(1), meta={**META, "classes": rows})
+    run.close()
+    assert checkpoint.read_classes(tmp_path / "new").rows() == rows
+    checkpoint.save_converted(tmp_path / "old", CONFIG, micro_variables())
+    assert checkpoint.read_classes(tmp_path / "old") == class_table("vipseg")

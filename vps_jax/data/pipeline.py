@@ -13,6 +13,7 @@ import numpy as np
 from vps_jax.config import Color, Data
 from vps_jax.data.samples import Samples, make_buckets, open_sources
 from vps_jax.data.validation import validated
+from vps_jax.datasets import ClassTable
 from vps_jax.parsing import plain
 from vps_jax.types import Clip, TrainBatch, UserError
 
@@ -57,6 +58,11 @@ def describe(data: Data) -> list[tuple[str, str, tuple[int, ...]]]:
         shape = (data.batch_size, data.clip_frames, *bucket.shape, *([bucket.objects] if bucket.objects else []))
         found.add((data.sources[bucket.source].task, bucket.source, shape))
     return sorted(found)
+
+
+def class_tables(data: Data) -> dict[str, ClassTable | None]:
+    """Class list of every source that has a weight, as its prepared folder says; None for one of an early version."""
+    return {name: opened.classes for name, opened in open_sources(validated(data)).items()}
 
 
 def fingerprint(data: Data) -> str:

@@ -159,12 +159,11 @@ def draw(config: Experiment, folder: pathlib.Path) -> pathlib.Path:
     import cv2
     import numpy as np
 
-    from vps_jax import taxonomy
     from vps_jax.media.result_folders import read_video
     from vps_jax.media.sources import open_videos
     from vps_jax.viz.sheets import contact_sheet
 
-    table = taxonomy.class_table(config.infer.taxonomy)
+    table = experiment.class_list(config)
     rows = []
     for video in open_videos(config.evaluate.truth, split=config.evaluate.split)[:PICTURED]:
         frames = list(read_video(folder / "ema", video.video_id, table))

@@ -85,6 +85,7 @@ def open_checkpoint(path, weights: str):
     from vps_jax.train.checkpoint import (
         check_same_tree,
         find_step,
+        read_classes,
         read_experiment,
         read_tree,
         tree_shapes,
@@ -95,9 +96,7 @@ def open_checkpoint(path, weights: str):
     config, item = read_experiment(folder), weights_item(folder, weights)
     check_same_tree(tree_shapes(item), convert.expected(config.model), folder)
     identity = f"{item} of {item.stat().st_mtime_ns}"
-    return Checkpoint(
-        config.model, config.infer, experiment.class_list(config), identity, lambda: read_tree(item)
-    )
+    return Checkpoint(config.model, config.infer, read_classes(folder), identity, lambda: read_tree(item))
 
 
 def tune(

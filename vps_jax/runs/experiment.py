@@ -156,10 +156,10 @@ def evaluate(config: Experiment, workdir, variables, step: int, label: str) -> t
 
 
 def class_list(config: Experiment) -> ClassTable:
-    """The classes of a model's scores."""
-    from vps_jax.infer.predictor import infer_settings
+    """The classes of a model's scores while it is trained: those of its data, or those that the config names."""
+    from vps_jax.train.setup import group_classes
 
-    return class_table(infer_settings(config.model, config.infer).taxonomy)
+    return group_classes(config) or class_table(config.infer.taxonomy)
 
 
 def predict_newest(config: Experiment, workdir) -> None:
@@ -171,12 +171,12 @@ def predict_newest(config: Experiment, workdir) -> None:
     from vps_jax import convert
     from vps_jax.infer.predict import predict
     from vps_jax.infer.predictor import make_predictor
-    from vps_jax.train.checkpoint import check_same_tree, restore_for_inference
+    from vps_jax.train.checkpoint import check_same_tree, read_classes, restore_for_inference
 
     settings, out = config.evaluate, pathlib.Path(workdir) / "predictions" / "ema"
     _, variables = restore_for_inference(workdir, "ema")
     check_same_tree(variables, convert.expected(config.model), workdir)
-    classes = class_list(config)
+    classes = read_classes(workdir)
     report = predict(
         [settings.truth], make_predictor(config.model, variables, config.infer, classes=classes), classes, out,
         split=settings.split, overlay=False, layout=settings.layout,
@@ -205,7 +205,7 @@ def predict_with_checkpoint(
     from vps_jax import convert
     from vps_jax.infer.predict import predict
     from vps_jax.infer.predictor import infer_settings, make_predictor
-    from vps_jax.train.checkpoint import check_same_tree, restore_for_inference
+    from vps_jax.train.checkpoint import check_same_tree, read_classes, restore_for_inference
 
     config, variables = restore_for_inference(checkpoint, weights)
     check_same_tree(variables, convert.expected(config.model), checkpoint)
@@ -215,7 +215,7 @@ def predict_with_checkpoint(
             raise UserError(f"--short-side {short_side}; expected a number of pixels above 0")
         max_side = round(infer.max_side_px * short_side / infer.short_side_px)
         infer = dataclasses.replace(infer, short_side_px=short_side, max_side_px=max_side)
-    classes = class_list(config)
+    classes = read_classes(checkpoint)
     predictor = make_predictor(config.model, variables, infer, classes=classes)
     return predict(list(sources), predictor, classes, out, split=split, overlay=overlay)
 

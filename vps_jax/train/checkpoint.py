@@ -15,6 +15,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from vps_jax.config import Experiment, experiment
+from vps_jax.datasets import ClassTable, class_table, from_rows
 from vps_jax.parsing import plain
 from vps_jax.train.state import TrainState, bytes_of, flat_paths
 from vps_jax.types import UserError
@@ -161,6 +162,20 @@ def read_experiment(step_folder) -> Experiment:
         return experiment(read_meta(step_folder)["config"])
     except UserError as error:
         raise UserError(f"checkpoint {step_folder}: config.{error}") from None
+
+
+def read_classes(path) -> ClassTable:
+    """The classes of a checkpoint's scores: those of the data that it was trained on.
+
+    Args:
+      path: see `find_step`.
+
+    Raises:
+      UserError: no checkpoint there.
+    """
+    folder = find_step(path)
+    rows = read_meta(folder).get("classes")
+    return from_rows(rows) if rows else class_table(read_experiment(folder).infer.taxonomy)
 
 
 def restore_for_inference(path, which: str = "ema") -> tuple[Experiment, dict]:

@@ -11,6 +11,7 @@ import numpy as np
 from vps_jax import agreement, models, tasks
 from vps_jax.config import Experiment, source_group
 from vps_jax.data import pipeline
+from vps_jax.datasets import ClassTable, from_rows
 from vps_jax.parsing import plain
 from vps_jax.train import handover
 from vps_jax.train.checkpoint import (
@@ -81,12 +82,27 @@ def prepare(experiment: Experiment, workdir) -> Setup:
 
 def origin(experiment: Experiment, mesh) -> dict:
     """What a checkpoint says of its origin."""
+    classes = group_classes(experiment)
     return {
+        **({"classes": classes.rows()} if classes else {}),
         "config": plain(experiment),
         "data": pipeline.fingerprint(experiment.data),
         "jax": jax.__version__,
         "devices": mesh.size,
     }
+
+
+def group_classes(experiment: Experiment) -> ClassTable | None:
+    """Classes of the semantic group that is predicted, as the data prepared for it say; None if none say it."""
+    groups = dict(experiment.model.semantic_groups)
+    group = experiment.infer.semantic_group or next(iter(groups), None)
+    for name, table in pipeline.class_tables(experiment.data).items():
+        class_map = experiment.class_maps.get(name) or range(len(table.names) if table else 0)
+        complete = set(range(groups.get(group, 0))) <= set(class_map)
+        if table and complete and source_group(name, experiment.data.sources[name]) == group:
+            rows = dict(zip(class_map, table.rows(), strict=True))  # class of the group -> its row
+            return from_rows(rows[c] for c in range(groups[group]))
+    return None
 
 
 def source_task(experiment: Experiment, name: str) -> tasks.Task:
