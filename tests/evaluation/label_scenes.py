@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 from hypothesis import strategies as st
 
+from vps_jax.datasets.classes import ClassTable
 from vps_jax.evaluation.counts import SegmentFrame, make_segments
-from vps_jax.taxonomy import ClassTable
 
 # classes 0, 1 are stuff, 2, 3 things
 CLASSES = ClassTable(

@@ -7,12 +7,12 @@ import cv2
 import numpy as np
 import pytest
 
+from vps_jax.datasets.classes import ClassTable
 from vps_jax.evaluation import counts as counting
 from vps_jax.evaluation import metrics, miou, scoring, vc
 from vps_jax.evaluation.protocol import PANOPTIC, Settings
 from vps_jax.evaluation.runner import evaluate_folders
 from vps_jax.evaluation.vpq import window_lengths
-from vps_jax.taxonomy import ClassTable
 
 pytestmark = pytest.mark.parity
 TOLERANCE = 1e-9  # of numbers in 0..1

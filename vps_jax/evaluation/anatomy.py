@@ -22,11 +22,11 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
+from vps_jax.datasets.classes import ClassTable
 from vps_jax.evaluation import counts as counting
 from vps_jax.evaluation.protocol import SCORES, Settings, Table
 from vps_jax.evaluation.quirks import OFFICIAL, Quirks
 from vps_jax.evaluation.vpq import VideoPQ
-from vps_jax.taxonomy import ClassTable
 
 CAUSES = ("missed", "wrong_class", "split", "merged", "identity", "void", "boundary", "extra")
 NONE = -1

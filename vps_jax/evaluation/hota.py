@@ -9,10 +9,10 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
+from vps_jax.datasets.classes import ClassTable
 from vps_jax.evaluation import detections
 from vps_jax.evaluation.counts import VideoCounts, check_classes
 from vps_jax.evaluation.protocol import Settings, Table, merge_videos, other_scores, per_class, per_video
-from vps_jax.taxonomy import ClassTable
 
 THRESHOLDS = np.arange(0.05, 0.99, 0.05)
 EPSILON = np.finfo(float).eps

@@ -8,9 +8,9 @@ from typing import Self
 
 import numpy as np
 
+from vps_jax.datasets.classes import ClassTable, class_table
 from vps_jax.evaluation.counts import VideoCounts, check_classes, count_frame
 from vps_jax.evaluation.protocol import MATRIX, Settings, Table, merge_videos, other_scores, per_class, per_video
-from vps_jax.taxonomy import ClassTable, class_table
 
 
 def confusion_of_counts(counts: VideoCounts, num_classes: int) -> np.ndarray:

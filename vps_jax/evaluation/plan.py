@@ -4,7 +4,7 @@ import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from vps_jax.taxonomy import ClassTable
+from vps_jax.datasets.classes import ClassTable
 from vps_jax.types import UserError
 
 
@@ -27,6 +27,7 @@ class Plan(NamedTuple):
       score: `(states, job, settings)` reads a video and adds it to the states; can be sent to another process.
       inputs: files and folders that are read, never to be written.
       notes: lines for the reader of the numbers.
+      left: habits of VIPSeg's scripts that those of this layout do not have, unless they are asked for.
     """
 
     layout: str
@@ -36,6 +37,7 @@ class Plan(NamedTuple):
     score: Callable
     inputs: tuple[pathlib.Path, ...]
     notes: tuple[str, ...] = ()
+    left: tuple[str, ...] = ()
 
 
 def keep_videos(names: Sequence[str], wanted: Sequence[str] | None, source: pathlib.Path) -> list[str]:

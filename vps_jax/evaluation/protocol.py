@@ -8,8 +8,8 @@ from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 
+from vps_jax.datasets.classes import ClassTable
 from vps_jax.evaluation.quirks import OFFICIAL, Quirks
-from vps_jax.taxonomy import ClassTable
 
 # kinds of truth, and what `update` gets of one video
 PANOPTIC = "panoptic"  # counts.VideoCounts

@@ -68,7 +68,7 @@ def evaluate_folders(
     if processes < 1:
         raise UserError(f"processes is {processes}; expected 1 or more")
     metric_table.check_metrics(metrics, windows)
-    habits = quirks.choose(on=quirks_on, off=quirks_off)
+    quirks.choose(on=quirks_on, off=quirks_off)
     files = Reports(json_out, per_video, per_class, confusion, plots)
     files.check()
     with archives.opened(predictions) as folder:
@@ -76,7 +76,8 @@ def evaluate_folders(
             plan = layouts.read(truth, folder, split, videos)
         files.check((*plan.inputs, *([predictions] if predictions.is_file() else [])))
         chosen = metric_table.choose(metrics, plan.truth)
-        settings = Settings(plan.classes, window_lengths(windows), habits)
+        left = sorted({*quirks_off, *plan.left} - {*quirks_on})
+        settings = Settings(plan.classes, window_lengths(windows), quirks.choose(on=quirks_on, off=left))
         numbers = _scores(plan, chosen, settings, processes=processes, progress=progress)
     result = {
         "truth": str(truth),
@@ -87,7 +88,7 @@ def evaluate_folders(
         "frames": sum(job.frames for job in plan.jobs),
         "unit": "percent",
         "quirks_on": sorted(quirks_on),
-        "quirks_off": sorted(quirks_off),
+        "quirks_off": left,
         "notes": list(plan.notes),
     } | numbers
     files.write(result)

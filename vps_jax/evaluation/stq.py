@@ -6,11 +6,11 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
+from vps_jax.datasets.classes import ClassTable, class_table
 from vps_jax.evaluation import miou
 from vps_jax.evaluation.counts import Tubes, VideoCounts, check_classes
 from vps_jax.evaluation.protocol import Settings, Table, merge_videos, other_scores, per_class, per_video
 from vps_jax.evaluation.quirks import OFFICIAL, Quirks
-from vps_jax.taxonomy import ClassTable, class_table
 
 
 class VideoTracks(NamedTuple):

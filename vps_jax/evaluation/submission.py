@@ -9,10 +9,11 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from vps_jax.evaluation import archives, checked, counts, images, vipseg_folders, vspw_folders, ytvis_folders
+from vps_jax.datasets.classes import class_table
+from vps_jax.datasets.vipseg import truth_json
+from vps_jax.evaluation import archives, checked, counts, images, layouts, vipseg_folders, vspw_folders, ytvis_folders
 from vps_jax.evaluation.plan import keep_videos
 from vps_jax.evaluation.vipseg_folders import FrameRecord, TruthRoot
-from vps_jax.taxonomy import class_table
 from vps_jax.types import UserError
 
 FRAME_FOLDERS = ("images", "imgs")  # converted, as downloaded
@@ -37,10 +38,12 @@ def check(
     """
     truth = pathlib.Path(truth)
     with archives.opened(pathlib.Path(predictions)) as folder:
-        if vipseg_folders.truth_json(truth, split).is_file() or _listed(truth, split):
+        spec = layouts.recognize(truth, split)
+        reader = spec.truth if spec else ""
+        if reader == vipseg_folders.__name__ or not reader and _listed(truth, split):
             expected = _expected(truth, split, videos)
             return len(expected.videos), list(_vipseg(expected, folder))
-        if vspw_folders.is_root(truth, split):
+        if reader == vspw_folders.__name__:
             names = keep_videos(checked.read_list(truth / f"{split}.txt"), videos, truth / f"{split}.txt")
             return len(names), [line for video in names for line in _complaint(_vspw, truth, folder, video)]
         if (source := ytvis_folders.truth_json(truth, split)) is not None:
@@ -55,7 +58,7 @@ def _listed(root: pathlib.Path, split: str) -> bool:
 
 def _expected(root: pathlib.Path, split: str, videos: Sequence[str] | None) -> TruthRoot:
     """Videos and frames of a VIPSeg root."""
-    if vipseg_folders.truth_json(root, split).is_file():
+    if truth_json(root, split).is_file():
         return vipseg_folders.read_truth(root, split, videos=videos, pixels=False)
     source = root / f"{split}.txt"
     folder = next(root / name for name in FRAME_FOLDERS if (root / name).is_dir())

@@ -11,11 +11,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from vps_jax.datasets.classes import ClassTable, class_table
+from vps_jax.datasets.vipseg import truth_json
 from vps_jax.evaluation import checked, images, scoring
 from vps_jax.evaluation.counts import SegmentFrame, Segments, Tubes, wrong_areas
 from vps_jax.evaluation.plan import Job, Plan, keep_videos
 from vps_jax.evaluation.protocol import PANOPTIC, Settings
-from vps_jax.taxonomy import ClassTable, class_table
 from vps_jax.types import UserError
 
 MAX_SIDE = 1 << 24  # pixels
@@ -44,14 +45,27 @@ class TruthRoot(NamedTuple):
     sizes: dict[str, list[tuple[int, int] | None]]
 
 
-def truth_json(root: pathlib.Path, split: str) -> pathlib.Path:
-    """Where a split's truth is."""
-    return root / f"panoptic_gt_VIPSeg_{split}.json"
+def plan(
+    root: pathlib.Path,
+    predictions: pathlib.Path,
+    split: str,
+    *,
+    videos: Sequence[str] | None = None,
+    classes: ClassTable | None = None,
+) -> Plan:
+    """What a result folder has to be scored.
 
+    Args:
+      root: of the truth.
+      predictions: result folder.
+      split: of the truth.
+      videos: those wanted; None: all.
+      classes: for a json that lists none; None: VIPSeg's.
 
-def plan(root: pathlib.Path, predictions: pathlib.Path, split: str, videos: Sequence[str] | None = None) -> Plan:
-    """What a result folder has to be scored; of the named videos, or of all."""
-    truth = read_truth(root, split, videos=videos)
+    Raises:
+      UserError: a file is missing or breaks a rule of the format.
+    """
+    truth = read_truth(root, split, videos=videos, classes=classes)
     results = read_predictions(predictions, truth)
     jobs = [Job(video, len(records), (records, results[video])) for video, records in truth.videos.items()]
     empty = not any(len(record.segments.ids) for records in truth.videos.values() for record in records)
@@ -65,13 +79,18 @@ def score(states: scoring.States, job: Job, settings: Settings) -> None:
     truth, prediction = job.content
     counts = scoring.count_video(states, load_frames(truth, prediction), settings)
     if not settings.quirks.json_area:
-        check_areas(truth, counts.truth)
+        check_areas(truth, counts.truth, job.video)
     check_ids(prediction, counts.prediction)
     scoring.add_counts(states, job.video, counts)
 
 
 def read_truth(
-    root: pathlib.Path, split: str, *, videos: Sequence[str] | None = None, pixels: bool = True
+    root: pathlib.Path,
+    split: str,
+    *,
+    videos: Sequence[str] | None = None,
+    pixels: bool = True,
+    classes: ClassTable | None = None,
 ) -> TruthRoot:
     """Index of a VIPSeg truth root: `panoptic_gt_VIPSeg_<split>.json` and `panomasksRGB/`.
 
@@ -80,6 +99,7 @@ def read_truth(
       split: which json.
       videos: those wanted; None: all that the json lists.
       pixels: the PNGs must be there.
+      classes: for a json that lists none; None: VIPSeg's.
 
     Raises:
       UserError: a file is missing, or the json breaks a rule of the format.
@@ -87,7 +107,7 @@ def read_truth(
     source = truth_json(root, split)
     with checked.place(source):
         content = checked.mapping(checked.read_json(source), "the file")
-        classes, categories = read_classes(content.get("categories"))
+        classes, categories = read_classes(content.get("categories"), classes)
         listed = None if content.get("videos") is None else _listed(content["videos"])
         annotated = annotations(content if pixels else {"annotations": []} | content, source)
     if not pixels:  # a split without truth may list its frames alone
@@ -141,8 +161,8 @@ def read_video(frames: list, video: str, folder: pathlib.Path, truth: TruthRoot)
     return records
 
 
-def read_classes(rows: object) -> tuple[ClassTable, frozenset[int]]:
-    """A json's own classes, or VIPSeg's when it lists none, and the category ids that it lists.
+def read_classes(rows: object, classes: ClassTable | None = None) -> tuple[ClassTable, frozenset[int]]:
+    """A json's own classes, or the given ones (VIPSeg's) when it lists none, and the category ids that it lists.
 
     Ids may have gaps: the table is as long as the greatest, and a class that is not listed has no name.
 
@@ -150,8 +170,7 @@ def read_classes(rows: object) -> tuple[ClassTable, frozenset[int]]:
       Wrong: a row breaks a rule of the format.
     """
     if rows is None or rows == []:
-        table = class_table("vipseg")
-        return table, frozenset(range(len(table.names)))
+        rows = (classes or class_table("vipseg")).rows()
     found = {}
     for number, row in checked.categories(rows).items():
         what = f"category {number}"
@@ -295,7 +314,7 @@ def load_frames(truth: list[FrameRecord], prediction: list[FrameRecord]) -> Iter
         yield SegmentFrame(pixels, one.segments), SegmentFrame(predicted, other.segments)
 
 
-def check_areas(records: list[FrameRecord], tubes: Tubes) -> None:
+def check_areas(records: list[FrameRecord], tubes: Tubes, video: str) -> None:
     """Raises UserError unless every area of the truth's json is the number of pixels in the PNG, above 0."""
     wrong = wrong_areas(tubes)
     if not len(wrong):
@@ -303,7 +322,7 @@ def check_areas(records: list[FrameRecord], tubes: Tubes) -> None:
     for t, i in wrong[:1]:
         record, number = records[t], tubes.ids[i]
         raise UserError(
-            f"{record.source}: video {record.png.parent.name}, frame {record.stem}: segment {number} has area "
+            f"{record.source}: video {video}, frame {record.stem}: segment {number} has area "
             f"{tubes.areas[t, i]}, but {tubes.pixels[t, i]} pixels in {record.png}; mend the truth, or ask for the "
             "habit of the official script (quirk json_area)"
         )

@@ -9,15 +9,15 @@ from typing import Self
 
 import numpy as np
 
+from vps_jax.datasets.classes import ClassTable, class_table
 from vps_jax.evaluation import counts as counting
 from vps_jax.evaluation import pq
 from vps_jax.evaluation.protocol import LEADERBOARD, SCORES, Settings, Table, merge_videos, per_class, per_video
 from vps_jax.evaluation.quirks import OFFICIAL, Quirks
-from vps_jax.taxonomy import ClassTable, class_table
 from vps_jax.types import PanopticFrame, UserError
 
-# the paper, the leaderboard and the authors take the first; the public script takes the second
-WINDOW_SETS = {"leaderboard": LEADERBOARD, "official-script": (1, 2, 4, 6, 8)}
+# VIPSeg's paper, leaderboard and authors take the first, its public script the second; Cityscapes-VPS' script the third
+WINDOW_SETS = {"leaderboard": LEADERBOARD, "official-script": (1, 2, 4, 6, 8), "cityscapes-vps": (1, 2, 3, 4)}
 
 
 def window_lengths(windows: str | Sequence[int]) -> tuple[int, ...]:

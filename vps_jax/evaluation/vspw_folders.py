@@ -10,11 +10,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from vps_jax.datasets.classes import ClassTable, class_table
 from vps_jax.evaluation import checked, images, scoring
 from vps_jax.evaluation.plan import Job, Plan, keep_videos
 from vps_jax.evaluation.protocol import SEMANTIC, Settings
 from vps_jax.evaluation.vipseg_folders import png_stems
-from vps_jax.taxonomy import class_table
 from vps_jax.types import UserError
 
 
@@ -25,17 +25,19 @@ class MaskPair(NamedTuple):
     prediction: pathlib.Path
 
 
-def is_root(root: pathlib.Path, split: str) -> bool:
-    """Whether a folder has the split in VSPW's layout."""
-    return (root / "data").is_dir() and (root / f"{split}.txt").is_file()
-
-
-def plan(root: pathlib.Path, predictions: pathlib.Path, split: str, videos: Sequence[str] | None = None) -> Plan:
-    """What a result folder has to be scored; of the named videos, or of all."""
+def plan(
+    root: pathlib.Path,
+    predictions: pathlib.Path,
+    split: str,
+    *,
+    videos: Sequence[str] | None = None,
+    classes: ClassTable | None = None,
+) -> Plan:
+    """What a result folder has to be scored; of the named videos, or of all. Classes are VSPW's by default."""
     pairs = read_folders(root, predictions, split, videos)
     jobs = [Job(video, len(found), found) for video, found in pairs.items()]
     inputs = (root / f"{split}.txt", root / "data", *(predictions / video for video in pairs))
-    return Plan("vspw", SEMANTIC, class_table("vspw"), jobs, score, inputs)
+    return Plan("vspw", SEMANTIC, classes or class_table("vspw"), jobs, score, inputs)
 
 
 def score(states: scoring.States, job: Job, settings: Settings) -> None:

@@ -7,12 +7,12 @@ from typing import NamedTuple
 import numpy as np
 
 from vps_jax.datasets import rle
+from vps_jax.datasets.classes import ClassTable
 from vps_jax.evaluation import checked, scoring
 from vps_jax.evaluation.ap import Track, TrackPair
 from vps_jax.evaluation.checked import Wrong
 from vps_jax.evaluation.plan import Job, Plan, keep_videos
 from vps_jax.evaluation.protocol import INSTANCES, Settings
-from vps_jax.taxonomy import ClassTable
 from vps_jax.types import UserError
 
 LAST_SIDE = 1 << 15  # pixels
@@ -37,15 +37,22 @@ def truth_json(root: pathlib.Path, split: str) -> pathlib.Path | None:
     return next((place for place in places if place.is_file()), None)
 
 
-def plan(root: pathlib.Path, predictions: pathlib.Path, split: str, videos: Sequence[str] | None = None) -> Plan:
-    """What a result file has to be scored; of the named videos, or of all."""
+def plan(
+    root: pathlib.Path,
+    predictions: pathlib.Path,
+    split: str,
+    *,
+    videos: Sequence[str] | None = None,
+    classes: ClassTable | None = None,
+) -> Plan:
+    """What a result file has to be scored; of the named videos, or of all. The truth lists its classes itself."""
     truth, source = truth_json(root, split), results_json(predictions)
     categories, found = read_files(truth, source)
     kept = set(keep_videos([str(video.video) for video in found], videos, truth))
     names = tuple(categories.get(c, "") for c in range(max(categories) + 1))
-    classes = ClassTable(names, ((0, 0, 0),) * len(names), tuple(map(bool, names)))
+    own = ClassTable(names, ((0, 0, 0),) * len(names), tuple(map(bool, names)))
     jobs = [Job(video.video, video.length, video) for video in found if str(video.video) in kept]
-    return Plan("ytvis", INSTANCES, classes, jobs, score, (truth, source))
+    return Plan("ytvis", INSTANCES, own, jobs, score, (truth, source))
 
 
 def score(states: scoring.States, job: Job, settings: Settings) -> None:
