@@ -21,6 +21,7 @@ from vps_jax.datasets import DatasetSpec, VideoFiles
 from vps_jax.files import atomic_path, write_json
 
 LOOK_AHEAD = 64  # frames read ahead by threads; cv2 and zlib release the interpreter's lock
+SHORT = 4  # frames
 LEAST, MOST = 32, 256  # frames of a shard at least, shards of a split about
 
 
@@ -261,14 +262,14 @@ def merged(parts: Sequence[dict], spec: DatasetSpec) -> tuple[list[dict], dict]:
 
 def counted(rows: list[dict], counts: collections.Counter, spec: DatasetSpec) -> dict:
     """What the report says of videos, frames, sizes and pixels."""
-    labelled = sum(counts.values())
+    labelled, lengths = sum(counts.values()), [len(row["stems"]) for row in rows]
     sizes = collections.Counter(f"{row['width']}x{row['height']}" for row in rows)
     void = sum(counts[value] for value in spec.labels.void)
     return {
         "videos": len(rows),
         "frames": sum(len(row["stems"]) for row in rows),
         "videos_with_instances": sum(row["instances"].strip("0") != "" for row in rows),
-        "short_videos": sum(len(row["stems"]) < 4 for row in rows),
+        "short_videos": sum(n < SHORT for n in lengths) if max(lengths, default=0) > 1 else 0,  # images are no videos
         "combinations": sum(len(row.get("combinations", ())) for row in rows),
         "sizes": dict(sizes.most_common()),
         "unlabelled_share": void / labelled if labelled else None,

@@ -80,7 +80,7 @@ def open_records(path: str | pathlib.Path, split: str) -> Records:
     )
     source = builder.as_data_source(split, decoders=skip)
     classes = datasets.from_rows(metadata["classes"]) if "classes" in metadata else None
-    return Records(source, videos, datasets.label_code(metadata["label_code"]), str(folder), split, classes)
+    return Records(source, videos, datasets.label_code(metadata["label_code"], classes), str(folder), split, classes)
 
 
 def version_folder(path: pathlib.Path) -> pathlib.Path:

@@ -6,9 +6,22 @@
 
 import pathlib
 
-from vps_jax.datasets import coco_panoptic, davis, vipseg, vspw
+from vps_jax.datasets import (
+    ade20k_panoptic,
+    burst,
+    cityscapes_panoptic,
+    cityscapes_vps,
+    coco_panoptic,
+    davis,
+    kitti_step,
+    mapillary_vistas,
+    ovis,
+    vipseg,
+    vspw,
+    youtube_vis,
+)  # fmt: skip
 from vps_jax.datasets.classes import ClassTable, class_table, from_rows
-from vps_jax.datasets.labels import PANOPTIC, LabelCode
+from vps_jax.datasets.labels import PANOPTIC, LabelCode, panoptic_code
 from vps_jax.datasets.spec import DatasetSpec, Layout, VideoFiles
 from vps_jax.types import UserError
 
@@ -17,7 +30,14 @@ __all__ = [
     "label_code", "recognize",
 ]  # fmt: skip
 
-DATASETS: dict[str, DatasetSpec] = {module.SPEC.name: module.SPEC for module in (vipseg, vspw, coco_panoptic, davis)}
+DATASETS: dict[str, DatasetSpec] = {
+    spec.name: spec
+    for spec in (
+        vipseg.SPEC, vspw.SPEC, coco_panoptic.SPEC, ade20k_panoptic.SPEC, cityscapes_panoptic.SPEC,
+        mapillary_vistas.SPEC, youtube_vis.SPEC, youtube_vis.SPEC_2019, ovis.SPEC, kitti_step.SPEC,
+        cityscapes_vps.SPEC, burst.SPEC, davis.SPEC,
+    )
+}  # fmt: skip
 
 
 def dataset(name: str) -> DatasetSpec:
@@ -36,13 +56,15 @@ def recognize(root: pathlib.Path) -> DatasetSpec | None:
     return next((spec for spec in DATASETS.values() if spec.recognizes(root)), None)
 
 
-def label_code(name: str) -> LabelCode:
-    """The label code that a prepared folder names.
+def label_code(name: str, classes: ClassTable | None = None) -> LabelCode:
+    """The label code that a prepared folder names, for its classes.
 
     Raises:
       UserError: no data set has it.
     """
-    for code in (PANOPTIC, *(spec.labels for spec in DATASETS.values())):
-        if code.name == name:
-            return code
+    if name == PANOPTIC.name:
+        return panoptic_code(classes)
+    for spec in DATASETS.values():
+        if spec.labels.name == name:
+            return spec.labels
     raise UserError(f"label code {name!r} is unknown; prepare the data set again with this version")

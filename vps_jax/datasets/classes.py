@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from vps_jax.types import UserError
 
-SAME = {"vspw": "vipseg", "youtube_vis_2019": "youtube_vis", "youtube_vis_2021": "youtube_vis"}
+SAME = {"vspw": "vipseg", "youtube_vis_2021": "youtube_vis"}
 
 
 class ClassTable(NamedTuple):

@@ -1,16 +1,19 @@
-"""DAVIS 2017: objects without classes in palette masks (spec: data_sets 11)."""
+"""DAVIS 2017, also the unsupervised release: objects without classes in palette masks (spec: data_sets 11)."""
 
+import functools
 import pathlib
 
 import numpy as np
 
 from vps_jax.datasets import spec
 from vps_jax.datasets.classes import class_table
-from vps_jax.datasets.label_files import read_mask
-from vps_jax.datasets.labels import PANOPTIC, panoptic_value
+from vps_jax.datasets.label_files import BadFrame, read_mask
+from vps_jax.datasets.labels import panoptic_code, panoptic_value
 from vps_jax.files import read_lines
+from vps_jax.types import UserError
 
-LISTS = pathlib.PurePath("ImageSets", "2017")
+CLASSES = class_table("davis")
+LISTS = "ImageSets/2017"
 VOID = 255
 
 
@@ -19,26 +22,52 @@ def splits(root: pathlib.Path) -> tuple[str, ...]:
     return tuple(split for split in ("train", "val") if (root / LISTS / f"{split}.txt").is_file())
 
 
-def videos(root: pathlib.Path, split: str) -> list[spec.VideoFiles]:
-    """Videos of the split's list, at 480p."""
+def videos(root: pathlib.Path, split: str, size: str, masks: str) -> list[spec.VideoFiles]:
+    """Videos of the split's list.
+
+    Raises:
+      UserError: the list holds pairs of paths, as those of DAVIS 2016.
+    """
     names = read_lines(root / LISTS / f"{split}.txt")
-    return [spec.paired(n, root / "JPEGImages" / "480p" / n, root / "Annotations" / "480p" / n) for n in names]
+    for name in names:
+        if "/" in name or " " in name:
+            raise UserError(
+                f"{root / LISTS / split}.txt: {name!r}; expected one video name per line (DAVIS 2017's list)"
+            )
+    return [spec.paired(n, root / "JPEGImages" / size / n, root / masks / size / n) for n in names]
 
 
 def read_label(video: spec.VideoFiles, index: int) -> spec.LabelMap:
-    """256 + object uint16 `[h, w]`; 0 for background and void."""
-    mask = read_mask(video.masks[index]).astype(np.int64)
-    return spec.LabelMap(np.where((mask > 0) & (mask < VOID), panoptic_value(0, 0) + mask, 0).astype(np.uint16))
+    """256 + object, 0 for background and void."""
+    path = video.masks[index]
+    mask = read_mask(path).astype(np.int64)
+    objects = (mask > 0) & (mask < VOID)
+    if not objects.any() and (mask == VOID).any():
+        raise BadFrame(f"{path}: only values 0 and 255, as masks of DAVIS 2016; expected object numbers from 1")
+    return spec.LabelMap(np.where(objects, panoptic_value(0, 0) + mask, 0).astype(np.uint16))
 
 
-LAYOUT = spec.Layout("480p", ("ImageSets/2017/train.txt|ImageSets/2017/val.txt", "JPEGImages/480p"), splits, videos)
+def layout(size: str, masks: str) -> spec.Layout:
+    """One of the sizes and releases."""
+    return spec.Layout(
+        f"{masks} at {size}",
+        needs=(f"{LISTS}/train.txt|{LISTS}/val.txt", f"JPEGImages/{size}", f"{masks}/{size}"),
+        splits=splits,
+        videos=functools.partial(videos, size=size, masks=masks),
+        listing=f"{LISTS}/{{split}}.txt",
+    )
+
 
 SPEC = spec.DatasetSpec(
     name="davis",
     title="DAVIS 2017",
-    classes=class_table("davis"),
-    labels=PANOPTIC,
-    layouts=(LAYOUT,),
+    classes=CLASSES,
+    labels=panoptic_code(CLASSES),
+    layouts=tuple(
+        layout(size, masks)
+        for size in ("480p", "Full-Resolution")
+        for masks in ("Annotations", "Annotations_unsupervised")
+    ),
     read_label=read_label,
     inference={"task": "vos", "clip_frames": 12, "overlap_frames": 6, "short_side_px": 480, "max_side_px": 1333},
     fps=24.0,

@@ -4,8 +4,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vps_jax.datasets.classes import ClassTable
+
 VALUES = 65536
 PER_CLASS = 256  # values per class in the panoptic code
+MOST_INSTANCES = PER_CLASS - 1  # of a class in one video
+MOST_CLASSES = VALUES // PER_CLASS - 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,12 +36,15 @@ def panoptic_value(category: int, instance: int) -> int:
     return (category + 1) * PER_CLASS + instance
 
 
-def panoptic_code() -> LabelCode:
-    """(class + 1) * 256 + instance, with 0 for no instance; below 256 is void. At most 255 classes and instances."""
-    values = np.arange(VALUES)
-    classes = np.where(values >= PER_CLASS, values // PER_CLASS - 1, -1).astype(np.int32)
-    is_instance = (values >= PER_CLASS) & (values % PER_CLASS > 0)
-    return LabelCode("panoptic", classes, is_instance, (values == 0) | (values >= PER_CLASS))
+def panoptic_code(classes: ClassTable | None = None) -> LabelCode:
+    """(class + 1) * 256 + instance, with 0 for no instance; below 256 is void. At most 255 classes and instances.
+
+    Values above the last class name combinations of overlapping instances; without a table there are 255 classes.
+    """
+    values, count = np.arange(VALUES), MOST_CLASSES if classes is None else len(classes.names)
+    taken = (values >= PER_CLASS) & (values < panoptic_value(count, 0))
+    meaning = np.where(taken, values // PER_CLASS - 1, -1).astype(np.int32)
+    return LabelCode("panoptic", meaning, taken & (values % PER_CLASS > 0), (values == 0) | (values >= PER_CLASS))
 
 
 PANOPTIC = panoptic_code()

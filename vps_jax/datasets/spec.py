@@ -131,13 +131,16 @@ class DatasetSpec:
         Raises:
           UserError: none fits; names what was looked for first, and the variant of which a part is there.
         """
-        missing = {layout.name: layout.missing(root) for layout in self.layouts}
         for layout in self.layouts:
-            if not missing[layout.name]:
+            if not layout.missing(root):
                 return layout
-        half = [layout for layout in self.layouts if len(missing[layout.name]) < len(layout.needs)]
-        nearest = min(half or self.layouts[:1], key=lambda layout: len(missing[layout.name]))
-        lacks = missing[nearest.name][0].replace("|", " or ")
+        half = [layout for layout in self.layouts if len(layout.missing(root)) < len(layout.needs)]
+        nearest = min(half or self.layouts[:1], key=lambda layout: len(layout.missing(root)))
+        lacks = nearest.missing(root)[0]
+        for name in lacks.split("|"):
+            if (root / f"{name}.zip").is_file():
+                raise UserError(f"{root / name}.zip is still packed; expected the folder {name}: unpack it there")
+        lacks = lacks.replace("|", " or ")
         others = " or ".join(f"{layout.name} ({', '.join(layout.needs)})" for layout in self.layouts)
         found = f"its layout {nearest.name!r} is there in part" if half else "nothing of it is there"
         raise UserError(f"{root}: no {lacks}; {found}; expected {self.title} as {others.replace('|', ' or ')}")

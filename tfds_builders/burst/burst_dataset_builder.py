@@ -1,0 +1,10 @@
+"""BURST: see README.md."""
+
+from tfds_builders import base
+from vps_jax import datasets
+
+
+class Burst(base.FrameBuilder):
+    """One record per frame; the label is (class + 1) * 256 + instance."""
+
+    SPEC = datasets.dataset("burst")

@@ -1,0 +1,10 @@
+"""Cityscapes panoptic: see README.md."""
+
+from tfds_builders import base
+from vps_jax import datasets
+
+
+class CityscapesPanoptic(base.FrameBuilder):
+    """One record per frame; the label is (class + 1) * 256 + instance."""
+
+    SPEC = datasets.dataset("cityscapes_panoptic")

@@ -1,0 +1,10 @@
+"""Mapillary Vistas: see README.md."""
+
+from tfds_builders import base
+from vps_jax import datasets
+
+
+class MapillaryVistas(base.FrameBuilder):
+    """One record per frame; the label is (class + 1) * 256 + instance."""
+
+    SPEC = datasets.dataset("mapillary_vistas")

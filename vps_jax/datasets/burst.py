@@ -1,0 +1,94 @@
+"""BURST: tracks of TAO's videos with masks, here objects without classes (spec: data_sets 10)."""
+
+import functools
+import pathlib
+from collections.abc import Mapping
+
+from vps_jax.datasets import instance_json, spec
+from vps_jax.datasets.classes import class_table
+from vps_jax.datasets.labels import MOST_INSTANCES, panoptic_code, panoptic_value
+from vps_jax.datasets.panoptic_json import load_json, rows_of
+from vps_jax.types import UserError
+
+CLASSES = class_table("davis")  # the 1,230 classes do not fit, and video object segmentation asks for none
+JSONS = {"train": "train/train.json", "val": "val/all_classes.json", "test": "test/all_classes.json"}
+PLACES = {"annotations beside the images": "", "annotations in a folder": "annotations/"}
+IMAGES = ("frames/{split}", "images/{split}", "{split}")
+LEAST_AREA = 100  # pixels; smaller masks are left out of their frame, as in the published loader
+NEEDS = ("id", "width", "height", "dataset", "seq_name", "annotated_image_paths", "track_category_ids", "segmentations")
+
+
+def splits(root: pathlib.Path, place: str) -> tuple[str, ...]:
+    """Splits whose json is there."""
+    return tuple(split for split, name in JSONS.items() if (root / (place + name)).is_file())
+
+
+def videos(root: pathlib.Path, split: str, place: str) -> list[spec.VideoFiles]:
+    """The sequences of a split in the json's order, as `<dataset>/<name>`; the annotated frames alone.
+
+    Raises:
+      UserError: the json breaks a rule of the form.
+    """
+    path = root / (place + JSONS[split])
+    places = [root / folder.format(split=split) for folder in IMAGES]
+    folder = next((p for p in places if any(q.is_dir() for q in spec.visible(p))), places[0])
+    found = []
+    for row in rows_of(load_json(path), "sequences", NEEDS, path):
+        own = f"{row['dataset']}/{row['seq_name']}"
+        images = tuple(folder / own / name for name in row["annotated_image_paths"])
+        tracks = tracks_of(row, f"{path}: sequence {own}")
+        there = [i for i, image in enumerate(images) if image.exists()]
+        found.append(
+            spec.VideoFiles(own, *instance_json.kept(images, tracks, there))
+            if there
+            else spec.VideoFiles(own, (), None)
+        )
+    return found
+
+
+def tracks_of(row: Mapping, where: str) -> instance_json.Tracks:
+    """Tracks of one sequence, numbered from 1 in the order of their numbers.
+
+    Raises:
+      UserError: another number of segmentations than annotated frames, or a track without code.
+    """
+    frames, segmentations = len(row["annotated_image_paths"]), row["segmentations"]
+    if not isinstance(segmentations, list) or len(segmentations) != frames:
+        count = len(segmentations) if isinstance(segmentations, list) else segmentations
+        raise UserError(f"{where} has {count!r} segmentations for {frames} annotated images; expected one each")
+    names = sorted({name for frame in segmentations for name in frame}, key=lambda name: (len(name), name))
+    values, codes = [], []
+    for i, name in enumerate(names):
+        for frame in segmentations:
+            if name in frame and "rle" not in frame[name]:
+                raise UserError(f"{where}: track {name} has no rle in a frame; expected masks, not points or boxes")
+        values.append(panoptic_value(0, i + 1 if i < MOST_INSTANCES else 0))
+        codes.append(tuple(frame[name]["rle"] if name in frame else None for frame in segmentations))
+    beyond = max(0, len(names) - MOST_INSTANCES)
+    guessed = sum(not mask.get("is_gt", True) for frame in segmentations for mask in frame.values())
+    findings = (("objects beyond 255 of their class", beyond), ("masks made automatically", guessed))
+    return instance_json.Tracks(
+        (int(row["height"]), int(row["width"])), tuple(values), tuple(codes), tuple(f for f in findings if f[1]), where,
+        panoptic_value(len(CLASSES.names), 0), LEAST_AREA,
+    )  # fmt: skip
+
+
+def layout(name: str, place: str) -> spec.Layout:
+    """One of the places of the annotations."""
+    return spec.Layout(
+        name,
+        ("|".join(place + json for json in JSONS.values()),),
+        functools.partial(splits, place=place),
+        functools.partial(videos, place=place),
+    )
+
+
+SPEC = spec.DatasetSpec(
+    name="burst",
+    title="BURST",
+    classes=CLASSES,
+    labels=panoptic_code(CLASSES),
+    layouts=tuple(layout(name, place) for name, place in PLACES.items()),
+    read_label=instance_json.read_label,
+    inference={"task": "vos", "clip_frames": 8, "overlap_frames": 4, "short_side_px": 480, "max_side_px": 1333},
+)

@@ -1,0 +1,146 @@
+"""Cityscapes-VPS: six labelled frames of each of 500 snippets, 19 classes (spec: data_sets 8)."""
+
+import itertools
+import pathlib
+
+import numpy as np
+
+from vps_jax.datasets import numbering, spec
+from vps_jax.datasets.classes import class_table
+from vps_jax.datasets.label_files import BadFrame, read_mask, read_rgb
+from vps_jax.datasets.labels import panoptic_code
+from vps_jax.types import UserError
+
+CLASSES = class_table("cityscapes_vps")
+COLORS = {r + 256 * g + 65536 * b: c for c, (r, g, b) in enumerate(CLASSES.colors)}
+PER_CLASS = 1000  # instance maps: x * 1000 + number, where x is not always the class; below it no instance
+VOID = 255
+IMAGE_ENDS = ("_newImg8bit.png", "_leftImg8bit.png")  # the fourth frame of a snippet is Cityscapes' own
+FOLDERS = ("train", "val", "test")
+
+
+def made_splits(root: pathlib.Path) -> tuple[str, ...]:
+    """Splits with the maps that the authors' script makes."""
+    return tuple(split for split in FOLDERS if (root / split / "panoptic_inst").is_dir())
+
+
+def raw_splits(root: pathlib.Path) -> tuple[str, ...]:
+    """Splits with images."""
+    return tuple(split for split in FOLDERS if (root / split / "img").is_dir())
+
+
+def raw_videos(root: pathlib.Path, split: str) -> list[spec.VideoFiles]:
+    """Snippets from colour maps and instance maps; test has none."""
+    if not (root / split / "cls").is_dir():
+        return snippets(root / split, None)
+    return snippets(root / split, "cls", "inst")
+
+
+def made_videos(root: pathlib.Path, split: str) -> list[spec.VideoFiles]:
+    """Snippets from the authors' panoptic maps."""
+    return snippets(root / split, "panoptic_inst")
+
+
+def snippets(folder: pathlib.Path, masks: str | None, numbers: str | None = None) -> list[spec.VideoFiles]:
+    """Snippets of a split, whose number begins each name; `notes` are the files of the instance maps.
+
+    Raises:
+      UserError: two files of one folder belong to one frame.
+    """
+    labels, objects = (of_frames(folder / part) if part else {} for part in (masks, numbers))
+    found = []
+    for name, frames in itertools.groupby(of_frames(folder / "img").items(), key=lambda row: row[0].split("_")[0]):
+        keys, images = zip(*frames, strict=True)
+        whole = [labels.get(key) if numbers is None or key in objects else None for key in keys]
+        notes = tuple(str(objects.get(key, "")) for key in keys) if numbers else None
+        found.append(spec.VideoFiles(name, images, tuple(whole) if masks else None, notes))
+    return found
+
+
+def of_frames(folder: pathlib.Path) -> dict[str, pathlib.Path]:
+    """Files of a folder by `<video>_<running number>`, in their order."""
+    found: dict[str, pathlib.Path] = {}
+    for path in spec.visible(folder, ".png"):
+        key = "_".join(path.name.split("_")[:2])
+        if key in found:
+            raise UserError(f"{path}: frame {key} has {found[key].name} too; expected one file per frame in {folder}")
+        found[key] = path
+    return found
+
+
+def wide_values(mask: pathlib.Path, objects: str) -> np.ndarray:
+    """class * 65536 + 1 + official number int64 `[h, w]`, -1 for void; things without an instance are void."""
+    if not objects:
+        values = read_mask(mask).astype(np.int64)
+        classes = np.where(values >= PER_CLASS, values // PER_CLASS, values)
+        numbers = np.where(values >= PER_CLASS, 1 + values % PER_CLASS, 0)
+        wrong = (classes >= len(CLASSES.names)) & (values != VOID)
+        if wrong.any():
+            raise BadFrame(f"{mask}: value {values[wrong][0]}; expected 0..10, class * 1000 + number, or 255 for void")
+        return np.where(values == VOID, -1, classes * numbering.WIDE + numbers)
+    return of_maps(read_rgb(mask).astype(np.int32), read_mask(pathlib.Path(objects)).astype(np.int64), mask)
+
+
+def of_maps(colors: np.ndarray, objects: np.ndarray, path: pathlib.Path) -> np.ndarray:
+    """Wide values from colours `[h, w, 3]` and instance ids `[h, w]`.
+
+    The class of an instance is the colour that most of its pixels have.
+    """
+    if colors.shape[:2] != objects.shape:
+        size = f"{objects.shape[1]}x{objects.shape[0]}"
+        raise BadFrame(f"{path}: its instance map is {size}, expected {colors.shape[1]}x{colors.shape[0]}")
+    shown, place = np.unique(colors @ np.array([1, 256, 65536]), return_inverse=True)
+    classes = np.array([COLORS.get(int(color), -1) for color in shown])[place].reshape(objects.shape)
+    is_thing = np.isin(classes, CLASSES.thing_ids)
+    wide = np.where((classes >= 0) & ~is_thing, classes * numbering.WIDE, -1)
+    for number in np.unique(objects[objects >= PER_CLASS]).tolist():
+        here = objects == number
+        counts = np.bincount(1 + classes[here])
+        category = int(counts.argmax()) - 1
+        if category in CLASSES.thing_ids:
+            wide[here] = category * numbering.WIDE + 1 + number % PER_CLASS
+    return wide
+
+
+def note(video: spec.VideoFiles, index: int) -> str:
+    """The instance map of a frame, empty for the authors' panoptic maps."""
+    return video.notes[index] if isinstance(video.notes, tuple) else ""
+
+
+def scan(video: spec.VideoFiles) -> spec.VideoFiles:
+    """Numbers of all objects of the snippet; a map that cannot be read is named when its frame is."""
+    seen: set[int] = set()
+    for i, path in enumerate(video.masks):
+        try:
+            seen |= set(np.unique(wide_values(path, note(video, i))).tolist()) if path is not None else set()
+        except BadFrame:
+            continue
+    return video._replace(
+        notes=(*(note(video, i) for i in range(len(video.images))), numbering.renumber(seen, CLASSES.thing_ids))
+    )
+
+
+def read_label(video: spec.VideoFiles, index: int) -> spec.LabelMap:
+    """Labels of one frame."""
+    return spec.LabelMap(numbering.look_up(wide_values(video.masks[index], video.notes[index]), video.notes[-1]))
+
+
+RAW = spec.Layout(
+    "as downloaded", ("train/img|val/img", "train/cls|val/cls", "train/inst|val/inst"), raw_splits, raw_videos
+)
+MADE = spec.Layout(
+    "the authors' maps", ("train/img|val/img", "train/panoptic_inst|val/panoptic_inst"), made_splits, made_videos
+)
+
+SPEC = spec.DatasetSpec(
+    name="cityscapes_vps",
+    title="Cityscapes-VPS",
+    classes=CLASSES,
+    labels=panoptic_code(CLASSES),
+    layouts=(RAW, MADE),
+    read_label=read_label,
+    scan=scan,
+    metrics=("vpq", "stq"),
+    inference={"clip_frames": 10, "overlap_frames": 5, "short_side_px": 1024, "max_side_px": 2048},
+    fps=17.0 / 5,
+)

@@ -1,0 +1,187 @@
+"""The YouTube-VIS form: one json per split with a run-length code per track and frame (spec: data_sets 5, 6)."""
+
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from vps_jax.datasets import rle
+from vps_jax.datasets.classes import ClassTable
+from vps_jax.datasets.label_files import BadFrame
+from vps_jax.datasets.labels import MOST_INSTANCES, panoptic_value
+from vps_jax.datasets.panoptic_json import by_id, check_categories, load_json, rows_of
+from vps_jax.datasets.spec import LabelMap, VideoFiles
+from vps_jax.types import UserError
+
+
+class Tracks(NamedTuple):
+    """Tracks of one video.
+
+    Attributes:
+      size: (height, width) of its masks.
+      values: label value of every track.
+      codes: of every track, the run-length code of each frame, or None.
+      findings: counts for the report.
+      source: json and video, for messages.
+      first_combination: value of the first combination of overlapping masks.
+      least_area: pixels below which a mask is left out of its frame.
+    """
+
+    size: tuple[int, int]
+    values: tuple[int, ...]
+    codes: tuple[tuple[Any, ...], ...]
+    findings: tuple[tuple[str, int], ...]
+    source: str
+    first_combination: int
+    least_area: int = 0
+
+
+def read_videos(path: pathlib.Path, classes: ClassTable, image_of: Callable[[str], pathlib.Path]) -> list[VideoFiles]:
+    """The videos of a json in its order; without annotations (missing, null or empty) they have no labels.
+
+    A track's instance number counts from 1 per video and class, in the json's order; annotations without a mask are no
+    tracks.
+
+    Args:
+      path: the json.
+      classes: its categories are matched by the official ids.
+      image_of: entry of `file_names` -> image file.
+
+    Raises:
+      UserError: the json breaks a rule of the form.
+    """
+    content = load_json(path)
+    videos = by_id(rows_of(content, "videos", ("id", "width", "height", "file_names"), path), "videos", path)
+    check_categories(content, classes, path)
+    check_names(content, classes, path)
+    rows = None
+    if content.get("annotations"):
+        rows = rows_of(content, "annotations", ("video_id", "category_id", "segmentations"), path)
+    by_video: dict[Any, list[dict]] = {number: [] for number in videos}
+    for i, row in enumerate(rows or ()):
+        if row["video_id"] not in videos:
+            raise UserError(f"{path}: annotations[{i}] has video_id {row['video_id']!r}, which no video has")
+        by_video[row["video_id"]].append(row)
+    found = []
+    for number, video in videos.items():
+        where, names = f"{path}: video {number!r}", video["file_names"]
+        if not isinstance(names, list) or not names:
+            raise UserError(f"{where}: file_names is {names!r}; expected a list of image files")
+        images = tuple(image_of(name) for name in names)
+        name = str(pathlib.PurePosixPath(names[0]).parent)
+        tracks = tracks_of(by_video[number], video, classes, where) if rows is not None else None
+        there = [i for i, image in enumerate(images) if image.exists()]
+        if not there:
+            found.append(VideoFiles(name, (), None))
+        else:
+            found.append(VideoFiles(name, *kept(images, tracks, there)))
+    return found
+
+
+def check_names(content: Mapping, classes: ClassTable, path: pathlib.Path) -> None:
+    """Raises UserError when most categories have other names: two editions number different classes alike."""
+    names = dict(zip(classes.official_ids, (name.casefold() for name in classes.names), strict=True))
+    rows = [row for row in content.get("categories") or () if "name" in row]
+    other = [row for row in rows if names[row["id"]] != str(row["name"]).casefold()]
+    if 2 * len(other) > len(rows):
+        found, expected = other[0]["name"], classes.names[classes.official_ids.index(other[0]["id"])]
+        raise UserError(
+            f"{path}: category {other[0]['id']} is {found!r}, expected {expected!r}; is this another edition?"
+        )
+
+
+def kept(images: Sequence[pathlib.Path], tracks: Tracks | None, there: list[int]) -> tuple:
+    """Images that exist, no mask files, and the tracks in them."""
+    if tracks is not None:
+        codes = tuple(tuple(track[i] for i in there) for track in tracks.codes)
+        missing = (("listed images that are not there", len(images) - len(there)),) if len(there) < len(images) else ()
+        tracks = tracks._replace(codes=codes, findings=tracks.findings + missing)
+    return tuple(images[i] for i in there), None, tracks
+
+
+def tracks_of(rows: list[dict], video: Mapping, classes: ClassTable, where: str) -> Tracks:
+    """Tracks of one video.
+
+    Raises:
+      UserError: a category that is none, or another number of masks than frames.
+    """
+    index = {number: c for c, number in enumerate(classes.official_ids)}
+    frames, values, codes, seen, crowd, beyond = len(video["file_names"]), [], [], {}, 0, 0
+    for row in rows:
+        own = f"{where}: track {row.get('id', len(values))!r}"
+        category = index.get(row["category_id"])
+        if category is None:
+            raise UserError(f"{own} has category {row['category_id']!r}, which is no official id")
+        masks = row["segmentations"]
+        if not isinstance(masks, list) or len(masks) != frames:
+            count = len(masks) if isinstance(masks, list) else masks
+            raise UserError(
+                f"{own} has {count!r} segmentations for {frames} file_names; expected one or null per frame"
+            )
+        crowd += bool(row.get("iscrowd"))
+        if not any(masks):
+            continue
+        seen[category] = seen.get(category, 0) + 1
+        beyond += seen[category] > MOST_INSTANCES
+        values.append(panoptic_value(category, seen[category] if seen[category] <= MOST_INSTANCES else 0))
+        codes.append(tuple(mask or None for mask in masks))
+    findings = (("crowd tracks", crowd), ("objects beyond 255 of their class", beyond))
+    size = int(video["height"]), int(video["width"])
+    first = panoptic_value(len(classes.names), 0)
+    return Tracks(size, tuple(values), tuple(codes), tuple(f for f in findings if f[1]), where, first)
+
+
+def read_label(video: VideoFiles, index: int) -> LabelMap:
+    """Labels of one frame; pixels of several masks name their combination."""
+    tracks: Tracks = video.notes
+    where = f"{tracks.source}, {video.images[index].name}"
+    masks = [decode(track[index], tracks.size, where) if track[index] is not None else None for track in tracks.codes]
+    shown = [(value, mask) for value, mask in zip(tracks.values, masks, strict=True) if mask is not None]
+    large = [(value, mask) for value, mask in shown if mask.sum() >= tracks.least_area]
+    labels = combined(large, tracks.size, tracks.first_combination)
+    findings = dict(tracks.findings) if index == 0 else {}
+    if len(large) < len(shown):
+        findings[f"masks under {tracks.least_area} pixels, left out"] = len(shown) - len(large)
+    return labels._replace(findings=labels.findings | findings)
+
+
+def decode(code: Any, size: tuple[int, int], where: str) -> np.ndarray:
+    """A mask bool `[h, w]` of `{"counts", "size"}` with counts as list or text, or of the text alone.
+
+    Raises:
+      BadFrame: it is no such code, or of another size.
+    """
+    counts = code.get("counts") if isinstance(code, dict) else code
+    own = tuple(code["size"]) if isinstance(code, dict) and "size" in code else size
+    if own != tuple(size):
+        raise BadFrame(f"{where}: mask is {own[1]}x{own[0]}, expected {size[1]}x{size[0]} as the json says")
+    try:
+        return rle.to_mask(rle.parse_counts(counts), *size)
+    except ValueError as error:
+        raise BadFrame(f"{where}: a mask cannot be read ({error}); expected run lengths that fill the frame") from None
+
+
+def combined(shown: Sequence[tuple[int, np.ndarray]], size: tuple[int, int], first_combination: int) -> LabelMap:
+    """Label values of masks that may overlap.
+
+    Args:
+      shown: (label value, bool `[h, w]`) of every mask.
+      size: (height, width).
+      first_combination: value of the first combination.
+    """
+    values, combinations = np.zeros(size, np.int64), []
+    covered = sum((mask.astype(np.int32) for _, mask in shown), np.zeros(size, np.int32))
+    for value, mask in shown:
+        values[mask] = value
+    overlap = covered > 1
+    if overlap.any():
+        keys = np.stack([mask[overlap] for _, mask in shown], axis=-1)  # [pixels, masks]
+        rows, place = np.unique(keys, axis=0, return_inverse=True)
+        # masks of one value (objects beyond the 255th) are no combination
+        members = [tuple(dict.fromkeys(v for (v, _), there in zip(shown, row, strict=True) if there)) for row in rows]
+        combinations = list(dict.fromkeys(m for m in members if len(m) > 1))
+        codes = [first_combination + combinations.index(m) if len(m) > 1 else m[0] for m in members]
+        values[overlap] = np.array(codes)[place.ravel()]
+    findings = {"pixels of more than one mask": int(overlap.sum())} if overlap.any() else {}
+    return LabelMap(values.astype(np.uint16), tuple(combinations), findings)

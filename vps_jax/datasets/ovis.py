@@ -1,0 +1,49 @@
+"""OVIS: occluded instances of 25 classes in long videos, no semantic truth (spec: data_sets 6)."""
+
+import functools
+import pathlib
+
+from vps_jax.datasets import instance_json, spec
+from vps_jax.datasets.classes import class_table
+from vps_jax.datasets.labels import panoptic_code
+
+CLASSES = class_table("ovis")
+FOLDERS = {"train": "train", "val": "valid", "test": "test"}
+JSONS = {"jsons at the root": "annotations_{split}.json", "jsons in a folder": "annotations/annotations_{split}.json"}
+IMAGES = ("{split}/JPEGImages", "{split}_images", "{split}")
+
+
+def splits(root: pathlib.Path, json: str) -> tuple[str, ...]:
+    """Splits whose json is there."""
+    return tuple(split for split, name in FOLDERS.items() if (root / json.format(split=name)).is_file())
+
+
+def videos(root: pathlib.Path, split: str, json: str) -> list[spec.VideoFiles]:
+    """The videos of a split in the json's order."""
+    name = FOLDERS[split]
+    places = [root / place.format(split=name) for place in IMAGES]
+    folder = next((place for place in places if place.is_dir()), places[-1])
+    return instance_json.read_videos(root / json.format(split=name), CLASSES, lambda file: folder / file)
+
+
+def layout(name: str, json: str) -> spec.Layout:
+    """One of the places of the jsons."""
+    return spec.Layout(
+        name,
+        ("|".join(json.format(split=split) for split in FOLDERS.values()),),
+        functools.partial(splits, json=json),
+        functools.partial(videos, json=json),
+    )
+
+
+SPEC = spec.DatasetSpec(
+    name="ovis",
+    title="OVIS",
+    classes=CLASSES,
+    labels=panoptic_code(CLASSES),
+    layouts=tuple(layout(name, json) for name, json in JSONS.items()),
+    read_label=instance_json.read_label,
+    metrics=("ap",),
+    inference={"task": "instance", "clip_frames": 12, "overlap_frames": 6, "short_side_px": 480},
+    fps=5.0,
+)

@@ -1,0 +1,53 @@
+"""YouTube-VIS 2021 and 2019: 40 classes, every fifth frame labelled, no semantic truth (spec: data_sets 5)."""
+
+import functools
+import pathlib
+
+from vps_jax.datasets import instance_json, spec
+from vps_jax.datasets.classes import ClassTable, class_table
+from vps_jax.datasets.labels import panoptic_code
+
+FOLDERS = {"train": "train", "val": "valid", "test": "test"}
+JSONS = {"as released": "{split}/instances.json", "one json per split": "{split}.json"}
+IMAGES = ("{split}/JPEGImages", "{split}_all_frames/JPEGImages")
+
+
+def splits(root: pathlib.Path, json: str) -> tuple[str, ...]:
+    """Splits whose json is there."""
+    return tuple(split for split, name in FOLDERS.items() if (root / json.format(split=name)).is_file())
+
+
+def videos(root: pathlib.Path, split: str, json: str, classes: ClassTable) -> list[spec.VideoFiles]:
+    """The videos of a split in the json's order."""
+    name = FOLDERS[split]
+    places = [root / place.format(split=name) for place in IMAGES]
+    folder = next((place for place in places if place.is_dir()), places[0])
+    return instance_json.read_videos(root / json.format(split=name), classes, lambda file: folder / file)
+
+
+def specification(name: str, title: str, classes: ClassTable) -> spec.DatasetSpec:
+    """One of the editions."""
+    layouts = tuple(
+        spec.Layout(
+            words,
+            ("|".join(json.format(split=split) for split in FOLDERS.values()),)
+            + ("|".join(place.format(split=split) for place in IMAGES for split in FOLDERS.values()),),
+            functools.partial(splits, json=json),
+            functools.partial(videos, json=json, classes=classes),
+        )
+        for words, json in JSONS.items()
+    )
+    return spec.DatasetSpec(
+        name=name,
+        title=title,
+        classes=classes,
+        labels=panoptic_code(classes),
+        layouts=layouts,
+        read_label=instance_json.read_label,
+        metrics=("ap",),
+        inference={"task": "instance", "clip_frames": 12, "overlap_frames": 6, "short_side_px": 480},
+    )
+
+
+SPEC = specification("youtube_vis_2021", "YouTube-VIS 2021", class_table("youtube_vis"))
+SPEC_2019 = specification("youtube_vis_2019", "YouTube-VIS 2019", class_table("youtube_vis_2019"))
