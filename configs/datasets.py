@@ -5,7 +5,7 @@ Class numbers are 0-based positions in each data set's own list (docs/reference/
 
 from vps_jax.datasets import class_table
 
-# query group -> the data set's class table
+# query group -> the data set, whose class table it has and under whose name it is prepared
 TABLES = {
     "ADE20K": "ade20k_panoptic",
     "CITYSCAPES": "cityscapes_panoptic",
@@ -15,7 +15,7 @@ TABLES = {
     "KITTI_STEP": "kitti_step",
     "OVIS": "ovis",
     "VIPSEG": "vipseg",
-    "YOUTUBE_VIS": "youtube_vis",
+    "YOUTUBE_VIS": "youtube_vis_2021",
 }
 CLASSES = {group: len(class_table(name).names) for group, name in TABLES.items()}
 THINGS = {group: class_table(name).thing_ids for group, name in TABLES.items()}

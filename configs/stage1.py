@@ -12,7 +12,6 @@ from configs import common, datasets
 
 COLOR = {"hue": 12, "saturation": 12, "contrast": (0.95, 1.05), "brightness": 25}
 WEIGHTS = {"COCO": 0.55, "ADE20K": 0.2, "CITYSCAPES": 0.05, "MAPILLARY": 0.2}
-FOLDERS = {"COCO": "coco_panoptic"}  # prepared under another name than the group's
 TASKS = {"instance": 0.3, "panoptic": 0.3, "vos": 0.4}
 
 
@@ -41,7 +40,7 @@ def get_config(backbone: str = "swin_large"):
 def source(name: str, task: str):
     """One data set seen as clips of one task [spec 7.8]."""
     return common.source(
-        path=f"data/prepared/{FOLDERS.get(name, name.lower())}",
+        path=f"data/prepared/{datasets.TABLES[name]}",
         task=task,
         group=name,
         weight=WEIGHTS[name] * TASKS[task],

@@ -12,6 +12,7 @@ from configs import common, datasets
 
 STREET = {"hue": 10, "saturation": 10, "contrast": (0.95, 1.05), "brightness": 20}
 STRONG = {"hue": 12, "saturation": 12, "contrast": (0.95, 1.05), "brightness": 25}
+GROUP_OF = {"youtube_vis_2021": "YOUTUBE_VIS"}  # other names than the data set's
 GROUPS = ("CITYSCAPES_VPS", "KITTI_STEP", "OVIS", "VIPSEG", "YOUTUBE_VIS")
 
 
@@ -34,7 +35,7 @@ def get_config(backbone: str = "swin_large"):
 def sources() -> dict:
     """Weights and augmentation of the data sets [spec 7, 7.6]."""
     return {
-        "youtube_vis": source("youtube_vis", 0.225, "instance", STRONG, (0.75, 0.75), (448, 512), 1024, 7.5),
+        "youtube_vis": source("youtube_vis_2021", 0.225, "instance", STRONG, (0.75, 0.75), (448, 512), 1024, 7.5),
         "ovis": source("ovis", 0.225, "instance", STRONG, (0.75, 0.75), 512, 1024, 7.5),
         "kitti_step": source("kitti_step", 0.075, "panoptic", STREET, (0.75, 0.5), 320, 1333, 2.0),
         # the three neighbours that the annotation file lists together
@@ -59,7 +60,7 @@ def source(name: str, weight: float, task: str, color: dict, crop, short_side, m
         path=f"data/prepared/{name}",
         task=task,
         # VOS has no classes; its sources name any group
-        group="VIPSEG" if vos else name.upper(),
+        group="VIPSEG" if vos else GROUP_OF.get(name, name.upper()),
         weight=weight,
         short_side=short_side,
         max_side=max_side,

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from vps_jax import files
-from vps_jax.data import scenes
+from vps_jax import datasets, files
+from vps_jax.data import scenes, synthetic_images, synthetic_videos
 from vps_jax.datasets import vipseg
 from vps_jax.types import UserError
 
@@ -46,8 +46,7 @@ def synthesize(
 
     Args:
       out: new or empty folder.
-      layout: one of `LAYOUTS`: `vipseg` (raw), `vspw` (three times the frames, stray label values), `coco_panoptic`
-        (one frame of each scene) or `davis` (frames of `vspw`, objects without classes); no test in the last two.
+      layout: one of `LAYOUTS`: the data sets that `vps_jax.datasets` knows; only some have a test split.
       seed: another seed gives other videos.
       train, val, test: number of videos per split.
       sizes: `(height, width)` of the aspect classes.
@@ -64,17 +63,18 @@ def synthesize(
         raise UserError(f"layout {layout!r} is unknown; expected one of {', '.join(LAYOUTS)}")
     write_video, write_lists = LAYOUTS[layout]
     splits = {"train": train, "val": val, "test": test}
-    if layout in ("coco_panoptic", "davis"):
+    if layout not in WITH_TEST:
         del splits["test"]
     planned = list(plan(splits, sizes, lengths))
-    frames = 0
     with files.fresh_folder(pathlib.Path(out)) as folder:
         written: dict[str, list] = {split: [] for split in splits}
         for split, number, size, length in files.track(planned, "synthesize", show=progress):
             scene = make_scene(seed, number, split, size, length)
             written[split].append(write_video(folder, scene, split))
-            frames += 1 if layout == "coco_panoptic" else length * (1 if layout == "vipseg" else scenes.TICKS_PER_FRAME)
-        write_lists(folder, written)
+        if write_lists is not None:
+            write_lists(folder, written)
+        spec = datasets.dataset(layout)
+        frames = sum(len(video.images) for split in spec.splits(folder) for video in spec.videos(folder, split))
     return {"videos": len(planned), "frames": frames}
 
 
@@ -210,4 +210,13 @@ LAYOUTS = {
     "vspw": (write_vspw_video, write_official_lists),
     "coco_panoptic": (write_coco_image, write_coco_jsons),
     "davis": (write_davis_video, write_davis_lists),
+    "ade20k_panoptic": (synthetic_images.write_ade20k, None),
+    "cityscapes_panoptic": (synthetic_images.write_cityscapes, None),
+    "mapillary_vistas": (synthetic_images.write_mapillary, synthetic_images.write_mapillary_jsons),
+    "youtube_vis_2021": (synthetic_videos.write_youtube_vis, synthetic_videos.write_youtube_vis_jsons),
+    "ovis": (synthetic_videos.write_ovis, synthetic_videos.write_ovis_jsons),
+    "kitti_step": (synthetic_videos.write_kitti, None),
+    "cityscapes_vps": (synthetic_videos.write_cityscapes_vps, None),
+    "burst": (synthetic_videos.write_burst, synthetic_videos.write_burst_jsons),
 }
+WITH_TEST = ("vipseg", "vspw", "kitti_step", "cityscapes_vps")  # whose test split has images of its own here

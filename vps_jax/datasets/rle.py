@@ -51,6 +51,20 @@ def _parse_text(text: bytes) -> np.ndarray:
     return values
 
 
+def to_text(runs: np.ndarray) -> str:
+    """The text of runs, as `parse_counts` reads it."""
+    values = np.array(runs, np.int64)
+    values[3:] -= np.asarray(runs, np.int64)[1:-2]
+    letters = []
+    for value in values.tolist():
+        more = True
+        while more:
+            group, value = value & 31, value >> 5
+            more = value != (-1 if group & 16 else 0)
+            letters.append(chr(48 + (group | 32 if more else group)))
+    return "".join(letters)
+
+
 def of_mask(mask: np.ndarray) -> np.ndarray:
     """Runs int64 `[n]` of a mask `[h, w]`."""
     flat = np.asarray(mask, bool).ravel(order="F")
