@@ -1,5 +1,4 @@
 import json
-import pathlib
 import zlib
 
 import cv2
@@ -9,7 +8,7 @@ import tensorflow_datasets as tfds
 
 from tfds_builders import frames
 from tfds_builders.coco_panoptic import Builder
-from vps_jax.datasets import class_table, coco_panoptic
+from vps_jax.datasets import class_table, panoptic_json
 
 CATEGORIES = [
     {"id": 1, "name": "person", "isthing": 1},
@@ -60,10 +59,12 @@ def test_ids_become_class_and_instance(root, tmp_path):
 
 
 def test_more_instances_than_the_code_has_room_for():
-    segments = [{"id": i + 1, "category_id": 1} for i in range(300)]
-    order, codes = coco_panoptic.codes_of(segments, pathlib.Path("x.json"))
-    assert order.tolist() == list(range(301))
-    assert codes[:3].tolist() == [0, 257, 258] and codes[255] == 256 + 255 and set(codes[256:]) == {256}
+    rows = [{"id": i + 1, "category_id": 1} for i in range(300)]
+    segments = panoptic_json.read_segments(rows, class_table("coco_panoptic"), None, "x.json")
+    assert segments.ids == tuple(range(301))
+    assert segments.values[:3] == (0, 257, 258) and segments.values[255] == 256 + 255
+    assert set(segments.values[256:]) == {256}
+    assert segments.findings == (("objects beyond 255 of their class", 45),)
 
 
 def test_wrong_files_are_named(root, tmp_path):
