@@ -90,12 +90,14 @@ class Optim:
 
     name: str = choice("adamw", "sgd")
     lr: float = number(1e-4, low=0)
-    schedule: str = choice("steps", "poly")
+    schedule: str = choice("steps", "poly", "warmup_poly")
     warmup_steps: int = number(10_000, low=0)
     decay_steps: tuple[int, ...] = number((50_000, 84_000), low=0)
     decay_factor: float = number(0.1, low=0, high=1)
     poly_power: float = number(1.0, low=0)
-    total_steps: int = number(90_000, low=1)  # of the poly schedule
+    total_steps: int = number(90_000, low=1)  # of the poly schedules
+    late_groups: tuple[str, ...] = ()  # of warmup_poly: lr_groups that stand still until the others have warmed up
+    late_warmup_steps: int = number(0, low=0)  # of their own warm-up, which follows (spec: videomt 8)
     b1: float = number(0.9, low=0, below=1)
     b2: float = number(0.999, low=0, below=1)
     eps: float = number(1e-8, low=0)
@@ -107,6 +109,13 @@ class Optim:
         ("rest", "", 1.0),
     )
     no_decay: tuple[str, ...] = NO_DECAY
+
+    def __post_init__(self):
+        unknown = [name for name in self.late_groups if name not in [row[0] for row in self.lr_groups]]
+        if unknown:
+            raise UserError(f"late_groups={unknown}: no such rows in lr_groups; name some of them")
+        if self.late_groups and self.schedule != "warmup_poly":
+            raise UserError(f"late_groups with schedule={self.schedule!r}: only warmup_poly knows them; set that")
 
 
 @dataclass(frozen=True)

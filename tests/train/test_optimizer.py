@@ -117,3 +117,46 @@ def test_poly_schedule_is_the_published_one():
 def test_unknown_names_are_met_with_the_choices(key, value):
     with pytest.raises(UserError, match=f"{key}='{value}'"):
         make_optimizer({**OPTIM, key: value}, PARAMS)
+
+
+TWO_WARMUPS = OPTIM | {
+    "schedule": "warmup_poly", "warmup_steps": 500, "late_warmup_steps": 1000, "total_steps": 40_000, "poly_power": 0.9,
+    "lr": 1.0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("step", "late", "rate"),
+    [
+        (0, False, 0), (250, False, 0.5), (1000, False, 0.98860035), (1500, False, 0.97718608),
+        (20_000, False, 0.54198792), (40_000, False, 0),
+        (250, True, 0), (500, True, 0), (1000, True, 0.5), (1500, True, 1), (20_000, True, 0.55464147),
+        (40_000, True, 0),
+    ],
+)  # fmt: skip
+def test_two_warm_ups(step, late, rate):
+    """Spec: videomt 8, computed with the published class."""
+    assert float(make_schedule(TWO_WARMUPS, late=late)(step)) == pytest.approx(rate, abs=2e-7)
+
+
+def test_late_groups_stand_still_first():
+    optim = TWO_WARMUPS | {"name": "sgd", "weight_decay": 0.0, "clip_norm": 0.0, "late_groups": ("backbone",)}
+    optim |= {"warmup_steps": 1, "late_warmup_steps": 2, "total_steps": 3, "poly_power": 1.0, "no_decay": ()}
+    tx = make_optimizer(optim, PARAMS)
+    state, grads, moved = tx.init(PARAMS), jax.tree.map(jnp.ones_like, PARAMS), []
+    for _ in range(3):
+        updates, state = tx.update(grads, state, PARAMS)
+        moved.append((float(updates["head"]["kernel"][0, 0]), float(updates["backbone"]["kernel"][0, 0])))
+    np.testing.assert_allclose(moved, [(0, 0), (-1, 0), (-0.5, -0.05)], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"late_groups": ("trunk",)}, r"late_groups=\['trunk'\]"),
+        ({"late_groups": ("backbone",), "schedule": "poly"}, "only warmup_poly"),
+    ],
+)
+def test_late_groups_that_cannot_be_are_named(changes, message):
+    with pytest.raises(UserError, match=message):
+        make_schedule(TWO_WARMUPS | changes)

@@ -224,7 +224,7 @@ def convert_weights(source, config: Experiment, out) -> dict:
     """Turn a published file into a checkpoint with this config; what the file does not hold starts fresh.
 
     Returns:
-      The report of `convert.convert_file`: `parameters`, `from_file`, `notes`.
+      The report of `convert.convert_file`: `parameters`, `from_file`, `notes`, `model`.
 
     Raises:
       UserError: the file cannot be read safely, does not fit `config.model`, or `out` exists.
@@ -234,6 +234,7 @@ def convert_weights(source, config: Experiment, out) -> dict:
     from vps_jax.train.checkpoint import save_converted
 
     variables, report = convert_file(source, config.model)
+    config = dataclasses.replace(config, model=report["model"])  # sizes that only the file knows
     save_converted(out, config, variables)
     return report
 

@@ -90,14 +90,22 @@ def leaf_scale(group, path: str, leaf):
     return jnp.asarray(scale, jnp.float32).reshape((-1,) + (1,) * (len(leaf.shape) - 1))
 
 
-def make_schedule(optim):
+def make_schedule(optim, *, late: bool = False):
     """Learning rate of optimizer step k = 0, 1, ... from `config.optim`, a `config.Optim` or a mapping.
 
     `schedule='steps'` (spec: tarvis 7.2): base * k / warmup while k <= warmup (so step 0 has rate 0), then base, times
     0.1 from each of `decay_steps` on. `schedule='poly'` (spec: vit_adapter 6): base * (1 - k/N), and during warm-up
-    times 1 - (1 - k/warmup)(1 - 1e-6).
+    times 1 - (1 - k/warmup)(1 - 1e-6). `schedule='warmup_poly'` (spec: videomt 8): base * k / warmup, then
+    base * (1 - (k - warmup) / (N - warmup))^power; groups that start late have rate 0 until then and a warm-up of
+    their own behind it.
+
+    Args:
+      late: of the groups that start late.
     """
     optim = parse(Optim, optim, "optim")
+    if optim.schedule == "warmup_poly":
+        first, last = optim.warmup_steps, optim.warmup_steps + optim.late_warmup_steps
+        return warmup_poly_schedule(optim, *((first, last) if late else (0, first)))
     return {"steps": step_schedule, "poly": poly_schedule}[optim.schedule](optim)
 
 
@@ -124,6 +132,29 @@ def poly_schedule(optim: Optim):
     return schedule
 
 
+def warmup_poly_schedule(optim: Optim, first: int, last: int):
+    """Rises from step `first` to step `last` and falls to 0 at the end."""
+
+    def schedule(count):
+        k = jnp.asarray(count, jnp.float32)
+        ramp = jnp.clip((k - first) / max(last - first, 1), 0.0, 1.0)
+        left = 1 - jnp.maximum(k - last, 0.0) / max(optim.total_steps - last, 1)
+        return optim.lr * ramp * jnp.maximum(left, 0.0) ** optim.poly_power
+
+    return schedule
+
+
+def scale_by_rates(optim: Optim, names):
+    """The learning rate of each group, by the tree of their names."""
+    if not optim.late_groups:
+        return optax.scale_by_learning_rate(make_schedule(optim))
+    late = jax.tree.map(lambda name: name.removesuffix("/no_decay") in optim.late_groups, names)
+    return optax.chain(
+        optax.masked(optax.scale_by_learning_rate(make_schedule(optim)), jax.tree.map(lambda one: not one, late)),
+        optax.masked(optax.scale_by_learning_rate(make_schedule(optim, late=True)), late),
+    )
+
+
 def make_optimizer(optim, params):
     """The optax transformation for these parameters from `config.optim`.
 
@@ -144,7 +175,7 @@ def make_optimizer(optim, params):
         else optax.identity(),
         optax.add_decayed_weights(optim.weight_decay, mask=groups.decays),
         optax.stateless(lambda updates, _: jax.tree.map(jnp.multiply, updates, groups.lr_scales)),
-        optax.scale_by_learning_rate(make_schedule(optim)),
+        scale_by_rates(optim, groups.names),
     )
 
 
