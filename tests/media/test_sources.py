@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from vps_jax.media import sources
-from vps_jax.media.frame_folders import read_image
+from vps_jax.media.image_files import read_image
 from vps_jax.media.movie_writer import MovieWriter
 from vps_jax.types import UserError
 
@@ -131,7 +131,7 @@ def refused(path, *words, split=None):
 def test_wrong_paths_are_named(tmp_path):
     refused(tmp_path / "nothing.mp4", "nothing.mp4", "does not exist")
     (tmp_path / "empty").mkdir()
-    refused(tmp_path / "empty", "empty", "no .jpg or .png frames")
+    refused(tmp_path / "empty", "empty", "is empty")
     (tmp_path / "text.mp4").write_text("this is no video\n" * 100)
     refused(tmp_path / "text.mp4", "text.mp4", "cannot be read as a video")
     (tmp_path / "zero.mp4").write_bytes(b"")

@@ -7,9 +7,9 @@ from typing import NamedTuple
 import numpy as np
 
 from vps_jax.datasets.classes import ClassTable
-from vps_jax.infer.pending import PendingBlobs
 from vps_jax.infer.stitching import softmax
 from vps_jax.infer.upsampling import mask_bits, unpack_mask
+from vps_jax.media.pending import PendingBlobs
 from vps_jax.types import ClosedTrack, FrameScores, Geometry, PanopticFrame
 
 

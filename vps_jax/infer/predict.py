@@ -121,5 +121,12 @@ def overlay_video(video: Video, classes: ClassTable, out: pathlib.Path, *, wante
     folder = out / "overlay"
     folder.mkdir(exist_ok=True)
     images = video.frames()
-    with MovieWriter(folder / f"{video.video_id}.mp4", fps=video.fps) as movie:
-        yield lambda frame: movie.write(drawing.overlay(next(images).image, frame, classes))
+
+    def draw(frame: PanopticFrame) -> None:
+        source = next(images)
+        movie.write(drawing.overlay(source.image, frame, classes), source.time)
+
+    path = folder / f"{video.video_id}.mp4"
+    sound = video.source if video.source is not None and video.source.is_file() else None
+    with MovieWriter(path, fps=video.fps, pixel_aspect=video.pixel_aspect, sound=sound) as movie:
+        yield draw

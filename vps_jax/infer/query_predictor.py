@@ -21,11 +21,11 @@ from vps_jax.config import QueryInference
 from vps_jax.datasets.classes import ClassTable
 from vps_jax.infer import video_segments
 from vps_jax.infer.fusion import fuse_frames
-from vps_jax.infer.pending import PendingBlobs
 from vps_jax.infer.predictor import DECODED_AHEAD, group_classes
 from vps_jax.infer.score_maps import to_grid
 from vps_jax.infer.video_segments import Areas, OnlineRule, kept_queries
 from vps_jax.media.background import ahead
+from vps_jax.media.pending import PendingBlobs
 from vps_jax.media.video import Frame, Video, frames_of_one_size
 from vps_jax.types import Array, ClosedTrack, FrameScores, FrameTracks, Geometry, PanopticFrame
 

@@ -1,59 +1,93 @@
-"""Folders of images as videos, and single images; a truncated image is refused."""
+"""Folders of images as videos, and single images; names are in natural order: 2 before 10."""
 
 import pathlib
-from collections.abc import Sequence
+import re
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 
-import cv2
 import numpy as np
 
+from vps_jax.datasets.spec import visible
+from vps_jax.media.image_files import IMAGE_SUFFIXES, read_image, read_whole
 from vps_jax.media.video import DEFAULT_FPS, Frame, Video
 from vps_jax.types import UserError
 
-FRAME_SUFFIXES = (".jpg", ".jpeg", ".png")
+# images and videos that are not read as frames of a folder; leaving one out in silence would drop frames
+REFUSED_SUFFIXES = (".heic", ".heif", ".gif", ".jp2", ".jxl", ".psd", ".exr", ".hdr", ".dng", ".cr2", ".nef", ".raw")
+SYSTEM_FILES = ("thumbs.db", "desktop.ini")
 
 
 def open_frame_folder(folder: pathlib.Path) -> Video:
-    """A folder of frames in the order of their names. All files are checked for truncation at once.
+    """A folder of frames. All files are checked for truncation at once; images are turned upright by their EXIF.
 
     Raises:
-      UserError: no frames, or a damaged one.
+      UserError: no frames, two of one name, an image of a kind that is not read, or a damaged one.
     """
-    files = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in FRAME_SUFFIXES]
-    if not files:
-        raise UserError(f"{folder}: no .jpg or .png frames; expected a folder of frames, check the path")
+    files = frame_files(folder)
     for file in files:
-        check_whole(file)
-    return files_video(folder.name, files, DEFAULT_FPS, lambda: (Frame(f.stem, read_image(f)) for f in files))
+        read_whole(file)
+    return files_video(folder.resolve().name, files, DEFAULT_FPS, upright=True)._replace(source=folder)
 
 
-def files_video(video_id: str, files: Sequence[pathlib.Path], fps: float, frames) -> Video:
-    """A video of image files; `frames` starts decoding them."""
-    stems = tuple(file.stem for file in files)
-    return Video(video_id, len(files), fps, frames, lambda: read_image(files[0]).shape[:2], stems)
+def open_image(path: pathlib.Path) -> Video:
+    """One image as a video of one frame."""
+    read_whole(path)
+    return files_video(path.stem, [path], DEFAULT_FPS, upright=True)._replace(source=path)
 
 
-def read_image(path: pathlib.Path) -> np.ndarray:
-    """RGB uint8 `[h, w, 3]` of an image file, as stored (no rotation by EXIF).
+def natural_key(name: str) -> list:
+    """Sorts numbers in names by their value: `2.jpg` before `10.jpg`."""
+    return [(int(part), part) if part.isdigit() else (-1, part.lower()) for part in re.split(r"(\d+)", name) if part]
+
+
+def frame_files(folder: pathlib.Path) -> list[pathlib.Path]:
+    """The images of a folder in natural order.
 
     Raises:
-      UserError: the file is damaged.
+      UserError: none, two of one stem, or an image of a kind that is not read.
     """
-    data = check_whole(path)
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    if image is None:
-        raise UserError(f"{path}: cannot be decoded; expected a JPEG or PNG image, restore it")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    files = [path for path in visible(folder) if path.is_file() and path.name.lower() not in SYSTEM_FILES]
+    frames = sorted((p for p in files if p.suffix.lower() in IMAGE_SUFFIXES), key=lambda p: natural_key(p.name))
+    refused = [path.name for path in files if path.suffix.lower() in REFUSED_SUFFIXES]
+    if refused:
+        raise UserError(f"{folder}: {refused[0]} is of a kind that is not read; convert it to one of {kinds()}")
+    if not frames:
+        raise UserError(f"{folder}: {what_is_there(folder)}; expected images ({kinds()}), check the path")
+    stems: dict[str, str] = {}
+    for path in frames:
+        if path.stem in stems:
+            raise UserError(
+                f"{folder}: {stems[path.stem]} and {path.name} have one stem; expected one image per frame, move "
+                "masks and other versions elsewhere"
+            )
+        stems[path.stem] = path.name
+    others = [path.name for path in files if path not in set(frames)]
+    if others:
+        warnings.warn(f"{folder}: {len(others)} files are no images and left out, such as {others[0]}", stacklevel=2)
+    return frames
 
 
-def check_whole(path: pathlib.Path) -> bytes:
-    """Bytes of an image file whose end is there: decoders fill the rest of a truncated JPEG with grey in silence."""
-    data = path.read_bytes()
-    if data.startswith(b"\x89PNG"):
-        whole = b"IEND" in data[-64:]
-    elif data.startswith(b"\xff\xd8"):
-        whole = data.rfind(b"\xff\xd9") > data.rfind(b"\xff\xda") > 0  # end of image behind the last start of scan
-    else:
-        raise UserError(f"{path}: is not an image ({len(data)} bytes); expected a JPEG or PNG image, restore it")
-    if not whole:
-        raise UserError(f"{path}: is truncated after {len(data)} bytes; expected a whole image, restore it")
-    return data
+def kinds() -> str:
+    """The suffixes of images in words."""
+    return ", ".join(IMAGE_SUFFIXES)
+
+
+def what_is_there(folder: pathlib.Path) -> str:
+    """What a folder without frames holds."""
+    inside = [path.name + "/" * path.is_dir() for path in visible(folder)]
+    return f"no images, but {', '.join(inside[:3])}" + ", ..." * (len(inside) > 3) if inside else "is empty"
+
+
+def files_video(video_id: str, files: Sequence[pathlib.Path], fps: float, *, upright: bool) -> Video:
+    """A video of image files. They are checked again when decoding starts: one may have been damaged meanwhile."""
+    read: Callable[[pathlib.Path], np.ndarray] = lambda file: read_image(file, upright=upright)  # noqa: E731
+
+    def frames() -> Iterator[Frame]:
+        for file in files:
+            read_whole(file)
+        for i, file in enumerate(files):
+            yield Frame(file.stem, read(file), i / fps)
+
+    stems = tuple(file.stem for file in files)
+    times = tuple(i / fps for i in range(len(files)))
+    return Video(video_id, len(files), fps, frames, lambda: read(files[0]).shape[:2], stems, times)

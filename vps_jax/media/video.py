@@ -1,6 +1,8 @@
 """A video as the rest of the package sees it: a name, and frames that are decoded one at a time."""
 
 import contextlib
+import fractions
+import pathlib
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -12,10 +14,11 @@ DEFAULT_FPS = 6.0  # VIPSeg's frames are five or six a second
 
 
 class Frame(NamedTuple):
-    """Decoded frame: name without suffix, and RGB uint8 `[h, w, 3]`."""
+    """Decoded frame: name without suffix, RGB uint8 `[h, w, 3]`, and when it is shown, in seconds of the source."""
 
     stem: str
     image: np.ndarray
+    time: float
 
 
 class Video(NamedTuple):
@@ -23,11 +26,14 @@ class Video(NamedTuple):
 
     Attributes:
       video_id: name of the video in results.
-      num_frames: as the container or folder says.
+      num_frames: as the container or folder says; 0 of a stream, where nobody knows.
       fps: frames per second.
       frames: starts decoding from the first frame; raises `UserError` at a frame that cannot be decoded.
       size: height and width in pixels, from the first frame alone.
       stems: names of the frames, as the container or folder says.
+      times: when they are shown, in seconds of the source.
+      pixel_aspect: width of a pixel over its height.
+      source: the file or folder, for messages and for its sound; None of a stream.
     """
 
     video_id: str
@@ -36,6 +42,9 @@ class Video(NamedTuple):
     frames: Callable[[], Iterator[Frame]]
     size: Callable[[], tuple[int, int]]
     stems: tuple[str, ...]
+    times: tuple[float, ...] = ()
+    pixel_aspect: fractions.Fraction = fractions.Fraction(1)
+    source: pathlib.Path | None = None
 
 
 def first_size(frames: Callable[[], Iterator[Frame]]) -> tuple[int, int]:

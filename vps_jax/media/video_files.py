@@ -1,88 +1,179 @@
-"""Video files, decoded by FFmpeg; a file that breaks off is refused."""
+"""Video files and streams of known length, decoded by FFmpeg as players show them; one that breaks off is refused."""
 
 import functools
 import pathlib
+import warnings
 from collections.abc import Iterator
+from fractions import Fraction
+from typing import NamedTuple
 
 import av
 import numpy as np
+from av.sidedata.sidedata import Type as SideData
 
+from vps_jax.media import containers
+from vps_jax.media.image_files import first_line
 from vps_jax.media.video import DEFAULT_FPS, Frame, Video, first_size
 from vps_jax.types import UserError
 
-VIDEO_SUFFIXES = (".mp4", ".avi", ".webm", ".mkv", ".mov")
+VIDEO_SUFFIXES = (
+    ".mp4", ".m4v", ".mov", ".avi", ".webm", ".mkv", ".ts", ".m2ts", ".mts", ".mpg", ".mpeg", ".wmv", ".flv", ".ogv",
+    ".3gp", ".y4m", ".mxf",
+)  # fmt: skip
 
 
-def open_video_file(path: pathlib.Path) -> Video:
+class Facts(NamedTuple):
+    """What a container says of a stream.
+
+    Attributes:
+      stream: its index.
+      fps: frames per second.
+      start: time of the first frame; None if the container has no clock that can be used.
+      times: of the frames that are shown, in seconds from the first.
+      pixel_aspect: width of a pixel over its height, as shown.
+    """
+
+    stream: int
+    fps: float
+    start: float | None
+    times: tuple[float, ...]
+    pixel_aspect: Fraction
+
+
+def open_video_file(path: pathlib.Path, *, strict: bool = False) -> Video:
     """A video file; stems are the eight-digit frame numbers from 0.
 
+    Args:
+      path: any container and codec that FFmpeg reads.
+      strict: refuse frames that the decoder says are damaged; otherwise they are given, with a warning.
+
     Raises:
-      UserError: not a video, or damaged so that it cannot be opened. Decoding raises it where the file breaks off.
+      UserError: not a video, or one that breaks off or cannot be opened. Decoding raises it at a broken frame.
     """
     try:
-        with av.open(str(path)) as container:
-            if not container.streams.video:
-                raise UserError(f"{path}: has no video stream; expected a video, choose another file")
-            stream = container.streams.video[0]
-            fps = float(stream.average_rate or stream.guessed_rate or DEFAULT_FPS)
-            count = stream.frames
-            if any(entry.pos + entry.size > path.stat().st_size for entry in stream.index_entries):
-                raise UserError(
-                    f"{path}: is cut off, its index points behind its end; expected a whole video, copy it again"
-                )
-            next(container.decode(stream), None)
+        containers.check_whole(path)
+        facts = read_facts(path)
     except (av.error.FFmpegError, OSError) as error:
-        raise UserError(f"{path}: cannot be read as a video ({_reason(error)}); expected mp4, avi or webm") from error
-    count = count or _count_frames(path)
-    stems = tuple(map(_frame_name, range(count)))
-    size = functools.partial(first_size, lambda: _decode_file(path))
-    return Video(path.stem, count, fps, lambda: _decode_file(path), size, stems)
+        raise UserError(
+            f"{path}: cannot be read as a video ({first_line(error)}); expected mp4, avi or webm"
+        ) from error
+    frames = functools.partial(decode_file, path, facts, strict=strict)
+    stems, size = tuple(map(frame_name, range(len(facts.times)))), functools.partial(first_size, frames)
+    return Video(path.stem, len(stems), facts.fps, frames, size, stems, facts.times, facts.pixel_aspect, path)
 
 
-def _frame_name(index: int) -> str:
+def frame_name(index: int) -> str:
+    """The stem of a frame that has no file of its own."""
     return f"{index:08d}"
 
 
-def _count_frames(path: pathlib.Path) -> int:
-    """Frames of a container that does not say, by reading packets without decoding them."""
-    with av.open(str(path)) as container:
-        return sum(packet.size > 0 for packet in container.demux(video=0))
+def url_of(path: pathlib.Path) -> str:
+    """A path for FFmpeg, which takes what stands before a colon in a relative one for a protocol."""
+    return f"file:{path.absolute()}"
 
 
-def _decode_file(path: pathlib.Path) -> Iterator[Frame]:
-    done, end = 0, 0.0
+def read_facts(path: pathlib.Path) -> Facts:
+    """What the container says, from its packets; the first frame is decoded to prove that there is one.
+
+    Raises:
+      UserError: no video stream; cover art is none.
+    """
+    with av.open(url_of(path)) as container:
+        stream = best_stream(container, path)
+        index, rate, base = stream.index, stream.average_rate or stream.guessed_rate, stream.time_base
+        aspect = stream.sample_aspect_ratio or Fraction(1)
+        first = next(container.decode(stream), None)
+    with av.open(url_of(path)) as container:  # from its start again: decoding has taken packets
+        shown = [p.pts for p in container.demux(container.streams[index]) if p.size and not p.is_discard]
+    if first is None or not shown:
+        raise UserError(f"{path}: no frame can be decoded; expected a whole video, copy it again")
+    fps = float(rate) if rate else DEFAULT_FPS
+    (a, b), _ = abs(display_matrix(first))
+    aspect = 1 / aspect if b > a else aspect  # width and height change places
+    return Facts(index, fps, *clock(shown, base, fps), aspect)
+
+
+def clock(shown: list[int | None], base: Fraction, fps: float) -> tuple[float | None, tuple[float, ...]]:
+    """`start` and `times` of `Facts`; evenly at `fps` where the container does not say when, or says it twice."""
+    known = sorted(pts for pts in shown if pts is not None)
+    if len(known) < len(shown) or len(set(known)) < len(known):
+        return None, tuple(i / fps for i in range(len(shown)))
+    return float(known[0] * base), tuple(float((pts - known[0]) * base) for pts in known)
+
+
+def best_stream(container, path: pathlib.Path):
+    """The video stream that FFmpeg chooses.
+
+    Raises:
+      UserError: there is none; cover art is none.
+    """
+    streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
+    if not streams:
+        raise UserError(f"{path}: has no video stream; expected a video, choose another file")
+    chosen = container.streams.best("video")
+    chosen = chosen if chosen in streams else streams[0]
+    if len(streams) > 1:
+        others = ", ".join(f"{s.width}x{s.height}" for s in streams if s is not chosen)
+        warnings.warn(
+            f"{path}: has {len(streams)} video streams; {chosen.width}x{chosen.height} is taken, not {others}",
+            stacklevel=2,
+        )
+    return chosen
+
+
+def decode_file(path: pathlib.Path, facts: Facts, *, strict: bool) -> Iterator[Frame]:
+    """The frames of a file, upright; see `open_video_file`."""
+    done, damaged, count = 0, [], len(facts.times)
     try:
-        with av.open(str(path)) as container:
-            stream = container.streams.video[0]
+        with av.open(url_of(path)) as container:
+            stream = container.streams[facts.stream]
             stream.thread_type = "AUTO"
             for frame in container.decode(stream):
-                upright = np.rot90(
-                    frame.to_ndarray(format="rgb24"), round(frame.rotation / 90)
-                )  # phones lie on their side
-                yield Frame(_frame_name(done), np.ascontiguousarray(upright))
-                done, end = done + 1, frame.time or 0.0
-            whole = done and not _ends_early(container.format.name, stream, done, end)
+                if frame.is_corrupt and strict:
+                    raise UserError(f"{path}: frame {frame_name(done)} is damaged; leave --strict out to take it")
+                if frame.is_corrupt:
+                    damaged.append(frame_name(done))
+                if facts.start is None or frame.pts is None:
+                    time = done / facts.fps
+                else:
+                    time = float(frame.pts * frame.time_base) - facts.start
+                yield Frame(frame_name(done), upright(frame), time)
+                done += 1
     except av.error.FFmpegError as error:
-        raise UserError(f"{path}: broken after frame {done} ({_reason(error)}); expected a whole video") from error
-    if not whole:
-        raise UserError(f"{path}: ends early, after {done} frames; expected a whole video, copy it again")
+        raise UserError(
+            f"{path}: broken after frame {done} ({first_line(error)}); expected a whole video, copy it again"
+        ) from error
+    if done < count and strict:
+        raise UserError(f"{path}: {count - done} of {count} frames are not decoded; leave --strict out to take the rest")
+    if done < count:
+        warnings.warn(f"{path}: {count - done} of {count} frames are damaged and left out", stacklevel=2)
+    if damaged:
+        warnings.warn(f"{path}: {len(damaged)} of {done} frames are damaged, the first is {damaged[0]}", stacklevel=2)
 
 
-def _ends_early(container: str, stream, done: int, end: float) -> bool:
-    """Whether a container promised more than was decoded.
+def display_matrix(frame) -> np.ndarray:
+    """What a player does with a frame: integer `[2, 2]`, of (x, y) as rows; the identity where nothing is said.
 
-    For mp4 and mov the index was checked at the start, and their frame counts prove nothing: a trimmed video keeps
-    frames that are never shown.
+    A matrix that is singular says nothing, as players take it.
     """
-    if container == "avi":
-        return done < stream.frames
-    hours, _, rest = stream.metadata.get("DURATION", "").partition(":")  # Matroska and WebM: "00:00:05.000000000"
-    minutes, _, seconds = rest.partition(":")
-    if not seconds or not stream.average_rate:
-        return False
-    duration = 3600 * int(hours) + 60 * int(minutes) + float(seconds)
-    return end + 2.5 / float(stream.average_rate) < duration
+    for data in frame.side_data:
+        if data.type == SideData.DISPLAYMATRIX:
+            matrix = np.frombuffer(bytes(data), np.int32)[:9].reshape(3, 3)[:2, :2].astype(np.int64)
+            if matrix[0, 0] * matrix[1, 1] - matrix[0, 1] * matrix[1, 0]:
+                return matrix
+    return np.eye(2, dtype=np.int64)
 
 
-def _reason(error: Exception) -> str:
-    return (getattr(error, "strerror", None) or str(error)).splitlines()[0]
+def upright(frame) -> np.ndarray:
+    """RGB uint8 `[h, w, 3]` of a decoded frame, turned and mirrored as its display matrix says.
+
+    A pixel (x, y) is shown at (a x + c y, b x + d y) for the rows (a, b), (c, d): right angles only.
+    """
+    image, matrix = frame.to_ndarray(format="rgb24"), display_matrix(frame)
+    if abs(matrix[0, 1]) > abs(matrix[0, 0]):  # x becomes y
+        image, matrix = image.swapaxes(0, 1), matrix[::-1]
+    if matrix[0, 0] < 0:
+        image = image[:, ::-1]
+    if matrix[1, 1] < 0:
+        image = image[::-1]
+    return np.ascontiguousarray(image)
