@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vps_jax.media import streams
+from vps_jax.media import streams, video_files
 from vps_jax.media.movie_writer import MovieWriter
 from vps_jax.media.selection import Selection, seconds
 from vps_jax.media.sources import open_sources
@@ -246,22 +246,15 @@ def test_damaged_frames_are_said_and_refused_when_strict(tmp_path):
     assert "frame 00000007 is damaged; leave --strict out" in refused(path, strict=True)
 
 
-def test_frames_that_cannot_be_decoded_at_all_are_said(tmp_path):
-    def damage(packets):
-        data = bytearray(bytes(packets[1]))
-        data[:6] = bytes(6)
-        broken = av.Packet(bytes(data))
-        broken.stream, broken.pts, broken.dts = packets[1].stream, packets[1].pts, packets[1].dts
-        broken.time_base, broken.duration = packets[1].time_base, packets[1].duration
-        return [packets[0], broken, *packets[2:]]
-
-    rng = np.random.default_rng(0)
-    noise = lambda _: rng.integers(0, 255, (HEIGHT, WIDTH, 3), np.uint8)  # noqa: E731
-    path = write_container(tmp_path / "hole.mkv", packets=damage, draw=noise)
-    (video,) = open_sources([path])
-    with pytest.warns(UserWarning, match="1 of 12 frames are damaged and left out"):
-        assert len(list(video.frames())) == 11
-    assert "1 of 12 frames are not decoded" in refused(path, strict=True)
+def test_frames_that_the_decoder_leaves_out_are_said(tmp_path):
+    """As of a packet in which the decoder finds nothing; the container counts it."""
+    path = write_movie(tmp_path / "hole.mp4")
+    facts = video_files.read_facts(path)
+    facts = facts._replace(times=(*facts.times, 1.0))
+    with pytest.warns(UserWarning, match="1 of 7 frames are damaged and left out"):
+        assert len(list(video_files.decode_file(path, facts, strict=False))) == 6
+    with pytest.raises(UserError, match="1 of 7 frames are not decoded"):
+        list(video_files.decode_file(path, facts, strict=True))
 
 
 def test_an_edit_list_that_cuts_the_end_is_followed_everywhere(tmp_path):

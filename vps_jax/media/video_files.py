@@ -144,7 +144,7 @@ def decode_file(path: pathlib.Path, facts: Facts, *, strict: bool) -> Iterator[F
             f"{path}: broken after frame {done} ({first_line(error)}); expected a whole video, copy it again"
         ) from error
     if done < count and strict:
-        raise UserError(f"{path}: {count - done} of {count} frames are not decoded; leave --strict out to take the rest")
+        raise UserError(f"{path}: {count - done} of {count} frames are not decoded; --strict refuses that")
     if done < count:
         warnings.warn(f"{path}: {count - done} of {count} frames are damaged and left out", stacklevel=2)
     if damaged:
