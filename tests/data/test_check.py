@@ -1,10 +1,13 @@
+import json
 import shutil
 
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
-from vps_jax.data import check
+from vps_jax import datasets
+from vps_jax.data import check, prepare, synthetic
 from vps_jax.types import UserError
 
 
@@ -20,7 +23,15 @@ def problems(source):
 
 def test_a_sound_folder_has_no_problem(raw_vipseg):
     report = check.check("vipseg", raw_vipseg, progress=False)
-    assert report == (11, len(list((raw_vipseg / "imgs").rglob("*.jpg"))), ())
+    assert (report.videos, report.problems) == (11, ())
+    assert report.frames == len(list((raw_vipseg / "imgs").rglob("*.jpg")))
+    train, val, test = report.splits
+    assert train[:5] == ("train", 8, 40, 40, 8) and test[:5] == ("test", 1, 4, 0, 0)
+    assert train.sizes == {"72x40": 4, "64x48": 4} and train.objects > 20 and val.short_videos == 0
+    lines = check.table(report)
+    assert lines[0] == "layout: raw" and lines[1].split()[:4] == ["split", "videos", "frames", "labelled"]
+    assert lines[2].split()[:4] == ["train", "8", "40", "40"] and "72x40 (4), 64x48 (4)" in lines[2]
+    assert json.loads(json.dumps(report.as_json()))["splits"][0]["frames"] == 40
 
 
 def test_damage_is_found(source):
@@ -51,13 +62,58 @@ def test_lists_are_compared_with_folders(source):
     (source / "val.txt").unlink()
     found = problems(source)
     assert f"{train[0]}: in no split list" in found
-    assert "1_gone: listed in train.txt, but there is no such folder" in found
-    assert "1_gone: listed in train.txt and in train.txt" in found
+    assert "1_gone: listed in train, but no image of it is there" in found
+    assert "1_gone: listed in train and in train" in found
     assert f"{source / 'val.txt'}: the split list is missing" in found
 
 
 def test_wrong_arguments_are_named(tmp_path):
-    with pytest.raises(UserError, match="'coco' cannot be checked"):
+    with pytest.raises(UserError, match="data set 'coco' is unknown"):
         check.check("coco", tmp_path, progress=False)
-    with pytest.raises(UserError, match="has no folder imgs or images"):
+    with pytest.raises(UserError, match="no imgs; nothing of it is there; expected VIPSeg"):
         check.check("vipseg", tmp_path, progress=False)
+
+
+@pytest.mark.parametrize("name", list(synthetic.LAYOUTS))
+def test_every_data_set_can_be_checked(name, tmp_path):
+    sizes = {"sizes": ((40, 72),), "lengths": (4,)}
+    synthetic.synthesize(tmp_path / "raw", layout=name, train=2, val=1, test=1, progress=False, **sizes)
+    report = check.check(name, tmp_path / "raw", progress=False)
+    strays = name == "vspw"  # whose masks hold values that mean nothing, as the real ones do
+    assert bool(report.problems) == strays and report.splits[0].videos == 2
+    prepared = prepare.prepare(name, tmp_path / "raw", tmp_path / "out", progress=False)
+    for split in report.splits:  # the two agree
+        found = prepared[split.split]
+        assert (split.videos, split.frames) == (found["videos"], found["frames"])
+        assert (split.findings, split.sizes) == (found["findings"], found["sizes"])
+        assert split.with_objects == found["videos_with_instances"]
+    spec = datasets.dataset(name)
+    image = spec.videos(tmp_path / "raw", "train")[0].images[0]
+    image.write_bytes(image.read_bytes()[:100])
+    assert (
+        f"{image}: unreadable image (100 bytes, cut off)"
+        in check.check(name, tmp_path / "raw", progress=False).problems
+    )
+
+
+def is_image(path):
+    return path.suffix == ".jpg" or (
+        path.suffix == ".png" and ("img" in path.parts or path.parts[-4:-3] == ("images",))
+    )
+
+
+def test_check_and_prepare_agree_on_palettes_and_things_without_number(source, tmp_path):
+    masks = sorted((source / "panomasks" / (source / "train.txt").read_text().split()[0]).iterdir())
+    picture = Image.fromarray(np.full(cv2.imread(str(masks[0]), -1).shape, 1, np.uint8))
+    picture.putpalette([200, 10, 30] * 256)
+    picture.save(masks[0])
+    values = cv2.imread(str(masks[1]), -1)
+    values[:2, :3] = 3  # the class door without its instance
+    cv2.imwrite(str(masks[1]), values)
+    assert problems(source) == (f"{masks[1]}: value 3 on 6 pixels is no class",)
+    report = prepare.prepare("vipseg", source, tmp_path / "out", progress=False)["train"]
+    place = f"{masks[1].parent.name}/{masks[1].stem}"
+    assert report["unknown_values"] == {"3": {"pixels": 6, "first_seen": place, "class_only": True}}
+    assert f"  unknown label value 3 on 6 pixels (first in {place}): trained as pixels of its class" in (
+        prepare.describe_report({"train": report})
+    )

@@ -1,130 +1,217 @@
-"""Look through an official data-set folder and name everything that is wrong with it."""
+"""Look through a data set in its official layout and name everything that is wrong with it."""
 
+import collections
 import concurrent.futures
-import io
 import os
 import pathlib
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 
 from vps_jax import datasets, files
-from vps_jax.datasets import label_files
-from vps_jax.types import UserError
+from vps_jax.data.records import decode_image
+from vps_jax.datasets import DatasetSpec, VideoFiles
+from vps_jax.datasets.label_files import BadFrame
 
-LAYOUTS = ("vipseg", "vspw")
-SPLITS = ("train", "val", "test")
+LOOK_AHEAD = 64  # videos
+SHORT = 4  # frames
+
+
+class SplitCounts(NamedTuple):
+    """What a split holds."""
+
+    split: str
+    videos: int
+    frames: int
+    labelled: int
+    with_objects: int
+    objects: int
+    short_videos: int
+    sizes: dict[str, int]
+    findings: dict[str, int]
 
 
 class Report(NamedTuple):
-    """What `check` found: counts, and one line per problem."""
+    """What `check` found: counts per split, and one line per problem."""
 
-    videos: int
-    frames: int
+    layout: str
+    splits: tuple[SplitCounts, ...]
     problems: tuple[str, ...]
 
+    @property
+    def videos(self) -> int:
+        """Videos of all splits."""
+        return sum(split.videos for split in self.splits)
 
-def check(name: str, source: str | pathlib.Path, *, progress: bool = True) -> Report:
-    """Decode every image and mask of a raw or converted folder.
+    @property
+    def frames(self) -> int:
+        """Frames of all splits."""
+        return sum(split.frames for split in self.splits)
+
+    def as_json(self) -> dict:
+        """Plain values."""
+        return {
+            "layout": self.layout,
+            "splits": [split._asdict() for split in self.splits],
+            "problems": list(self.problems),
+        }
+
+
+class VideoCounts(NamedTuple):
+    """What one video holds."""
+
+    frames: int
+    labelled: int
+    objects: int
+    size: str
+    findings: dict[str, int]
+    problems: list[str]
+
+
+def check(name: str, source: str | pathlib.Path, *, workers: int | None = None, progress: bool = True) -> Report:
+    """Decode every image and mask of a data set.
 
     Args:
-      name: `vipseg` or `vspw`.
-      source: folder in the official layout.
+      name: one of `datasets.DATASETS`.
+      source: folder in one of its layouts.
+      workers: threads; None for as many as the machine has processors, 16 at most.
       progress: show a progress bar.
 
     Returns:
-      Counts and problems: unreadable images, masks of another size or kind or with values of no class, masks without
-      image, videos in no list, in two, or listed and missing.
+      Counts and problems: unreadable images, masks of another size or kind or with values of no class, images without
+      mask, frames of another size than those before, videos that are listed twice or that have no frame, files that no
+      list accounts for.
 
     Raises:
-      UserError: the folder has not the layout at all.
+      UserError: the folder has no layout of the set at all, or its lists and jsons break their rules.
     """
-    source = pathlib.Path(source)
-    if name not in LAYOUTS:
-        raise UserError(f"data set {name!r} cannot be checked; expected one of {', '.join(LAYOUTS)}")
-    root = image_root(name, source)
-    lists = {s: files.read_lines(source / f"{s}.txt") for s in SPLITS if (source / f"{s}.txt").exists()}
-    videos = [p.name for p in files.visible(root) if p.is_dir()]
-    problems = list_problems(lists, videos, source)
-    jobs = [job for video in videos for job in frame_jobs(name, source, root, video, video in lists.get("test", ()))]
-    legal = datasets.dataset(name).labels.known
-    with concurrent.futures.ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
-        found = pool.map(lambda job: frame_problems(*job, legal=legal), jobs)
-        for lines in files.track(found, "check", total=len(jobs), show=progress):
-            problems += lines
-    return Report(len(videos), len(jobs), tuple(problems))
+    spec, source = datasets.dataset(name), pathlib.Path(source)
+    layout, counts, problems = spec.layout(source), [], []
+    splits = {split: layout.videos(source, split) for split in layout.splits(source)}
+    for split, videos in splits.items():
+        if layout.strays is not None:
+            problems += layout.strays(source, split)
+        found = list(looked_at(videos, spec, split, workers or min(16, os.cpu_count() or 1), progress))
+        problems += [line for video in found for line in video.problems]
+        counts.append(summed(split, found))
+    return Report(layout.name, tuple(counts), (*listed_twice(splits), *problems))
 
 
-def image_root(name: str, source: pathlib.Path) -> pathlib.Path:
-    """The folder with one folder per video."""
-    candidates = {"vipseg": ("imgs", "images"), "vspw": ("data",)}[name]
-    for folder in candidates:
-        if (source / folder).is_dir():
-            return source / folder
-    raise UserError(f"{source} has no folder {' or '.join(candidates)}; expected {name}'s layout: give its root")
+def listed_twice(splits: dict[str, list[VideoFiles]]) -> Iterator[str]:
+    """Lines for videos that stand in two lists, or twice in one."""
+    home: dict[pathlib.Path | str, str] = {}
+    for split, videos in splits.items():
+        for video in videos:
+            key = video.images[0] if video.images else video.name  # KITTI's test numbers its videos from 0 again
+            if key in home:
+                yield f"{video.name}: listed in {home[key]} and in {split}"
+            home[key] = split
 
 
-def list_problems(lists: dict[str, list[str]], videos: list[str], source: pathlib.Path) -> list[str]:
-    """Disagreements between split lists and folders."""
-    problems = [f"{source / (s + '.txt')}: the split list is missing" for s in SPLITS if s not in lists]
-    home: dict[str, str] = {}
-    there = set(videos)
-    for split, names in lists.items():
-        for video in names:
-            if video in home:
-                problems.append(f"{video}: listed in {home[video]}.txt and in {split}.txt")
-            home[video] = split
-            if video not in there:
-                problems.append(f"{video}: listed in {split}.txt, but there is no such folder")
-    return problems + [f"{video}: in no split list" for video in videos if lists and video not in home]
+def looked_at(
+    videos: list[VideoFiles], spec: DatasetSpec, split: str, workers: int, progress: bool
+) -> Iterator[VideoCounts]:
+    """Counts of every video in order."""
+    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+        found = pool.map(lambda video: look_at(video, spec, split), videos)
+        yield from files.track(found, f"check {split}", total=len(videos), show=progress)
 
 
-def frame_jobs(name: str, source: pathlib.Path, root: pathlib.Path, video: str, is_test: bool) -> list[tuple]:
-    """`(image or None, mask or None, whether a mask must be there)` of every frame of a video."""
-    images, masks = root / video, source / "panomasks" / video
-    if name == "vspw":
-        images, masks = root / video / "origin", root / video / "mask"
-    with_image = {p.stem: p for p in files.visible(images, ".jpg")}
-    with_mask = {p.stem: p for p in files.visible(masks, ".png")}
-    stems = sorted({*with_image, *with_mask})
-    return [(with_image.get(s), with_mask.get(s), not is_test) for s in stems]
+def look_at(video: VideoFiles, spec: DatasetSpec, split: str) -> VideoCounts:
+    """Decode one video."""
+    problems, sizes, labelled = [], [], 0
+    findings: collections.Counter = collections.Counter()
+    seen: set[int] = set()
+    if not video.images:
+        problems.append(f"{video.name}: listed in {split}, but no image of it is there")
+    scanned = spec.scan(video) if spec.scan is not None and video.labelled else video
+    for i, image in enumerate(video.images):
+        size, lines = image_size(image)
+        problems += lines
+        if size is not None and size not in sizes:
+            sizes.append(size)
+            if len(sizes) > 1:
+                first = f"{sizes[0][1]}x{sizes[0][0]}"
+                problems.append(f"{image}: image is {size[1]}x{size[0]}, expected {first} as the frames before")
+        if not video.labelled:
+            continue
+        if video.masks is not None and video.masks[i] is None:
+            problems.append(f"{image}: image without a mask")
+            continue
+        try:
+            labels = spec.read_label(scanned, i)
+        except BadFrame as error:
+            problems.append(str(error))
+            continue
+        labelled += 1
+        problems += mask_problems(labels.values, size, video.masks[i] if video.masks else image, spec)
+        findings.update(labels.findings)
+        values = np.flatnonzero(np.bincount(labels.values.ravel(), minlength=65536) * spec.labels.is_instance)
+        seen |= {*values.tolist(), *(int(v) for members in labels.combinations for v in members)}
+    size = f"{sizes[0][1]}x{sizes[0][0]}" if sizes else ""
+    return VideoCounts(len(video.images), labelled, len(seen), size, dict(findings), problems)
 
 
-def frame_problems(
-    image: pathlib.Path | None, mask: pathlib.Path | None, needs_mask: bool, *, legal: np.ndarray
+def mask_problems(
+    values: np.ndarray, size: tuple[int, int] | None, where: pathlib.Path, spec: DatasetSpec
 ) -> list[str]:
-    """Problems of one frame; `legal` is bool `[65536]` per label value."""
-    if image is None:
-        return [f"{mask}: mask without an image"]
-    size, problems = image_size(image)
-    if mask is None:
-        return problems + ([f"{image}: image without a mask"] if needs_mask else [])
-    values, mask_problems = mask_values(mask)
-    if values is None:
-        return problems + mask_problems
+    """Problems of label values `[h, w]` whose image has a size."""
+    problems = []
     if size is not None and values.shape != size:
         shape = f"{values.shape[1]}x{values.shape[0]}"
-        problems.append(f"{mask}: mask is {shape}, its image {size[1]}x{size[0]}")
+        problems.append(f"{where}: mask is {shape}, its image {size[1]}x{size[0]}")
     counts = np.bincount(values.ravel(), minlength=65536)
-    strays = np.flatnonzero((counts > 0) & ~legal)
-    return problems + [f"{mask}: value {v} on {counts[v]} pixels is no class" for v in strays]
+    strays = np.flatnonzero((counts > 0) & ~spec.labels.known)
+    return problems + [f"{where}: value {v} on {counts[v]} pixels is no class" for v in strays.tolist()]
 
 
 def image_size(image: pathlib.Path) -> tuple[tuple[int, int] | None, list[str]]:
     """`(height, width)` of an image that decodes to its end, or the problem."""
-    from PIL import Image
-
     try:
-        picture = Image.open(io.BytesIO(image.read_bytes()))
-        picture.load()
+        data = image.read_bytes()
     except OSError as error:
-        return None, [f"{image}: unreadable image ({error or 'no image data'})"]
-    return (picture.height, picture.width), []
+        return None, [f"{image}: unreadable image ({error.strerror})"]
+    whole = b"IEND" in data[-64:] if data.startswith(b"\x89PNG") else b"\xff\xd9" in data[-64:]
+    pixels = decode_image(data) if data and whole else None
+    if pixels is None:
+        return None, [f"{image}: unreadable image ({len(data)} bytes, {'damaged' if whole else 'cut off'})"]
+    return pixels.shape[:2], []
 
 
-def mask_values(mask: pathlib.Path) -> tuple[np.ndarray | None, list[str]]:
-    """Label values `[h, w]` of a mask, or the problem."""
-    try:
-        return label_files.read_mask(mask), []
-    except label_files.BadFrame as error:
-        return None, [str(error)]
+def summed(split: str, videos: list[VideoCounts]) -> SplitCounts:
+    """Counts of a split."""
+    findings: collections.Counter = collections.Counter()
+    for video in videos:
+        findings.update(video.findings)
+    longest = max((video.frames for video in videos), default=0)
+    return SplitCounts(
+        split,
+        videos=len(videos),
+        frames=sum(video.frames for video in videos),
+        labelled=sum(video.labelled for video in videos),
+        with_objects=sum(video.objects > 0 for video in videos),
+        objects=sum(video.objects for video in videos),
+        short_videos=sum(0 < video.frames < SHORT for video in videos) if longest > 1 else 0,
+        sizes=dict(collections.Counter(video.size for video in videos if video.size).most_common()),
+        findings=dict(sorted(findings.items())),
+    )
+
+
+def table(report: Report) -> list[str]:
+    """Lines for the terminal: a row per split, then what was found in it."""
+    header = ("split", "videos", "frames", "labelled", "with objects", "objects", "short", "sizes")
+    rows = [header] + [
+        (s.split, s.videos, s.frames, s.labelled, s.with_objects, s.objects, s.short_videos, sizes_of(s))
+        for s in report.splits
+    ]
+    widths = [max(len(str(row[i])) for row in rows) for i in range(len(header))]
+    lines = ["  ".join(str(cell).rjust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines += [f"{s.split}: {words}: {count}" for s in report.splits for words, count in s.findings.items()]
+    return [f"layout: {report.layout}", *lines]
+
+
+def sizes_of(split: SplitCounts) -> str:
+    """The commonest sizes in words."""
+    shown = [f"{size} ({count})" for size, count in list(split.sizes.items())[:3]]
+    return ", ".join(shown + ["..."] * (len(split.sizes) > 3)) or "none"

@@ -10,7 +10,7 @@ import numpy as np
 
 from vps_jax.datasets.classes import ClassTable
 from vps_jax.datasets.labels import LabelCode, panoptic_value
-from vps_jax.files import visible
+from vps_jax.files import read_lines, visible
 from vps_jax.types import UserError
 
 FRAME_SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -65,7 +65,8 @@ class Layout:
       truth: pattern of the file that says that the truth of `{split}` is there; empty: none can be scored.
       predicted: (root, split) -> the videos to predict, in the order of the truth; None: those of `videos`.
       listing: pattern of the file that lists the videos of `{split}`.
-      strays: (root, split) -> one line per file that lies there and that no list or image accounts for.
+      strays: (root, split) -> one line per file of the split that no list or image accounts for; with the first split
+        comes what no split accounts for.
     """
 
     name: str
@@ -208,3 +209,18 @@ def named_frames(name: str, folder: pathlib.Path, stems: Sequence[str] | None = 
     if missing:
         raise UserError(f"{folder}: frame {missing[0]} is missing; expected {len(stems)} listed frames, restore it")
     return VideoFiles(name, tuple(there[stem] for stem in stems) if stems else tuple(there.values()), None)
+
+
+def unpaired_masks(images: pathlib.Path, masks: pathlib.Path) -> list[str]:
+    """Lines for masks of a video that have no image."""
+    stems = {path.stem for path in frame_files(images)}
+    return [f"{path}: mask without an image" for path in visible(masks, ".png") if path.stem not in stems]
+
+
+def unlisted(folder: pathlib.Path, root: pathlib.Path) -> list[str]:
+    """Lines for the videos of a folder that no split list names, and for lists that are missing."""
+    named = {name for split in listed_splits(root) for name in read_lines(root / f"{split}.txt")}
+    lines = [f"{root / split}.txt: the split list is missing" for split in SPLITS if split not in listed_splits(root)]
+    return lines + [
+        f"{path.name}: in no split list" for path in visible(folder) if path.is_dir() and path.name not in named
+    ]

@@ -1,5 +1,6 @@
 """VIPSeg: 124 classes; as downloaded or as `vps-jax data convert` leaves it (spec: data_and_metrics 1)."""
 
+import functools
 import json
 import pathlib
 
@@ -56,6 +57,15 @@ def raw_videos(root: pathlib.Path, split: str, images: str = "imgs") -> list[spe
     return [spec.paired(n, root / images / n, root / "panomasks" / n) for n in names]
 
 
+def strays(root: pathlib.Path, split: str, images: str) -> list[str]:
+    """Masks without an image, videos in no list, lists that are missing."""
+    own = root / "panomasks"
+    lines = [
+        line for n in read_lines(root / f"{split}.txt") for line in spec.unpaired_masks(root / images / n, own / n)
+    ]
+    return lines + (spec.unlisted(root / images, root) if split == spec.listed_splits(root)[0] else [])
+
+
 def raw_predicted(root: pathlib.Path, split: str) -> list[spec.VideoFiles]:
     """All frames of the listed videos."""
     return [spec.named_frames(n, root / "imgs" / n) for n in read_lines(root / f"{split}.txt")]
@@ -92,9 +102,14 @@ def truth_json(root: pathlib.Path, split: str) -> pathlib.Path:
 LISTS = "train.txt|val.txt|test.txt"
 CONVERTED = spec.Layout(
     "converted", ("images", f"{LISTS}|panoptic_gt_VIPSeg_*.json"), converted_splits, converted_videos,
-    truth="panoptic_gt_VIPSeg_{split}.json", predicted=converted_predicted,
+    truth="panoptic_gt_VIPSeg_{split}.json", predicted=converted_predicted, listing="{split}.txt",
+    strays=functools.partial(strays, images="images"),
 )  # fmt: skip
-RAW = spec.Layout("raw", ("imgs", LISTS), spec.listed_splits, raw_videos, predicted=raw_predicted)
+RAW = spec.Layout(
+    "raw", ("imgs", LISTS), spec.listed_splits, raw_videos,
+    predicted=raw_predicted, listing="{split}.txt", strays=functools.partial(strays, images="imgs"),
+)  # fmt: skip
+
 
 SPEC = spec.DatasetSpec(
     name="vipseg",

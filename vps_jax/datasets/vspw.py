@@ -36,6 +36,13 @@ def videos(root: pathlib.Path, split: str) -> list[spec.VideoFiles]:
     return [spec.paired(f.name, f / "origin", f / "mask") for f in folders]
 
 
+def strays(root: pathlib.Path, split: str) -> list[str]:
+    """Masks without an image, videos in no list, lists that are missing."""
+    folders = [root / "data" / name for name in read_lines(root / f"{split}.txt")]
+    lines = [line for folder in folders for line in spec.unpaired_masks(folder / "origin", folder / "mask")]
+    return lines + (spec.unlisted(root / "data", root) if split == spec.listed_splits(root)[0] else [])
+
+
 def predicted(root: pathlib.Path, split: str) -> list[spec.VideoFiles]:
     """All frames of the listed videos."""
     names = read_lines(root / f"{split}.txt")
@@ -44,7 +51,7 @@ def predicted(root: pathlib.Path, split: str) -> list[spec.VideoFiles]:
 
 LAYOUT = spec.Layout(
     "as downloaded", ("data", "train.txt|val.txt|test.txt"), spec.listed_splits, videos,
-    truth="{split}.txt", predicted=predicted,
+    truth="{split}.txt", predicted=predicted, listing="{split}.txt", strays=strays,
 )  # fmt: skip
 
 SPEC = spec.DatasetSpec(
