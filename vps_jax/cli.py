@@ -7,6 +7,7 @@ stderr then names the value, what was expected and the next step.
 import dataclasses
 import importlib.metadata
 import logging
+import os
 import pathlib
 import sys
 from enum import StrEnum
@@ -281,14 +282,15 @@ def synthesize(
     train: Annotated[int, Text("--train", help="Training videos.")] = 132,
     val: Annotated[int, Text("--val", help="Validation videos.")] = 24,
     test: Annotated[int, Text("--test", help="Test videos, without masks.")] = 6,
+    layout: Annotated[str, Text("--layout", help="Data set whose layout is written.")] = "vipseg",
 ):
-    """Draw a data set in VIPSeg's raw layout.
+    """Draw a data set in the official layout of VIPSeg or of another set.
 
     Example: vps-jax data synthesize --seed 0 --out runs/data/raw
     """
     from vps_jax.data import synthetic
 
-    counts = synthetic.synthesize(out, seed=seed, train=train, val=val, test=test)
+    counts = synthetic.synthesize(out, layout=layout, seed=seed, train=train, val=val, test=test)
     print(f"{counts['videos']} videos, {counts['frames']} frames -> {out}")
 
 
@@ -315,31 +317,41 @@ def convert_data(
 
 @data.command()
 def prepare(
-    name: Annotated[str, typer.Argument(help="Data set: vipseg, ...")],
+    name: Annotated[str, typer.Argument(help="Data set: vipseg, coco_panoptic, ...; see docs/data.md.")],
     source: Source,
     out: Out,
     skip_bad: Annotated[bool, Text("--skip-bad", help="Leave unreadable frames out and report them.")] = False,
+    short_side: Annotated[int | None, Text("--short-side", help="Store larger frames with this short side.")] = None,
+    workers: Annotated[int | None, Text("--workers", help="Processes; default one per processor.")] = None,
 ):
-    """Write the records that training reads; a finished set is only reported.
+    """Write the records that training reads; started again it goes on, and a finished set is only reported.
 
-    Example: vps-jax data prepare vipseg --source VIPSEG_720P --out data/prepared
+    Example: vps-jax data prepare vipseg --source VIPSEG_720P --out data/prepared --short-side 512
     """
     from vps_jax.data import prepare as preparation
 
-    report = preparation.prepare(name, source, out, skip_bad=skip_bad)
+    workers = workers or os.cpu_count() or 1
+    report = preparation.prepare(name, source, out, skip_bad=skip_bad, short_side=short_side, workers=workers)
     print("\n".join(preparation.describe_report(report)))
 
 
 @data.command()
-def check(name: Annotated[str, typer.Argument(help="Data set: vipseg or vspw.")], source: Source):
+def check(
+    name: Annotated[str, typer.Argument(help="Data set: vipseg, coco_panoptic, ...; see docs/data.md.")],
+    source: Source,
+    json_out: Annotated[Folder | None, Text("--json", help="File for counts and problems.")] = None,
+):
     """Decode every image and mask, and name everything that is wrong.
 
-    Example: vps-jax data check vipseg --source VIPSeg
+    Example: vps-jax data check vipseg --source VIPSeg --json check.json
     """
+    from vps_jax import files
     from vps_jax.data import check as checking
 
     report = checking.check(name, source)
-    print("\n".join(report.problems))
+    if json_out is not None:
+        files.write_json(json_out, report.as_json())
+    print("\n".join((*report.problems, *checking.table(report))))
     print(f"{report.videos} videos, {report.frames} frames, {len(report.problems)} problems")
     if report.problems:
         raise typer.Exit(1)
