@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Protocol
 Array = Any  # numpy or jax array: this file imports neither
 
 IGNORE = -1  # semantic label of a pixel that takes no part in losses
+LAST_ID = 65535  # of the id map of a clip; combinations of overlapping instances count down from here
 
 
 class Clip(NamedTuple):
@@ -20,17 +21,20 @@ class Clip(NamedTuple):
 
     The id map is the only per-pixel label. Its values, for `n` = `len(instance_classes)` and `k` classes:
     0 is void (unlabelled pixels and padding), `1 + i` with `i < n` is instance `i`, and `1 + n + c` is a pixel of class
-    `c` that belongs to no instance (stuff, or a thing beyond the padded table).
+    `c` that belongs to no instance (stuff, or a thing beyond the padded table). Where masks may overlap, `LAST_ID - j`
+    is a pixel of all instances with `overlaps[j]`.
 
     Attributes:
       images: uint8 `[t, h, w, 3]`, RGB 0..255, padded right and bottom with 128.
       ids: uint16 `[t, h, w]`.
       instance_classes: int32 `[n]`, class of each instance, -1 for an empty row.
+      overlaps: bool `[m, n]`, combinations of instances; None for a data set whose masks do not overlap.
     """
 
     images: Array
     ids: Array
     instance_classes: Array
+    overlaps: Array | None = None
 
 
 class Targets(NamedTuple):
@@ -40,11 +44,15 @@ class Targets(NamedTuple):
       instance_ids: int32 `[b, t, h, w]`; 0 no instance, `1 + i` instance `i` of the table.
       instance_classes: int32 `[b, n]`; class in the task's own class list, -1 for an empty row.
       semantic: int32 `[b, t, h, w]`; class in the task's own class list, `IGNORE` where it takes no part.
+      overlaps: bool `[b, 1 + n + m, n + 1]` or None; pixels of instance id `j` belong to all rows with
+        `overlaps[:, j]`, the last of which is the background, see `losses.mask_losses.Objects`. None: id `1 + i` is row
+        `i` alone.
     """
 
     instance_ids: Array
     instance_classes: Array
     semantic: Array
+    overlaps: Array | None = None
 
 
 class QueryOutputs(NamedTuple):

@@ -27,7 +27,8 @@ def take(config, count, **position):
 
 def assert_same(first: TrainBatch, second: TrainBatch):
     assert first[:2] == second[:2] and first.records == second.records
-    for a, b in zip(first.clip, second.clip, strict=True):
+    assert first.clip.overlaps is second.clip.overlaps is None
+    for a, b in zip(first.clip[:3], second.clip[:3], strict=True):
         np.testing.assert_array_equal(a, b)
 
 
@@ -91,7 +92,7 @@ def test_hosts_make_contiguous_parts_of_the_same_batch(config):
 
 
 def _row(batch, i):
-    return type(batch.clip)(*(a[i] for a in batch.clip))
+    return type(batch.clip)(*(a[i] for a in batch.clip[:3]))
 
 
 def test_threads_do_not_change_the_stream(config):

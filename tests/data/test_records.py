@@ -37,7 +37,8 @@ def test_panoptic_values():
 def test_ids_by_hand():
     # wall, two persons (the second larger over the clip), the bad value 200, void, and a value out of range
     labels = np.array([[[1, 6100, 6101], [200, 0, 40000]], [[1, 6101, 6101], [61, 0, 6101]]], np.uint16)
-    ids, classes = records.make_ids(labels, VIPSEG, N)
+    ids, classes, overlaps = records.make_ids(labels, VIPSEG, N)
+    assert not overlaps.any()
     wall, person = 1 + N + 0, 1 + N + 60
     assert ids.tolist() == [[[wall, 2, 1], [0, 0, 0]], [[wall, 1, 1], [person, 0, 1]]]
     assert ids.dtype == np.uint16
@@ -46,7 +47,7 @@ def test_ids_by_hand():
 
 def test_instances_beyond_the_table_become_pixels_of_their_class():
     labels = np.array([[[300, 300, 300, 6100, 6100, 6101, 6101, 7300]]], np.uint16)
-    ids, classes = records.make_ids(labels, VIPSEG, 2)
+    ids, classes, _ = records.make_ids(labels, VIPSEG, 2)
     # equal areas keep the order of their values: 6100 stays, 6101 is beyond the table, so is class 72
     assert classes.tolist() == [2, 60]
     assert ids.tolist() == [[[1, 1, 1, 2, 2, 3 + 60, 3 + 60, 3 + 72]]]
@@ -55,12 +56,49 @@ def test_instances_beyond_the_table_become_pixels_of_their_class():
 def test_only_chosen_values_become_instances():
     only = np.zeros(65536, bool)
     only[6101] = True
-    ids, classes = records.make_ids(np.array([[[6100, 6100, 6101, 1]]], np.uint16), VIPSEG, 1, only=only)
+    ids, classes, _ = records.make_ids(np.array([[[6100, 6100, 6101, 1]]], np.uint16), VIPSEG, 1, only=only)
     assert classes.tolist() == [60] and ids.tolist() == [[[2 + 60, 2 + 60, 1, 2 + 0]]]
 
 
+def test_overlapping_instances_by_hand():
+    # a class of things; values 257, 258, 259 are instances, 512 and up combinations (one class: the first is 512)
+    code = datasets.label_code("panoptic", datasets.class_table("davis"))
+    combinations = {512: (257, 258), 513: (257, 258, 259), 514: (258, 259)}
+    labels = np.array([[[257, 257, 257, 512], [258, 513, 259, 0]]], np.uint16)
+    ids, classes, overlaps = records.make_ids(labels, code, 4, combinations=combinations)
+    # areas 5, 3, 2 with the shared pixels: rows 0, 1, 2
+    assert classes.tolist() == [0, 0, 0, -1]
+    assert overlaps.shape == (records.MOST_COMBINATIONS, 4)
+    pairs = {tuple(np.flatnonzero(row)): 65535 - j for j, row in enumerate(overlaps) if row.any()}
+    assert set(pairs) == {(0, 1), (0, 1, 2)}
+    assert ids.tolist() == [[[1, 1, 1, pairs[0, 1]], [2, pairs[0, 1, 2], 3, 0]]]
+    assert code.classes[512] == -1 and not code.is_instance[512] and code.known[512]
+
+
+def test_combinations_shrink_with_the_table():
+    code = datasets.label_code("panoptic", datasets.class_table("davis"))
+    combinations = {512: (257, 258), 513: (257, 258, 259)}
+    labels = np.array([[[257, 257, 258, 258, 512, 513, 259]]], np.uint16)
+    only = np.isin(np.arange(65536), (258, 259))
+    # 257 is no object of this clip: its pixels have the class alone, what it shares belongs to the others
+    ids, classes, overlaps = records.make_ids(labels, code, 2, only=only, combinations=combinations)
+    assert classes.tolist() == [0, 0]
+    assert ids.tolist() == [[[3, 3, 1, 1, 1, 65535, 2]]] and overlaps[0].tolist() == [True, True]
+    ids, classes, overlaps = records.make_ids(labels, code, 1, only=only, combinations=combinations)
+    assert ids.tolist() == [[[2, 2, 1, 1, 1, 1, 2]]] and not overlaps.any()
+
+
+def test_the_same_instances_share_a_combination():
+    code = datasets.label_code("panoptic", datasets.class_table("davis"))
+    combinations = {512: (257, 258), 513: (257, 258, 259)}
+    labels = np.array([[[257, 258, 512, 513]]], np.uint16)
+    only = np.isin(np.arange(65536), (257, 258))
+    ids, _, overlaps = records.make_ids(labels, code, 2, only=only, combinations=combinations)
+    assert ids.tolist() == [[[1, 2, 65535, 65535]]] and overlaps.sum() == 2
+
+
 def test_a_clip_without_labels_is_void():
-    ids, classes = records.make_ids(np.zeros((1, 2, 2), np.uint16), VIPSEG, N)
+    ids, classes, _ = records.make_ids(np.zeros((1, 2, 2), np.uint16), VIPSEG, N)
     assert not ids.any() and (classes == -1).all()
 
 

@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 
 from vps_jax import tasks
+from vps_jax.losses.mask_losses import Objects
+from vps_jax.tasks.targets import id_map_targets
 from vps_jax.types import IGNORE, Clip, UserError
 
 # two rows of pixels; table of 3 rows, 5 classes: 1..3 instances, 4.. classes without instance
@@ -17,7 +19,7 @@ def check(targets, instance_ids, instance_classes, semantic):
     assert targets.instance_ids.tolist() == [[instance_ids]]
     assert targets.instance_classes.tolist() == [instance_classes]
     assert targets.semantic.tolist() == [[semantic]]
-    assert all(a.dtype == jnp.int32 for a in targets)
+    assert targets.overlaps is None and all(a.dtype == jnp.int32 for a in targets[:3])
 
 
 def test_panoptic():
@@ -73,3 +75,53 @@ def test_tasks_can_be_compared_and_kept_as_keys():
     first, again = (tasks.make_task("instance", {}, num_classes=2, class_map=[0, 1, -1]) for _ in range(2))
     assert first == again and len({first, again}) == 1
     assert first != tasks.make_task("instance", {"mask_points": 3}, num_classes=2, class_map=[0, 1, -1])
+
+
+def overlapping_clip():
+    """Rows of class 3, 1 and 0, the last never alone; pixels of 65535 are of rows 0 and 1, of 65534 of all three."""
+    overlaps = np.zeros((1, 4, 4), bool)
+    overlaps[0, 0, [0, 1]] = True
+    overlaps[0, 1, [0, 1, 2]] = True
+    ids = np.array([[[[1, 65535, 2], [0, 65534, 5 + 2]]]], np.uint16)
+    return Clip(np.zeros((1, 1, 2, 3, 3), np.uint8), ids, np.array([[3, 1, 0, -1]], np.int32), overlaps)
+
+
+def test_overlapping_instances():
+    targets = id_map_targets(overlapping_clip(), 5)
+    objects = Objects.of_targets(targets)
+    ids = targets.instance_ids
+    for row, expected in enumerate(([1, 1, 0, 0, 1, 0], [0, 1, 1, 0, 1, 0], [0, 0, 0, 0, 1, 0], [0] * 6)):
+        covered = objects.covers(ids, jnp.full(ids.shape, row))
+        assert covered.ravel().astype(int).tolist() == expected
+    background = objects.covers(ids, jnp.full(ids.shape, -1))
+    assert background.ravel().tolist() == [False, False, False, True, False, True]
+    assert targets.instance_classes.tolist() == [[3, 1, 0, -1]]
+    # a shared pixel has the class of the smallest instance
+    assert targets.semantic.ravel().tolist() == [3, 1, 1, -1, 0, 2]
+
+
+def test_overlapping_instances_of_a_class_that_the_task_lacks():
+    targets = id_map_targets(overlapping_clip(), 2, (0, -1, -1, 1, -1))
+    objects = Objects.of_targets(targets)
+    ids = targets.instance_ids
+    assert targets.instance_classes.tolist() == [[1, -1, 0, -1]]
+    covered = [objects.covers(ids, jnp.full(ids.shape, row)).ravel().astype(int).tolist() for row in range(3)]
+    assert covered == [[1, 1, 0, 0, 1, 0], [0] * 6, [0, 0, 0, 0, 1, 0]]
+
+
+def test_exemplars_are_whole_masks():
+    task = tasks.make_task("vos")
+    clip = overlapping_clip()
+    shown = task.exemplars(clip, point_objects=1)
+    masks = shown["masks"].astype(int).reshape(3, -1).tolist()
+    assert masks == [[1, 1, 0, 0, 1, 0], [0, 1, 1, 0, 1, 0], [0, 0, 0, 0, 1, 0]]
+    assert shown["points"].shape == (1, 1, 2)
+
+
+def test_a_table_without_overlaps_changes_no_target():
+    clip = overlapping_clip()
+    plain = clip._replace(ids=np.where(clip.ids > 60000, 0, clip.ids).astype(np.uint16), overlaps=None)
+    beside = plain._replace(overlaps=np.zeros((1, 4, 4), bool))
+    first, second = (id_map_targets(c, 5) for c in (plain, beside))
+    for a, b in zip(first[:3], second[:3], strict=True):
+        assert a.tolist() == b.tolist()

@@ -18,7 +18,7 @@ import numpy as np
 
 from vps_jax.config import Source
 from vps_jax.data import affine, photometric, transforms
-from vps_jax.data.sample import Sample, Size
+from vps_jax.data.sample import Sample, Size, instances_shown, with_combinations
 from vps_jax.parsing import parse, resolve
 from vps_jax.types import UserError
 
@@ -42,11 +42,10 @@ class ChooseObjects:
     def apply(self, sample: Sample, rng: np.random.Generator) -> Sample:
         if not self.objects:
             return sample
-        shown = np.unique(sample.labels[0])
-        shown = rng.permutation(shown[sample.wanted[shown]])[: self.objects]
+        shown = rng.permutation(instances_shown(sample.labels[0], sample))[: self.objects]
         wanted = np.zeros(len(sample.wanted), bool)
         wanted[shown] = True
-        return sample._replace(wanted=wanted)
+        return sample._replace(wanted=with_combinations(wanted, sample.combinations))
 
     def output_size(self, size: Size) -> Size:
         return size

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from vps_jax.config import Color, Data
+from vps_jax.data.records import Video
 from vps_jax.data.samples import Samples, make_buckets, open_sources
 from vps_jax.data.validation import validated
 from vps_jax.datasets import ClassTable
@@ -90,12 +91,18 @@ def digest(data: Data, *, default_color: dict) -> str:
             del source["augment"]
         if data.sources[name].color == Color():
             source["color"] = default_color
-    tables = {name: [opened.labels.name, opened.videos] for name, opened in open_sources(data).items()}
+    tables = {name: [opened.labels.name, [*map(row_of, opened.videos)]] for name, opened in open_sources(data).items()}
     return hashlib.sha256(json.dumps([settings, tables], sort_keys=True).encode()).hexdigest()[:16]
+
+
+def row_of(video: Video) -> tuple:
+    """A row of the video table as it is hashed; earlier versions had no combinations."""
+    return tuple(video) if video.combinations else tuple(video)[:-1]
 
 
 def collate(samples: list[TrainBatch]) -> TrainBatch:
     """Stack the samples of one batch; all have one task, source and shape."""
     first = samples[0]
-    clip = Clip(*(np.stack(arrays) for arrays in zip(*(s.clip for s in samples), strict=True)))
+    columns = zip(*(sample.clip for sample in samples), strict=True)
+    clip = Clip(*(None if arrays[0] is None else np.stack(arrays) for arrays in columns))
     return TrainBatch(first.task, first.dataset, clip, tuple(r for s in samples for r in s.records))

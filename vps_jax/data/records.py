@@ -2,6 +2,7 @@
 
 import pathlib
 import zlib
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import cv2
@@ -9,7 +10,10 @@ import numpy as np
 
 from vps_jax import datasets
 from vps_jax.datasets import ClassTable, LabelCode
-from vps_jax.types import UserError
+from vps_jax.datasets.labels import panoptic_value
+from vps_jax.types import LAST_ID, UserError
+
+MOST_COMBINATIONS = 32  # of overlapping instances in one clip
 
 
 class Video(NamedTuple):
@@ -21,6 +25,7 @@ class Video(NamedTuple):
       size: `(height, width)` of the stored frames.
       first: record number of the first frame.
       instances: how many instances each frame shows, 9 for nine or more.
+      combinations: label values of instances that overlap, see `datasets.spec.LabelMap`.
     """
 
     name: str
@@ -28,6 +33,7 @@ class Video(NamedTuple):
     size: tuple[int, int]
     first: int
     instances: tuple[int, ...]
+    combinations: tuple[tuple[int, ...], ...] = ()
 
 
 class Records(NamedTuple):
@@ -47,6 +53,11 @@ class Records(NamedTuple):
     folder: str
     split: str
     classes: ClassTable | None = None
+
+    @property
+    def overlapping(self) -> bool:
+        """Whether instances of some video overlap."""
+        return any(video.combinations for video in self.videos)
 
 
 def open_records(path: str | pathlib.Path, split: str) -> Records:
@@ -75,6 +86,7 @@ def open_records(path: str | pathlib.Path, split: str) -> Records:
             (row["height"], row["width"]),
             row["first"],
             tuple(map(int, row["instances"])),
+            tuple(map(tuple, row.get("combinations", ()))),
         )
         for row in metadata[f"videos_{split}"]
     )
@@ -121,9 +133,30 @@ def decode_image(data: bytes) -> np.ndarray | None:
     return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
 
 
+def combinations_of(records: Records, video: Video) -> dict[int, tuple[int, ...]]:
+    """Label value of every combination of overlapping instances of a video -> their label values."""
+    if not video.combinations:
+        return {}
+    first = panoptic_value(len(records.classes.names), 0)
+    return {first + j: members for j, members in enumerate(video.combinations)}
+
+
+class Instances(NamedTuple):
+    """Id map uint16 `[t, h, w]`, class per row int32 `[n]` and combinations bool `[MOST_COMBINATIONS, n]` of a clip."""
+
+    ids: np.ndarray
+    classes: np.ndarray
+    overlaps: np.ndarray
+
+
 def make_ids(
-    labels: np.ndarray, code: LabelCode, max_instances: int, *, only: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray]:
+    labels: np.ndarray,
+    code: LabelCode,
+    max_instances: int,
+    *,
+    only: np.ndarray | None = None,
+    combinations: Mapping[int, tuple[int, ...]] | None = None,
+) -> Instances:
     """Label values of a clip -> the id map and instance table of `types.Clip`.
 
     Instances are sorted by descending area over the clip (ties by value); those beyond `max_instances` become pixels of
@@ -134,15 +167,36 @@ def make_ids(
       code: what the values mean.
       max_instances: rows of the instance table, n.
       only: bool `[65536]`, the values that may be instances; others become pixels of their class. None: all.
-
-    Returns:
-      ids uint16 `[t, h, w]`, instance_classes int32 `[n]` with -1 for empty rows.
+      combinations: label value -> the instances that overlap in its pixels.
     """
+    combinations = combinations or {}
     area = np.bincount(labels.ravel(), minlength=65536)
+    shown = {value: members for value, members in combinations.items() if area[value]}
+    for value, members in shown.items():
+        area[list(members)] += area[value]
     lookup = np.where(code.classes >= 0, 1 + max_instances + code.classes, 0).astype(np.uint16)
-    values = np.flatnonzero((code.is_instance if only is None else only) & (area > 0))
+    values = np.flatnonzero((code.is_instance if only is None else only & code.is_instance) & (area > 0))
     values = values[np.argsort(-area[values], kind="stable")][:max_instances]
     lookup[values] = 1 + np.arange(len(values), dtype=np.uint16)
     instance_classes = np.full(max_instances, -1, np.int32)
     instance_classes[: len(values)] = code.classes[values]
-    return lookup[labels], instance_classes
+    overlaps = np.zeros((MOST_COMBINATIONS, max_instances), bool)
+    rows = {int(value): row for row, value in enumerate(values)}
+    for value, kept in combination_rows(shown, rows, area).items():
+        if len(kept) < 2:
+            lookup[value] = 1 + kept[0] if kept else lookup[shown[value][-1]]
+            continue
+        same = np.flatnonzero((overlaps == np.isin(np.arange(max_instances), kept)).all(axis=1))
+        free = np.flatnonzero(~overlaps.any(axis=1))
+        place = same[:1] if same.size else free[:1]
+        overlaps[place[:, None], kept] = True
+        lookup[value] = LAST_ID - place[0] if place.size else 1 + max(kept)  # the smallest when there is no room
+    return Instances(lookup[labels], instance_classes, overlaps)
+
+
+def combination_rows(
+    shown: Mapping[int, tuple[int, ...]], rows: Mapping[int, int], area: np.ndarray
+) -> dict[int, list[int]]:
+    """Rows of the instances of every combination, the combinations with most pixels first."""
+    order = sorted(shown, key=lambda value: (-area[value], value))
+    return {value: sorted(rows[v] for v in shown[value] if v in rows) for value in order}

@@ -1,5 +1,6 @@
 """A clip on its way from the records to a batch."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,9 +15,11 @@ class Sample(NamedTuple):
     Attributes:
       images: uint8 `[t, h, w, 3]`, RGB 0..255.
       labels: uint16 `[t, h, w]`, label values.
-      wanted: bool `[65536]`, values that are instances; in a VOS clip, those of its objects.
+      wanted: bool `[65536]`, values that are instances; in a VOS clip, those of its objects. A combination is wanted
+        when one of its instances is.
       classes: int32 `[65536]`, class of each value, -1 for void.
       pad: level or RGB triple of padded pixels.
+      combinations: label value -> the instances that overlap in its pixels.
     """
 
     images: np.ndarray
@@ -24,3 +27,24 @@ class Sample(NamedTuple):
     wanted: np.ndarray
     classes: np.ndarray
     pad: Any = PAD_LEVEL
+    combinations: Mapping[int, tuple[int, ...]] = {}
+
+
+def with_combinations(flags: np.ndarray, combinations: Mapping[int, tuple[int, ...]]) -> np.ndarray:
+    """bool `[65536]` per label value: a combination has the flag when one of its instances has it."""
+    if not combinations:
+        return flags
+    flags = flags.copy()
+    for value, members in combinations.items():
+        flags[value] = flags[list(members)].any()
+    return flags
+
+
+def instances_shown(labels: np.ndarray, sample: Sample) -> np.ndarray:
+    """Ascending label values of the wanted instances that a label map `[..., h, w]` shows, alone or in combinations."""
+    shown = np.unique(labels)
+    shown = shown[sample.wanted[shown]]
+    if not sample.combinations:
+        return shown
+    members = [v for value in shown.tolist() for v in sample.combinations.get(value, (value,)) if sample.wanted[v]]
+    return np.unique(np.array(members, shown.dtype))

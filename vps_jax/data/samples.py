@@ -8,7 +8,7 @@ import numpy as np
 
 from vps_jax.config import Data, Source
 from vps_jax.data import augment, clips, mixture, records, transforms
-from vps_jax.data.sample import Sample, Size
+from vps_jax.data.sample import Sample, Size, instances_shown, with_combinations
 from vps_jax.types import Clip, TrainBatch, UserError
 
 CLIP_TRIES = 4  # draws of frames and crop until an instance is seen
@@ -107,15 +107,15 @@ class Samples:
             sample = augment.apply(self.augmentations[number], read_sample(opened, video, frames), rng)
             if not source.needs_instances:
                 break
-            seen = sample.labels[:1] if bucket.objects else sample.labels
-            shown = np.bincount(seen.ravel(), minlength=65536) > 0
-            if np.count_nonzero(shown & sample.wanted) >= max(1, bucket.objects):
+            if len(instances_shown(sample.labels[: 1 if bucket.objects else None], sample)) >= max(1, bucket.objects):
                 break
         images, labels = transforms.pad(sample.images, sample.labels, bucket.shape, value=sample.pad)
         rows = bucket.objects or self.data.max_instances
-        ids, instance_classes = records.make_ids(labels, opened.labels, rows, only=sample.wanted)
+        ids, classes, overlaps = records.make_ids(
+            labels, opened.labels, rows, only=sample.wanted, combinations=sample.combinations
+        )
         record = f"{video.name}/{video.stems[frames[0]]}..{video.stems[frames[-1]]}"
-        return Clip(images, ids, instance_classes), record
+        return Clip(images, ids, classes, overlaps if opened.overlapping else None), record
 
     def frames(self, bucket: mixture.Bucket, video: records.Video, rng: np.random.Generator) -> tuple[int, ...]:
         """Frame numbers of one clip."""
@@ -134,4 +134,6 @@ def read_sample(opened: records.Records, video: records.Video, frames: tuple[int
         images, labels = (np.broadcast_to(array, (len(frames), *array.shape)) for array in read[frames[0]])
     else:
         images, labels = (np.stack([read[f][i] for f in frames]) for i in range(2))
-    return Sample(images, labels, opened.labels.is_instance, opened.labels.classes)
+    combinations = records.combinations_of(opened, video)
+    wanted = with_combinations(opened.labels.is_instance, combinations)
+    return Sample(images, labels, wanted, opened.labels.classes, combinations=combinations)

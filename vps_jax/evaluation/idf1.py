@@ -57,7 +57,6 @@ class IdentityF1:
 
     @classmethod
     def start(cls, settings: Settings) -> Self:
-        """The empty state."""
         return cls(settings.classes)
 
     def update(self, video: str, counts: VideoCounts) -> None:

@@ -65,7 +65,6 @@ class VideoConsistency:
 
     @classmethod
     def start(cls, settings: Settings) -> Self:
-        """The empty state."""
         return cls(len(settings.classes.names), quirks=settings.quirks)
 
     def _new_tracker(self) -> Tracker:

@@ -8,7 +8,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Bool, Float, Integer
 
 from vps_jax.ops import sampling
-from vps_jax.types import Array
+from vps_jax.types import Array, Targets
 
 POINTS = "points"  # checkpoint name of chosen points: small, and dear to choose again for the gradient
 
@@ -30,6 +30,12 @@ class Objects(NamedTuple):
     labels: Integer[Array, "b n"]
     valid: Bool[Array, "b n"]
     overlaps: Bool[Array, "b v n"] | None = None
+
+    @classmethod
+    def of_targets(cls, targets: Targets, first_class: int = 0) -> "Objects":
+        """The instances of targets; `first_class` is the place of class 0 along the class logits."""
+        classes = targets.instance_classes
+        return cls(targets.instance_ids, classes + first_class, classes >= 0, targets.overlaps)
 
     def covers(self, ids: Integer[Array, "b ..."], rows: Integer[Array, "b ..."]) -> Bool[Array, "b ..."]:
         """Whether pixels with these ids belong to these rows: `[b, ...]` each, broadcast together -> bool."""

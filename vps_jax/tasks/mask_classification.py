@@ -42,7 +42,7 @@ class MaskClassification:
 
     def set_terms(self, outputs: QueryOutputs, targets: Targets, key, mesh=None, points=None):
         """Loss, and the weighted terms `class`, `mask` and `dice` of every prediction set, `[d]` each."""
-        objects = Objects(targets.instance_ids, targets.instance_classes, targets.instance_classes >= 0)
+        objects = Objects.of_targets(targets)
         points = terms.given_points(points) if points else self._random_points(key, outputs, objects)
         return terms.matched_terms(
             outputs, objects, self.numbers, points, group="object", null=self.num_classes, mesh=mesh

@@ -34,7 +34,7 @@ class Panoptic:
             0..1.
         """
         # class 0 of the class logits is the background
-        objects = Objects(targets.instance_ids, targets.instance_classes + 1, targets.instance_classes >= 0)
+        objects = Objects.of_targets(targets, first_class=1)
         return terms.over_sets(*self.set_terms(outputs, objects, targets.semantic, key, mesh, points))
 
     def set_terms(self, outputs, objects: Objects, labels, key, mesh=None, points=None):

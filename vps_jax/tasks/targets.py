@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 
 from vps_jax.ops.masks import ids_present, look_up
-from vps_jax.types import IGNORE, Clip, Targets
+from vps_jax.types import IGNORE, LAST_ID, Clip, Targets
 
 
 def task_classes(classes, class_map):
@@ -39,7 +39,43 @@ def id_map_targets(
     # an empty row says nothing of its pixels
     empty = jnp.pad(clip.instance_classes < 0, ((0, 0), (0, of_classes.size)))
     table = jnp.pad(jnp.where(empty, void, table), ((0, 0), (1, 0)), constant_values=void)
-    kept = jnp.pad(jnp.where(of_rows < 0, 0, jnp.arange(1, rows + 1)), ((0, 0), (1, 0)))
-    instance_ids = look_up(clip.ids, kept, 0)
-    present = ids_present(instance_ids, rows)
-    return Targets(instance_ids, jnp.where(present, of_rows, -1), look_up(clip.ids, table, void))
+    instance_ids, present, overlaps = instances_of(clip, of_rows >= 0)
+    semantic = look_up(clip.ids, table, void)
+    if overlaps is not None:
+        # a pixel of several instances has the class of the smallest: rows are sorted by area
+        last = jnp.max(jnp.where(clip.overlaps, jnp.arange(rows), -1), axis=-1)  # [b, m]
+        of_combinations = jnp.take_along_axis(table[:, 1 : rows + 1], jnp.maximum(last, 0), axis=1)
+        number = combination_numbers(clip)
+        own = look_up(number, of_combinations, void)
+        semantic = jnp.where(number < clip.overlaps.shape[1], own, semantic)
+    return Targets(instance_ids, jnp.where(present, of_rows, -1), semantic, overlaps)
+
+
+def instances_of(clip: Clip, kept):
+    """Instances of a batch of clips.
+
+    Args:
+      clip: with leading `b`.
+      kept: bool `[b, n]`, rows that the task has; pixels of others belong to no instance.
+
+    Returns:
+      instance ids int32 `[b, t, h, w]`; bool `[b, n]`, rows that have a pixel; and `overlaps` of `types.Targets`.
+    """
+    rows = kept.shape[1]
+    table = jnp.pad(jnp.where(kept, jnp.arange(1, rows + 1), 0), ((0, 0), (1, 0)))
+    ids = look_up(clip.ids, table, 0)
+    if clip.overlaps is None:
+        return ids, ids_present(ids, rows), None
+    overlaps = clip.overlaps & kept[:, None]  # [b, m, n]
+    number, count = combination_numbers(clip), overlaps.shape[1]
+    ids = jnp.where(number < count, 1 + rows + number, ids)
+    alone = jnp.broadcast_to(jnp.eye(rows, dtype=bool), (len(kept), rows, rows))
+    belongs = jnp.concatenate([jnp.zeros_like(alone[:, :1]), alone, overlaps], axis=1)  # [b, 1 + n + m, n]
+    present = jnp.any(belongs[:, 1:] & ids_present(ids, rows + count)[..., None], axis=1)
+    background = ~jnp.any(belongs, axis=2, keepdims=True)
+    return ids, present, jnp.concatenate([belongs, background], axis=2)
+
+
+def combination_numbers(clip: Clip):
+    """Combination that every pixel names, int32 `[b, t, h, w]`; beyond the table for pixels that name none."""
+    return LAST_ID - clip.ids.astype(jnp.int32)

@@ -55,7 +55,7 @@ class VideoMasks:
         Args:
           points: `matcher` `[d, b, t, p, 2]` and `instance` `[d, b, n, t, p, 2]`.
         """
-        objects = Objects(targets.instance_ids, targets.instance_classes, targets.instance_classes >= 0)
+        objects = Objects.of_targets(targets)
         return terms.over_sets(*self.set_terms(outputs, objects, key, mesh, points))
 
     def set_terms(self, outputs: FrameQueryOutputs, objects: Objects, key, mesh=None, points=None):

@@ -14,7 +14,8 @@ from vps_jax import config
 from vps_jax.losses import set_loss
 from vps_jax.losses.mask_losses import Objects
 from vps_jax.ops import sampling
-from vps_jax.ops.masks import ids_present, inmost_point, look_up, mask_logits
+from vps_jax.ops.masks import inmost_point, mask_logits
+from vps_jax.tasks.targets import instances_of
 from vps_jax.tasks.terms import over_sets
 from vps_jax.types import IGNORE, Clip, ClipPrediction, QueryOutputs, Targets
 
@@ -32,11 +33,8 @@ class Vos:
 
     def make_targets(self, clip: Clip) -> Targets:
         """Targets of a batch of clips: the objects of the table without their classes, no semantic map."""
-        rows = clip.instance_classes.shape[1]
-        kept = jnp.pad(jnp.where(clip.instance_classes < 0, 0, jnp.arange(1, rows + 1)), ((0, 0), (1, 0)))
-        ids = look_up(clip.ids, kept, 0)
-        classes = jnp.where(ids_present(ids, rows), 0, -1)
-        return Targets(ids, classes, jnp.full_like(ids, IGNORE))
+        ids, present, overlaps = instances_of(clip, clip.instance_classes >= 0)
+        return Targets(ids, jnp.where(present, 0, -1), jnp.full_like(ids, IGNORE), overlaps)
 
     def exemplars(self, clip: Clip, point_objects: int = 0):
         """What the model is shown in training: every object as it is in the first frame, the reference (tarvis 7.6).
@@ -50,9 +48,10 @@ class Vos:
           mapping `frames` int32 `[b, 1]`, `masks` bool `[b, n - p, 1, h, w]`, and with point objects `points`
           `[b, p, 2]` (y, x in 0..1) and `point_frames` int32 `[b, p]`.
         """
-        ids = self.make_targets(clip).instance_ids[:, 0]
-        rows = jnp.arange(1, clip.instance_classes.shape[1] + 1)
-        masks = ids[:, None] == rows[:, None, None]  # [b, n, h, w]
+        targets = self.make_targets(clip)
+        objects = Objects.of_targets(targets)
+        rows = jnp.arange(clip.instance_classes.shape[1])
+        masks = objects.covers(targets.instance_ids[:, None, 0], rows[None, :, None, None])  # [b, n, h, w]
         batch, n = masks.shape[:2]
         shown = {"frames": jnp.zeros((batch, 1), jnp.int32), "masks": masks[:, : n - point_objects, None]}
         if point_objects:
@@ -67,7 +66,7 @@ class Vos:
           outputs: query groups `background_vos` and `vos` of a model in training.
           points: `vos` `[d, b, 1 + n, t, p, 2]`, (x, y) in 0..1.
         """
-        objects = Objects(targets.instance_ids, targets.instance_classes, targets.instance_classes >= 0)
+        objects = Objects.of_targets(targets)
         return over_sets(*self.set_terms(outputs, objects, key, mesh, points))
 
     def set_terms(self, outputs, objects: Objects, key, mesh=None, points=None, *, queries: int = QUERIES_IN_TRAINING):
