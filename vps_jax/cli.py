@@ -10,6 +10,7 @@ import logging
 import os
 import pathlib
 import sys
+import warnings
 from enum import StrEnum
 from typing import Annotated
 
@@ -91,8 +92,10 @@ def configs(
 
 @app.command()
 def predict(
-    inputs: Annotated[list[Folder], typer.Argument(help="Video files, folders of frames, or VIPSeg roots.")],
-    output: Annotated[Folder, Text("--output", help="Folder for pan_pred/, pred.json and overlay/.")],
+    inputs: Annotated[
+        list[str], typer.Argument(help="Videos, images, folders of them, globs, data-set roots, URLs, camera:N, or -.")
+    ],
+    output: Annotated[Folder, Text("--output", help="Folder for pan_pred/, pred.json, tracks/ and overlay/.")],
     checkpoint: Annotated[Folder | None, Text("--checkpoint", help="Workdir, or one step in its checkpoints/.")] = None,
     ensemble: Annotated[str | None, Text("--ensemble", help="Config of several models, in its place.")] = None,
     split: Annotated[str | None, Text("--split", help="Split of a VIPSeg root.")] = None,
@@ -100,28 +103,47 @@ def predict(
     short_side: Annotated[int | None, Text("--short-side", help="Pixels; default as --checkpoint says.")] = None,
     keep_scores: Annotated[Folder | None, Text("--keep-scores", help="Keep an --ensemble's scores there.")] = None,
     overlay: Annotated[bool, Text("--overlay/--no-overlay", help="Write overlay videos too.")] = True,
+    tracks: Annotated[bool, Text("--tracks/--no-tracks", help="Write tables of the tracks too.")] = True,
+    overwrite: Annotated[bool, Text("--overwrite", help="Do finished videos again, not skip them.")] = False,
+    start: Annotated[str, Text("--start", help="Seconds, or as 1:30, of each video.")] = "0",
+    end: Annotated[str | None, Text("--end", help="As --start; that frame is not read any more.")] = None,
+    stride: Annotated[int, Text("--stride", help="Every so many frames.")] = 1,
+    fps: Annotated[float | None, Text("--fps", help="At most so many frames per second.")] = None,
+    max_frames: Annotated[int | None, Text("--max-frames", help="At most so many frames of each video.")] = None,
+    strict: Annotated[bool, Text("--strict", help="Refuse videos with damaged frames.")] = False,
 ):
-    """Segment videos: panoptic PNGs, pred.json and overlay videos.
+    """Segment videos: panoptic PNGs, pred.json, tables of the tracks and overlay videos.
+
+    Run it again to go on; several processes may share one output. Exit code 1: some videos could not be read.
 
     Example: vps-jax predict clip.mp4 --checkpoint runs/tiny --output results
+
+    Example: vps-jax predict 'day1/*.mp4' --checkpoint runs/tiny --output results --start 1:30 --fps 5
     """
+    from vps_jax.media.selection import Selection, seconds
+    from vps_jax.media.sources import open_readable
     from vps_jax.runs import ensemble_experiment, experiment
 
     if (checkpoint is None) == (ensemble is None):
         raise UserError(f"{'neither' if ensemble is None else 'both'} of --checkpoint and --ensemble; give one of them")
+    part = Selection(seconds(start), None if end is None else seconds(end), stride, fps, max_frames)
+    videos, failed = open_readable(inputs, split=split, selection=part, strict=strict)
+    outputs = {"split": None, "overlay": overlay, "tracks": tracks, "resume": not overwrite, "keep_going": True}
     if ensemble is None:
         refuse_beside("--checkpoint", {"--keep-scores": keep_scores})
         report = experiment.predict_with_checkpoint(
-            inputs, checkpoint, output, split=split, weights=weights or Weights.ema, short_side=short_side,
-            overlay=overlay,
-        )  # fmt: skip
+            videos, checkpoint, output, weights=weights or Weights.ema, short_side=short_side, **outputs
+        )
     else:
         refuse_beside("--ensemble", {"--weights": weights, "--short-side": short_side})
         config = load_ensemble(ensemble)
         if keep_scores is not None:
             config = dataclasses.replace(config, keep_scores=str(keep_scores))
-        report = ensemble_experiment.predict(inputs, config, output, split=split, overlay=overlay)
+        report = ensemble_experiment.predict(videos, config, output, **outputs)
+    report = report._replace(failed=(*failed, *report.failed))
     print(report.summary(output))
+    if report.failed:
+        raise typer.Exit(1)
 
 
 def refuse_beside(option: str, others: dict) -> None:
@@ -397,6 +419,7 @@ def load_ensemble(path: str) -> EnsembleConfig:
 def main(arguments: list[str] | None = None) -> None:
     """Entry point; turns errors of the user into one line and exit code 2."""
     logging.getLogger("absl").setLevel(logging.ERROR)  # remarks of the libraries; our own errors are exceptions
+    warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         code = app(arguments or ["--help"], standalone_mode=False)
@@ -409,8 +432,9 @@ def main(arguments: list[str] | None = None) -> None:
         if extra is None:
             raise
         code = complain(f"this needs {error.name}, which is not installed; pip install 'vps-jax[{extra}]'")
-    except (typer.Abort, KeyboardInterrupt):
+    except (typer.Abort, KeyboardInterrupt) as stop:
         code = INTERRUPTED
+        print(f"interrupted: {stop.__cause__ or stop}".rstrip(": "), file=sys.stderr)
     sys.exit(code or 0)
 
 

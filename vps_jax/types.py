@@ -7,7 +7,7 @@ decoder layer), `m` heads, `s` flattened tokens. Layout is `[b, t, h, w, c]`.
 All containers are NamedTuples: pytrees for jax without importing it. Class ids are 0-based and in the official order.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 Array = Any  # numpy or jax array: this file imports neither
@@ -187,11 +187,13 @@ class PanopticFrame(NamedTuple):
       stem: file name without suffix.
       categories: uint8 `[h, w]`, 0-based class of every pixel, 255 where unknown.
       track_ids: int32 `[h, w]`, 0 for stuff, otherwise the identity of the thing through the video.
+      scores: 0..1 by track, where the model gives one.
     """
 
     stem: str
     categories: Array
     track_ids: Array
+    scores: Mapping[int, float] | None = None
 
 
 class UserError(ValueError):

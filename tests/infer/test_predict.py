@@ -84,7 +84,7 @@ def run(folder, out, **kwargs):
 def test_a_folder_becomes_a_result_folder_and_an_overlay(tmp_path, scripted):
     out = tmp_path / "out"
     report = run(write_folder(tmp_path / "walk", 9), out)
-    assert report == (1, 9, {"scripted": 1})
+    assert report == (1, 9, {"scripted": 1}, 0, 0, ())
     assert scripted.clips == [[(0, 4), (2, 4), (4, 4), (6, 3)]]
     frames = list(result_folders.read_video(out, "walk", CLASSES))
     assert [frame.stem for frame in frames] == [f"{3 * i:08d}" for i in range(9)]
@@ -173,6 +173,7 @@ def test_a_damaged_frame_leaves_nothing_half_written(tmp_path, scripted):
     with pytest.raises(UserError, match="00000015.png"):
         run(root, tmp_path / "out")
     assert [p.name for p in (tmp_path / "out" / "pan_pred").iterdir()] == ["good"]
+    assert [p.name for p in (tmp_path / "out" / ".state").iterdir()] == ["good.json"]
     assert [p.name for p in (tmp_path / "out" / "overlay").iterdir()] == ["good.mp4"]
     assert len(json.loads((tmp_path / "out" / "pred.json").read_text())["annotations"]) == 1
 
@@ -253,7 +254,7 @@ def test_somebodys_model_is_a_row_and_a_class_of_twenty_lines(tmp_path, monkeypa
     monkeypatch.setattr(predictor.models, "build", lambda model: None)
     folder = write_folder(tmp_path / "v", 3)
     red = make_predictor({"name": "red"}, {}, {"threshold": 100})
-    assert predict([folder], red, CLASSES, tmp_path / "out", progress=False) == (1, 3, {})
+    assert predict([folder], red, CLASSES, tmp_path / "out", progress=False)[:3] == (1, 3, {})
     for i, frame in enumerate(result_folders.read_video(tmp_path / "out", "v", CLASSES)):
         assert frame.categories[16, 4 * i + 12] == PERSON and frame.categories[48, 4 * i + 12] == WALL
     image = predict([folder], red, CLASSES, tmp_path / "vspw", overlay=False, progress=False, layout="vspw")

@@ -1,14 +1,16 @@
 """Videos in, the ensemble's result folder out: members side by side, or one after another in little memory."""
 
 import contextlib
+import hashlib
+import json
 import pathlib
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from vps_jax.ensemble.averaging import Ensemble, Group
-from vps_jax.ensemble.members import Checkpoint, EnsembleConfig, check_kept, read_members
+from vps_jax.ensemble.members import Checkpoint, EnsembleConfig, check_kept, member_id, read_members
 from vps_jax.files import progress_bar, require_space
-from vps_jax.infer.predict import Report, write_videos
+from vps_jax.infer.predict import Report, Run, RunOptions, check_outside
 from vps_jax.media.result_folders import make_writer
 from vps_jax.media.sources import open_sources
 from vps_jax.media.video import Video
@@ -26,11 +28,15 @@ def predict_ensemble(
     overlay: bool = True,
     progress: bool = True,
     layout: str = "vipseg",
+    tracks: bool = False,
+    resume: bool = False,
+    keep_going: bool = False,
 ) -> Report:
     """Segment videos with several models; both ways of running them write the same bytes.
 
     Args:
-      sources, out, split, overlay, progress, layout: as in `predict.predict`.
+      sources, out, split, overlay, progress, layout, tracks, keep_going: as in `predict.predict`.
+      resume: skip videos that this ensemble has finished.
       config: see `members.EnsembleConfig`. A run in turn keeps scores on disk, so one that was stopped goes on.
       open_checkpoint: (path, `ema` or `raw`) -> `members.Checkpoint`.
 
@@ -39,7 +45,9 @@ def predict_ensemble(
     """
     config = parse(EnsembleConfig, config)
     members, things = read_members(config, open_checkpoint)
-    videos = open_sources(sources, split=split)
+    opened = [source for source in sources if isinstance(source, Video)]
+    videos = opened or open_sources(sources, split=split)
+    check_outside(videos, pathlib.Path(out))
     check_kept(members, things, videos)
     writer, keep = make_writer(out, layout, things.classes), config.keep_scores
     if not keep:  # for tuning, members without weight matter too
@@ -49,12 +57,17 @@ def predict_ensemble(
         check_room(ensemble, videos)
         programs = _prepare_groups(ensemble, videos, in_turn=config.run == "in_turn", progress=progress)
         ensemble.groups[0].load()
-        frames = write_videos(
-            videos, ensemble.panoptic_frames, writer, things.classes, overlay=overlay, progress=progress
-        )
+        options = RunOptions(overlay, tracks, progress, identity(ensemble) if resume else "", keep_going)
+        report = Run(writer, things.classes, options).write(videos, ensemble.panoptic_frames, dict)
         for group in ensemble.groups:
             programs |= group.programs
-    return Report(len(videos), frames, programs)
+    return report._replace(programs=programs)
+
+
+def identity(ensemble: Ensemble) -> str:
+    """What makes the results: members, how they are run, scales and weights."""
+    rows = [[member_id(m), str(m.kept), m.scale, m.weight] for m in ensemble.members]
+    return hashlib.sha256(json.dumps([rows, ensemble.things.name]).encode()).hexdigest()[:16]
 
 
 def _prepare_groups(ensemble: Ensemble, videos: Sequence[Video], *, in_turn: bool, progress: bool) -> dict[str, int]:

@@ -137,7 +137,7 @@ class Fuser:
             inside = unpack_mask(np.frombuffer(zlib.decompress(masks[track_id]), np.uint8), size)
             categories[inside] = self._closed[track_id].category
             track_ids[inside] = track_id
-        return PanopticFrame(frame.stem, categories, track_ids)
+        return PanopticFrame(frame.stem, categories, track_ids, {track_id: score for score, track_id in kept})
 
     def _forget(self, just_closed: Sequence[ClosedTrack]) -> None:
         """Drop, now and then, the labels of tracks that no frame to come can show.

@@ -1,6 +1,7 @@
-"""Videos in, result folder and overlay videos out."""
+"""Videos in, result folder, track tables and overlay videos out."""
 
 import contextlib
+import functools
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
@@ -11,28 +12,63 @@ from vps_jax.infer.predictor import Predictor
 from vps_jax.media import result_folders
 from vps_jax.media.background import ahead
 from vps_jax.media.movie_writer import MovieWriter
+from vps_jax.media.run_state import stop_on_sigterm
 from vps_jax.media.sources import open_sources
+from vps_jax.media.track_tables import TrackTables
 from vps_jax.media.video import Video
-from vps_jax.types import PanopticFrame
+from vps_jax.types import PanopticFrame, UserError
 from vps_jax.viz import overlay as drawing
 
 FINISHED_AHEAD = 4  # frames
 
 
 class Report(NamedTuple):
-    """What a run did: videos, frames, and how often each program was compiled, by its shape."""
+    """What a run did.
+
+    Attributes:
+      videos, frames: written now.
+      programs: how often each program was compiled, by its shape.
+      skipped: videos that were finished before.
+      busy: videos that other processes work on.
+      failed: name and reason of videos that could not be read.
+    """
 
     videos: int
     frames: int
     programs: dict[str, int]
+    skipped: int = 0
+    busy: int = 0
+    failed: tuple[tuple[str, str], ...] = ()
 
     def summary(self, out) -> str:
-        """One line to print."""
-        return f"{self.videos} videos, {self.frames} frames, {len(self.programs)} compiled programs -> {out}"
+        """What to print: one line, and one per failure."""
+        rest = [(self.skipped, "were finished before"), (self.busy, "are left to others"), (len(self.failed), "failed")]
+        words = "".join(f", {count} {what}" for count, what in rest if count)
+        line = f"{self.videos} videos, {self.frames} frames, {len(self.programs)} compiled programs{words} -> {out}"
+        return "\n".join([line, *(f"failed: {reason}" for _, reason in self.failed)])
+
+
+class RunOptions(NamedTuple):
+    """What is written, and how a run goes on.
+
+    Attributes:
+      overlay: overlay videos.
+      tracks: track tables.
+      progress: a progress bar on stderr.
+      made_by: identity of weights and settings; a video that they have finished is skipped. Empty: none is.
+      keep_going: videos that cannot be read are reported at the end, and SIGTERM ends the run as Ctrl-C does; otherwise
+        the first such video raises its error.
+    """
+
+    overlay: bool = True
+    tracks: bool = False
+    progress: bool = True
+    made_by: str = ""
+    keep_going: bool = False
 
 
 def predict(
-    sources: Sequence[str | pathlib.Path],
+    sources: Sequence[str | pathlib.Path | Video],
     predictor: Predictor,
     classes: ClassTable,
     out: str | pathlib.Path,
@@ -41,6 +77,9 @@ def predict(
     overlay: bool = True,
     progress: bool = True,
     layout: str = "vipseg",
+    made_by: str = "",
+    keep_going: bool = False,
+    tracks: bool = False,
 ) -> Report:
     """Segment videos and write a result folder, and overlay videos beside it.
 
@@ -49,29 +88,23 @@ def predict(
       predict(["clip.mp4"], predictor, classes, "results")
 
     Args:
-      sources: video files, folders of frames, VIPSeg or VSPW roots.
+      sources: see `media.sources.open_videos`, or videos that are open.
       predictor: from `predictor.make_predictor`.
       classes: of the predictor's scores.
       out: folder; gets `pan_pred/<video>/<stem>.png` and `pred.json`, and `overlay/<video>.mp4`.
       split: split of a root.
-      overlay: write the overlay videos.
-      progress: show a progress bar on stderr.
+      overlay, progress, made_by, keep_going, tracks: see `RunOptions`.
       layout: `vipseg`, or `vspw` for class maps `<video>/<stem>.png`.
 
     Raises:
       UserError: nothing to read, a damaged frame, `out` cannot be written; nothing half-written is left.
     """
-    videos = open_sources(sources, split=split)
+    opened = [source for source in sources if isinstance(source, Video)]
+    videos = opened or open_sources(sources, split=split)
+    check_outside(videos, pathlib.Path(out))
     writer = result_folders.make_writer(out, layout, classes)
-    frames = write_videos(
-        videos,
-        lambda video: predict_video(video, predictor, classes),
-        writer,
-        classes,
-        overlay=overlay,
-        progress=progress,
-    )
-    return Report(len(videos), frames, dict(predictor.programs))
+    run = Run(writer, classes, RunOptions(overlay, tracks, progress, made_by, keep_going))
+    return run.write(videos, lambda video: predict_video(video, predictor, classes), lambda: dict(predictor.programs))
 
 
 def predict_video(video: Video, predictor: Predictor, classes: ClassTable) -> Iterator[PanopticFrame]:
@@ -83,29 +116,112 @@ def predict_video(video: Video, predictor: Predictor, classes: ClassTable) -> It
     return predictor.fuse(predictor.stream(video), classes)
 
 
-def write_videos(
-    videos: Sequence[Video],
-    panoptic_frames: Callable[[Video], Iterator[PanopticFrame]],
-    writer,
-    classes: ClassTable,
-    *,
-    overlay: bool,
-    progress: bool,
-) -> int:
-    """Write the frames that `panoptic_frames` gives for each video, as they come; returns their number."""
-    count = 0
-    with progress_bar("predict", total=sum(video.num_frames for video in videos), show=progress) as advance:
-        for video in videos:
+def check_outside(videos: Sequence[Video], out: pathlib.Path) -> None:
+    """Raises UserError for an input that lies in the output folder, where it would be written over."""
+    for video in videos:
+        if video.source is not None and out.resolve() in video.source.resolve().parents:
+            raise UserError(f"{video.source}: lies in the output folder {out}; expected one outside, choose another")
+
+
+class Run:
+    """Writes the results of several videos into one folder, which other processes may share."""
+
+    def __init__(self, writer, classes: ClassTable, options: RunOptions):
+        """Checks that the folders can be written.
+
+        Raises:
+          UserError: they cannot.
+        """
+        self._writer, self._classes, self._options = writer, classes, options
+        for name, wanted in (("overlay", options.overlay), ("tracks", options.tracks)):
+            if wanted:
+                result_folders.make_writable(writer.folder / name)
+
+    def write(
+        self,
+        videos: Sequence[Video],
+        panoptic_frames: Callable[[Video], Iterator[PanopticFrame]],
+        programs: Callable[[], dict[str, int]],
+    ) -> Report:
+        """Write the frames that `panoptic_frames` gives for each video, as they come.
+
+        Videos on which another process works are asked for again after the others, and left when all of them are.
+
+        Raises:
+          UserError: a video cannot be read and the run does not keep going, or results cannot be written any more.
+          KeyboardInterrupt: with what is finished, and how to go on.
+        """
+        counts, failed, waiting = {"videos": 0, "frames": 0, "skipped": 0}, [], list(videos)
+        order = [video.video_id for video in videos]
+        total = sum(video.num_frames for video in videos)
+        try:
             with (
-                writer.video(video.video_id) as result,
-                overlay_video(video, classes, writer.folder, wanted=overlay) as draw,
+                stop_on_sigterm(self._options.keep_going),
+                progress_bar("predict", total=total or None, show=self._options.progress) as advance,
             ):
-                for frame in ahead(panoptic_frames(video), FINISHED_AHEAD):
-                    result.write(frame)
-                    draw(frame)
-                    advance(video.video_id)
-                    count += 1
-    return count
+                while waiting:
+                    attempt = functools.partial(
+                        self._try_video, panoptic_frames=panoptic_frames, order=order, counts=counts, failed=failed,
+                        advance=advance,
+                    )  # fmt: skip
+                    busy = [video for video in waiting if not attempt(video)]
+                    if len(busy) == len(waiting):
+                        break
+                    waiting = busy
+        except KeyboardInterrupt as stop:
+            done = counts["videos"] + counts["skipped"]
+            raise KeyboardInterrupt(
+                f"{done} of {len(videos)} videos are finished in {self._writer.folder}; run the same again to go on"
+            ) from stop
+        return Report(**counts, programs=programs(), busy=len(waiting), failed=tuple(failed))
+
+    def _try_video(self, video: Video, *, panoptic_frames, order, counts: dict, failed: list, advance) -> bool:
+        """Write a video unless it is finished; False if another process works on it."""
+        with self._writer.state.claim(video.video_id) as ours:
+            if not ours:
+                return False
+            if self._is_finished(video):
+                counts["skipped"] += 1
+                return True
+            try:
+                counts["frames"] += self._write_video(video, panoptic_frames(video), order, advance)
+                counts["videos"] += 1
+            except result_folders.WriteError:
+                raise
+            except UserError as error:
+                if not self._options.keep_going:
+                    raise
+                failed.append((video.video_id, str(error)))
+        return True
+
+    def _made_by(self, video: Video) -> str:
+        source = video.fingerprint() if self._options.made_by else ""
+        return f"{self._options.made_by} of {source}" if source else ""
+
+    def _is_finished(self, video: Video) -> bool:
+        made_by, name, folder = self._made_by(video), video.video_id, self._writer.folder
+        expected = [self._writer.place(name)]
+        expected += [folder / "overlay" / f"{name}.mp4"] if self._options.overlay else []
+        expected += [folder / "tracks" / f"{name}.json"] if self._options.tracks else []
+        found = self._writer.state.finished().get(name, {})
+        return bool(made_by) and found.get("made_by") == made_by and all(path.exists() for path in expected)
+
+    def _write_video(self, video: Video, frames: Iterator[PanopticFrame], order, advance) -> int:
+        count, tables = 0, TrackTables(self._classes)
+        with (
+            self._writer.video(video.video_id, made_by=self._made_by(video), order=order) as result,
+            overlay_video(video, self._classes, self._writer.folder, wanted=self._options.overlay) as draw,
+        ):
+            for frame in ahead(frames, FINISHED_AHEAD):
+                result.write(frame)
+                draw(frame)
+                if self._options.tracks:
+                    tables.add(frame)
+                advance(video.video_id)
+                count += 1
+            if self._options.tracks:
+                tables.write(self._writer.folder / "tracks", video.video_id, result.segment_id)
+        return count
 
 
 @contextlib.contextmanager
@@ -118,15 +234,13 @@ def overlay_video(video: Video, classes: ClassTable, out: pathlib.Path, *, wante
     if not wanted:
         yield lambda frame: None
         return
-    folder = out / "overlay"
-    folder.mkdir(exist_ok=True)
     images = video.frames()
 
     def draw(frame: PanopticFrame) -> None:
         source = next(images)
         movie.write(drawing.overlay(source.image, frame, classes), source.time)
 
-    path = folder / f"{video.video_id}.mp4"
+    path = out / "overlay" / f"{video.video_id}.mp4"
     sound = video.source if video.source is not None and video.source.is_file() else None
     with MovieWriter(path, fps=video.fps, pixel_aspect=video.pixel_aspect, sound=sound) as movie:
         yield draw

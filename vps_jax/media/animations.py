@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image, ImageSequence
 
 from vps_jax.media.image_files import first_line
-from vps_jax.media.video import DEFAULT_FPS, Frame, Video
+from vps_jax.media.video import DEFAULT_FPS, Frame, Video, fingerprint_of
 from vps_jax.media.video_files import frame_name
 from vps_jax.types import UserError
 
@@ -38,7 +38,8 @@ def open_animation(path: pathlib.Path) -> Video:
             yield Frame(stem, image, time)
 
     fps = len(shown) / sum(shown)
-    return Video(path.stem, len(times), fps, frames, lambda: size, stems, times, source=path)
+    own = lambda: fingerprint_of([path])  # noqa: E731
+    return Video(path.stem, len(times), fps, frames, lambda: size, stems, times, source=path, fingerprint=own)
 
 
 def pictures(path: pathlib.Path) -> Iterator[tuple[np.ndarray, float]]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from vps_jax.datasets.spec import visible
 from vps_jax.media.image_files import IMAGE_SUFFIXES, read_image, read_whole
-from vps_jax.media.video import DEFAULT_FPS, Frame, Video
+from vps_jax.media.video import DEFAULT_FPS, Frame, Video, fingerprint_of
 from vps_jax.types import UserError
 
 # images and videos that are not read as frames of a folder; leaving one out in silence would drop frames
@@ -90,4 +90,5 @@ def files_video(video_id: str, files: Sequence[pathlib.Path], fps: float, *, upr
 
     stems = tuple(file.stem for file in files)
     times = tuple(i / fps for i in range(len(files)))
-    return Video(video_id, len(files), fps, frames, lambda: read(files[0]).shape[:2], stems, times)
+    size = lambda: read(files[0]).shape[:2]  # noqa: E731
+    return Video(video_id, len(files), fps, frames, size, stems, times, fingerprint=lambda: fingerprint_of(files))

@@ -15,6 +15,7 @@ from vps_jax.datasets import DATASETS
 from vps_jax.datasets.classes import ClassTable
 from vps_jax.datasets.colors import SegmentColors, color_id
 from vps_jax.files import write_json
+from vps_jax.media.run_state import RunState
 from vps_jax.parsing import resolve
 from vps_jax.types import PanopticFrame, UserError
 
@@ -71,10 +72,20 @@ def make_writer(out: str | pathlib.Path, layout: str, classes: ClassTable) -> "V
     return resolve(writers[layout])(pathlib.Path(out), classes)
 
 
+class WriteError(UserError):
+    """The result folder cannot be written any more; another video would fail as well."""
+
+
 class VideoResult(NamedTuple):
-    """An open video of a result folder: `write(frame)` takes its frames in order."""
+    """An open video of a result folder.
+
+    Attributes:
+      write: takes its frames in order.
+      segment_id: (track, category) -> the id of the track in `pred.json`; None where ids are not written.
+    """
 
     write: Callable[[PanopticFrame], None]
+    segment_id: Callable[[int, int], int | None]
 
 
 class VipsegWriter:
@@ -93,47 +104,108 @@ class VipsegWriter:
         """
         self.folder = pathlib.Path(folder)
         self._classes = classes
-        _make_writable(self.folder / "pan_pred")
-        self._records = _read_records(self.folder)
+        make_writable(self.folder / "pan_pred")
+        _read_records(self.folder)
+        self.state = RunState(self.folder)
+
+    def place(self, video_id: str) -> pathlib.Path:
+        """The folder of a video's PNGs."""
+        return self.folder / "pan_pred" / video_id
 
     @contextlib.contextmanager
-    def video(self, video_id: str) -> Iterator[VideoResult]:
-        """The place of one video's frames."""
+    def video(self, video_id: str, *, made_by: str = "", order: Sequence[str] = ()) -> Iterator[VideoResult]:
+        """The place of one video's frames.
+
+        Args:
+          video_id: of the video.
+          made_by: what made it, kept with the record that it is finished.
+          order: of the run's videos in `pred.json`, whatever process finishes first.
+        """
         colors = SegmentColors(self._classes)
         annotations = []
 
-        with _video_folder(self.folder / "pan_pred", video_id) as folder:
+        with _video_folder(self.place(video_id)) as folder:
 
             def write(frame: PanopticFrame) -> None:
                 image, segments = encode_frame(frame, colors, self._classes.official_ids)
                 _write_png(folder / f"{frame.stem}.png", image[..., ::-1])
                 annotations.append({"file_name": f"{frame.stem}.jpg", "segments_info": segments})
 
-            yield VideoResult(write)
-        self._records[video_id] = {"video_id": video_id, "annotations": annotations}
-        write_json(self.folder / "pred.json", {"annotations": list(self._records.values())})
+            yield VideoResult(write, lambda track, category: color_id(colors.thing(track, category)))
+        record = {"video_id": video_id, "annotations": annotations}
+        with writing(self.folder / "pred.json"):
+            self.state.finish(video_id, {"made_by": made_by, "record": record})
+            self._list_finished(order)
+
+    def _list_finished(self, order: Sequence[str]) -> None:
+        """Bring `pred.json` up to date. Another process may finish a video meanwhile: then its list is made again."""
+        listed = None
+        while listed != (finished := self.state.finished()):
+            listed = finished
+            records = _read_records(self.folder)
+            for name, content in finished.items():
+                if "record" in content and self.place(name).is_dir():  # not removed by hand
+                    records[name] = content["record"]
+            names = in_order(list(records), order)
+            write_json(self.folder / "pred.json", {"annotations": [records[name] for name in names]})
 
 
 class VspwWriter:
     """Writes VSPW's result layout, 8-bit class maps `<video>/<stem>.png` (spec: data_and_metrics 4.3)."""
 
     def __init__(self, folder: pathlib.Path, classes: ClassTable):
-        """Makes the folder and checks that it can be written; class maps are the same for any class list.
+        """Make the folder and check that it can be written; class maps are the same for any class list.
 
         Raises:
           UserError: it cannot.
         """
         self.folder = pathlib.Path(folder)
-        _make_writable(self.folder)
+        make_writable(self.folder)
+        self.state = RunState(self.folder)
+
+    def place(self, video_id: str) -> pathlib.Path:
+        """The folder of a video's PNGs."""
+        return self.folder / video_id
 
     @contextlib.contextmanager
-    def video(self, video_id: str) -> Iterator[VideoResult]:
-        """The place of one video's frames."""
-        with _video_folder(self.folder, video_id) as folder:
-            yield VideoResult(lambda frame: _write_png(folder / f"{frame.stem}.png", frame.categories))
+    def video(self, video_id: str, *, made_by: str = "", order: Sequence[str] = ()) -> Iterator[VideoResult]:
+        """The place of one video's frames; see `VipsegWriter.video`."""
+        del order  # there is no list
+        with _video_folder(self.place(video_id)) as folder:
+            write = lambda frame: _write_png(folder / f"{frame.stem}.png", frame.categories)  # noqa: E731
+            yield VideoResult(write, lambda track, category: None)
+        with writing(self.folder):
+            self.state.finish(video_id, {"made_by": made_by})
 
 
-def _make_writable(folder: pathlib.Path) -> None:
+def in_order(names: Sequence[str], order: Sequence[str]) -> list[str]:
+    """The names with those of `order` in that order, at the places that they have together; others keep theirs."""
+    rank = {name: i for i, name in enumerate(order)}
+    sorted_names = iter(sorted((name for name in names if name in rank), key=rank.get))
+    return [next(sorted_names) if name in rank else name for name in names]
+
+
+@contextlib.contextmanager
+def writing(path: pathlib.Path) -> Iterator[None]:
+    """Turn what the disk says into one line.
+
+    Raises:
+      WriteError: the disk is full, or the folder gone.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise WriteError(
+            f"{path}: cannot be written ({error.strerror}); finished videos are kept: mend that and run again"
+        ) from error
+
+
+def make_writable(folder: pathlib.Path) -> None:
+    """Make a folder and check that it can be written.
+
+    Raises:
+      UserError: it cannot.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / f".probe-{os.getpid()}"
@@ -145,25 +217,32 @@ def _make_writable(folder: pathlib.Path) -> None:
 
 
 @contextlib.contextmanager
-def _video_folder(place: pathlib.Path, video_id: str) -> Iterator[pathlib.Path]:
-    """A hidden folder that takes the place of `place / video_id` when the block ends well, and is removed if not."""
-    partial, final, old = (place / name for name in (f".{video_id}.partial", video_id, f".{video_id}.old"))
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
+def _video_folder(final: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A hidden folder that takes the place of `final` when the block ends well, and is removed if not.
+
+    Raises:
+      WriteError: it cannot be written any more.
+    """
+    partial, old = (final.with_name(f".{final.name}.{kind}") for kind in ("partial", "old"))
     try:
+        shutil.rmtree(partial, ignore_errors=True)
+        with writing(partial):
+            partial.mkdir()
         yield partial
-        if final.exists():
-            shutil.rmtree(old, ignore_errors=True)
-            final.rename(old)
-        partial.rename(final)
+        with writing(final):
+            if final.exists():
+                shutil.rmtree(old, ignore_errors=True)
+                final.rename(old)
+            partial.rename(final)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
 
 
 def _write_png(path: pathlib.Path, image: np.ndarray) -> None:
-    if not cv2.imwrite(str(path), image, [cv2.IMWRITE_PNG_COMPRESSION, 3]):
-        raise UserError(f"{path}: cannot be written; expected room on the disk, free some")
+    _, data = cv2.imencode(".png", image, [cv2.IMWRITE_PNG_COMPRESSION, 3])
+    with writing(path):
+        path.write_bytes(data.tobytes())
 
 
 def read_video(folder: pathlib.Path, video_id: str, classes: ClassTable) -> Iterator[PanopticFrame]:

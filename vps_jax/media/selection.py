@@ -72,7 +72,14 @@ def select(video: Video, selection: Selection) -> Video:
 
     fps = video.fps / selection.stride
     fps = min(fps, selection.fps) if selection.fps else fps
-    return video._replace(num_frames=len(stems), fps=fps, frames=frames, stems=stems, times=times)
+
+    def fingerprint() -> str:
+        whole = video.fingerprint()
+        return whole and f"{whole} {selection}"
+
+    return video._replace(
+        num_frames=len(stems), fps=fps, frames=frames, stems=stems, times=times, fingerprint=fingerprint
+    )
 
 
 def chosen(rows, selection: Selection) -> Iterator[tuple]:

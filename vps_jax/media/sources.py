@@ -56,6 +56,25 @@ def open_sources(
     return videos
 
 
+def open_readable(
+    sources: Sequence[str], *, split: str | None, selection: Selection, strict: bool
+) -> tuple[list[Video], list[tuple[str, str]]]:
+    """As `open_sources`: videos, and (source, reason) of those that cannot be opened.
+
+    Raises:
+      UserError: none can be opened.
+    """
+    failed: list[tuple[str, str]] = []
+
+    def note(source: str, error: UserError) -> None:
+        failed.append((source, str(error)))
+
+    videos = open_sources(sources, split=split, selection=selection, strict=strict, skip=note)
+    if not videos:
+        raise UserError(failed[0][1])
+    return videos, failed
+
+
 def expand(source: str, *, split: str | None) -> Iterable[str]:
     """The sources that a glob or a folder of videos stands for, in natural order; others stand for themselves.
 

@@ -76,7 +76,7 @@ def open_standard_input(*, strict: bool, source=None) -> Video:
         yield from decode()
         folder.name  # noqa: B018  keeps the file as long as anybody can read it
 
-    return video._replace(frames=frames)
+    return video._replace(frames=frames, fingerprint=str)
 
 
 def live_video(name: str, connect: Callable, source: str) -> Video:

@@ -2,8 +2,9 @@
 
 import contextlib
 import fractions
+import hashlib
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -34,6 +35,7 @@ class Video(NamedTuple):
       times: when they are shown, in seconds of the source.
       pixel_aspect: width of a pixel over its height.
       source: the file or folder, for messages and for its sound; None of a stream.
+      fingerprint: gives a text that tells the files from others of the same names; an empty one of a stream.
     """
 
     video_id: str
@@ -45,6 +47,13 @@ class Video(NamedTuple):
     times: tuple[float, ...] = ()
     pixel_aspect: fractions.Fraction = fractions.Fraction(1)
     source: pathlib.Path | None = None
+    fingerprint: Callable[[], str] = str
+
+
+def fingerprint_of(files: Sequence[pathlib.Path]) -> str:
+    """A text for the names, sizes and times of files: copied or changed ones have another."""
+    rows = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    return hashlib.sha256(repr(rows).encode()).hexdigest()[:16]
 
 
 def first_size(frames: Callable[[], Iterator[Frame]]) -> tuple[int, int]:

@@ -13,7 +13,7 @@ from av.sidedata.sidedata import Type as SideData
 
 from vps_jax.media import containers
 from vps_jax.media.image_files import first_line
-from vps_jax.media.video import DEFAULT_FPS, Frame, Video, first_size
+from vps_jax.media.video import DEFAULT_FPS, Frame, Video, fingerprint_of, first_size
 from vps_jax.types import UserError
 
 VIDEO_SUFFIXES = (
@@ -59,7 +59,10 @@ def open_video_file(path: pathlib.Path, *, strict: bool = False) -> Video:
         ) from error
     frames = functools.partial(decode_file, path, facts, strict=strict)
     stems, size = tuple(map(frame_name, range(len(facts.times)))), functools.partial(first_size, frames)
-    return Video(path.stem, len(stems), facts.fps, frames, size, stems, facts.times, facts.pixel_aspect, path)
+    return Video(
+        path.stem, len(stems), facts.fps, frames, size, stems, facts.times, facts.pixel_aspect, path,
+        lambda: fingerprint_of([path]),
+    )  # fmt: skip
 
 
 def frame_name(index: int) -> str:

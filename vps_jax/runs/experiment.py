@@ -185,8 +185,9 @@ def predict_newest(config: Experiment, workdir) -> None:
 
 
 def predict_with_checkpoint(
-    sources, checkpoint, out, *, split: str | None, weights: str = "ema", short_side: int | None = None, overlay: bool
-):
+    sources, checkpoint, out, *, split: str | None, weights: str = "ema", short_side: int | None = None, overlay: bool,
+    tracks: bool = False, resume: bool = False, keep_going: bool = False,
+):  # fmt: skip
     """Segment videos with the weights and settings of a checkpoint; see `infer.predict.predict`.
 
     Args:
@@ -197,6 +198,8 @@ def predict_with_checkpoint(
       weights: `ema` or `raw`.
       short_side: pixels, instead of the checkpoint's `infer.short_side_px`; the bound of the long side grows with it.
       overlay: write overlay videos too.
+      tracks, keep_going: see `infer.predict.RunOptions`.
+      resume: skip videos that these weights and settings have finished.
 
     Raises:
       UserError: no checkpoint, nothing to read, or `out` cannot be written.
@@ -205,7 +208,13 @@ def predict_with_checkpoint(
     from vps_jax import convert
     from vps_jax.infer.predict import predict
     from vps_jax.infer.predictor import infer_settings, make_predictor
-    from vps_jax.train.checkpoint import check_same_tree, read_classes, restore_for_inference
+    from vps_jax.train.checkpoint import (
+        check_same_tree,
+        find_step,
+        read_classes,
+        restore_for_inference,
+        weights_item,
+    )  # fmt: skip
 
     config, variables = restore_for_inference(checkpoint, weights)
     check_same_tree(variables, convert.expected(config.model), checkpoint)
@@ -217,7 +226,12 @@ def predict_with_checkpoint(
         infer = dataclasses.replace(infer, short_side_px=short_side, max_side_px=max_side)
     classes = read_classes(checkpoint)
     predictor = make_predictor(config.model, variables, infer, classes=classes)
-    return predict(list(sources), predictor, classes, out, split=split, overlay=overlay)
+    item = weights_item(find_step(checkpoint), weights)
+    made_by = f"{item} of {item.stat().st_mtime_ns}, {infer}" if resume else ""
+    return predict(
+        list(sources), predictor, classes, out, split=split, overlay=overlay, tracks=tracks, made_by=made_by,
+        keep_going=keep_going,
+    )  # fmt: skip
 
 
 def convert_weights(source, config: Experiment, out) -> dict:

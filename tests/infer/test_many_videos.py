@@ -1,0 +1,247 @@
+"""Many videos into one folder: what is finished is skipped, what is damaged is listed, what is stopped goes on."""
+
+import csv
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import cv2
+import numpy as np
+import pytest
+
+from vps_jax.datasets.classes import class_table
+from vps_jax.infer.fusion import fuse_frames
+from vps_jax.infer.predict import predict
+from vps_jax.infer.score_maps import GridScores
+from vps_jax.media import run_state
+from vps_jax.media.result_folders import WriteError
+from vps_jax.media.run_state import RunState
+from vps_jax.types import ClosedTrack, FrameScores, FrameTracks, Geometry, UserError
+
+CLASSES = class_table("vipseg")
+PERSON, SKY = 60, 28
+
+
+class OneThing:
+    """Every frame is sky with one person, four cells wide, that moves a cell to the right with every frame."""
+
+    kind, final_identities, programs = "logits", False, {}
+
+    def __init__(self, delay=0.0):
+        self.videos, self._delay = [], delay
+
+    def stream(self, video):
+        self.videos.append(video.video_id)
+        logits = np.zeros(125)
+        logits[1 + PERSON] = 9
+        for i, frame in enumerate(video.frames()):
+            time.sleep(self._delay)
+            sizes = Geometry((64, 64), (64, 64), frame.image.shape[:2])
+            semantic = np.zeros((124, 16, 16), np.float32)
+            semantic[SKY] = 1
+            mask = np.full((1, 16, 16), -1, np.float32)
+            mask[0, 4:8, i : i + 4] = 1
+            closed = [ClosedTrack(7, logits)] if i == video.num_frames - 1 else ()
+            yield FrameScores(frame.stem, sizes, GridScores(semantic, sizes), FrameTracks(np.array([7]), mask, closed))
+
+    def fuse(self, frames, classes):
+        return fuse_frames(frames, classes, min_score=0.5)
+
+
+def write_video(folder, count=3):
+    folder.mkdir(parents=True)
+    for i in range(count):
+        cv2.imwrite(str(folder / f"{i}.png"), np.full((64, 64, 3), 10 * i, np.uint8))
+    return folder
+
+
+@pytest.fixture
+def folders(tmp_path):
+    return [write_video(tmp_path / "in" / name) for name in "abc"]
+
+
+def run(sources, out, model=None, **options):
+    model = model or OneThing()
+    return predict(sources, model, CLASSES, out, progress=False, **{"made_by": "m", "overlay": False, **options}), model
+
+
+def results(out):
+    return {
+        str(p.relative_to(out)): p.read_bytes()
+        for p in sorted(out.rglob("*"))
+        if p.is_file() and ".state" not in p.parts
+    }
+
+
+def listed(out):
+    return [record["video_id"] for record in json.loads((out / "pred.json").read_text())["annotations"]]
+
+
+def test_finished_videos_are_skipped_until_something_changes(tmp_path, folders):
+    out = tmp_path / "out"
+    report, model = run(folders[:2], out)
+    assert model.videos == ["a", "b"] and report.videos == 2
+    report, model = run(folders, out)
+    assert model.videos == ["c"] and (report.videos, report.skipped) == (1, 2)
+    assert "1 videos, 3 frames, 0 compiled programs, 2 were finished before" in report.summary(out)
+    assert listed(out) == ["a", "b", "c"]
+    assert run(folders, out, made_by="other weights")[1].videos == ["a", "b", "c"]
+    cv2.imwrite(str(folders[1] / "1.png"), np.full((64, 64, 3), 99, np.uint8))
+    assert run(folders, out, made_by="other weights")[1].videos == ["b"]  # another video of the same name
+    assert run(folders, out, made_by="other weights", overlay=True)[1].videos == [
+        "a",
+        "b",
+        "c",
+    ]  # what was not made yet
+    assert run(folders, out, made_by="")[1].videos == ["a", "b", "c"]
+
+
+def test_damaged_videos_are_listed_at_the_end(tmp_path, folders):
+    path = folders[1] / "2.png"
+    report, _ = run_with_damage(tmp_path, folders, path)
+    assert (report.videos, [name for name, _ in report.failed]) == (2, ["b"])
+    assert report.summary("out").splitlines()[1].startswith(f"failed: {path}: is truncated")
+    assert listed(tmp_path / "out") == ["a", "c"]
+    assert sorted(p.name for p in (tmp_path / "out" / "pan_pred").iterdir()) == ["a", "c"]
+
+
+def run_with_damage(tmp_path, folders, path):
+    """The file is damaged after the videos were opened."""
+    from vps_jax.media.sources import open_sources
+
+    videos = open_sources(folders)
+    path.write_bytes(path.read_bytes()[:-20])
+    return run(videos, tmp_path / "out", keep_going=True)
+
+
+def test_a_disk_that_is_full_ends_the_run_in_one_line_and_keeps_what_is_finished(tmp_path, folders, monkeypatch):
+    original = pathlib.Path.write_bytes
+
+    def full(path, data):
+        if "b" in path.parts or ".b.partial" in path.parts:
+            raise OSError(28, "No space left on device")
+        return original(path, data)
+
+    monkeypatch.setattr(pathlib.Path, "write_bytes", full)
+    with pytest.raises(WriteError, match="No space left on device.; finished videos are kept"):
+        run(folders, tmp_path / "out", keep_going=True)
+    assert listed(tmp_path / "out") == ["a"] and [p.name for p in (tmp_path / "out" / "pan_pred").iterdir()] == ["a"]
+    monkeypatch.undo()
+    run(folders, tmp_path / "out")
+    run(folders, tmp_path / "whole")
+    assert results(tmp_path / "out") == results(tmp_path / "whole")
+
+
+def test_an_input_inside_of_the_output_and_a_file_in_the_way_are_refused(tmp_path, folders):
+    with pytest.raises(UserError, match="lies in the output folder"):
+        run(folders, tmp_path / "in")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "overlay").write_text("")
+    with pytest.raises(UserError, match="overlay: cannot be written"):
+        run(folders, tmp_path / "out", overlay=True)
+
+
+def test_a_track_has_one_number_in_tables_and_frames(tmp_path, folders):
+    run(folders[:1], tmp_path / "out", tracks=True)
+    (row,) = csv.DictReader((tmp_path / "out" / "tracks" / "a.csv").open())
+    score = np.exp(9) / (np.exp(9) + 124)
+    assert row == {
+        "track": "7", "class": "person", "category_id": str(PERSON), "first_frame": "0", "last_frame": "2",
+        "frames": "3", "mean_score": f"{score:.6f}", "mean_area": row["mean_area"], "segment_id": row["segment_id"],
+    }  # fmt: skip
+    content = json.loads((tmp_path / "out" / "tracks" / "a.json").read_text())
+    (track,) = content["tracks"]
+    assert content["video_id"] == "a" and track["track"] == 7
+    assert [one["frame"] for one in track["per_frame"]] == ["0", "1", "2"]
+    for i, (one, record) in enumerate(zip(track["per_frame"], annotations(tmp_path / "out"), strict=True)):
+        (thing,) = [segment for segment in record if segment["category_id"] == PERSON]
+        assert thing["id"] == track["segment_id"] == int(row["segment_id"]) and thing["area"] == one["area"]
+        x, y, width, height = one["box"]
+        assert abs(x - 4 * i) <= 2 and abs(width - 16) <= 4 and abs(y - 16) <= 2 and abs(height - 16) <= 4
+
+
+def annotations(out):
+    (record,) = json.loads((out / "pred.json").read_text())["annotations"]
+    return [row["segments_info"] for row in record["annotations"]]
+
+
+def test_claims_belong_to_one_process_and_end_with_it(tmp_path):
+    one, two = RunState(tmp_path), RunState(tmp_path)
+    with one.claim("v") as ours:
+        assert ours
+        with two.claim("v") as theirs:
+            assert not theirs
+    with two.claim("v") as theirs:
+        assert theirs
+    dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
+    claim = tmp_path / ".state" / "v.claim"
+    claim.write_text(f"{run_state.platform.node()} {dead.stdout.strip()}")
+    with one.claim("v") as ours:  # its process is dead
+        assert ours
+    claim.write_text("elsewhere 1")
+    with one.claim("v") as ours:  # another host's, fresh
+        assert not ours
+    old = time.time() - 2 * run_state.STALE_SECONDS
+    os.utime(claim, (old, old))
+    with one.claim("v") as ours:
+        assert ours
+    assert not list((tmp_path / ".state").glob("*claim*"))
+
+
+def test_a_video_of_another_process_is_left_to_it(tmp_path, folders):
+    (tmp_path / "out").mkdir()
+    with RunState(tmp_path / "out").claim("b"):
+        report, model = run(folders, tmp_path / "out")
+    assert model.videos == ["a", "c"] and report.busy == 1 and "1 are left to others" in report.summary("")
+
+
+SCRIPT = """
+import pathlib, sys
+sys.path.insert(0, {tests!r})
+from test_many_videos import OneThing, run
+sources, out = sorted(pathlib.Path(sys.argv[1]).iterdir()), pathlib.Path(sys.argv[2])
+try:
+    run(sources, out, OneThing(0.05), keep_going=True, tracks=True)
+except KeyboardInterrupt as stop:
+    sys.exit(f"interrupted: {{stop}}")
+"""
+
+
+def start(sources, out):
+    script = SCRIPT.format(tests=str(pathlib.Path(__file__).parent))
+    quiet = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}  # XLA:CPU doubts its own cached programs, at great length
+    command = [sys.executable, "-c", script, str(sources), str(out)]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=quiet)
+
+
+@pytest.mark.parametrize("kill", [signal.SIGTERM, signal.SIGKILL])
+def test_a_run_that_is_killed_goes_on_and_ends_with_the_same_bytes(tmp_path, kill):
+    for i in range(4):
+        write_video(tmp_path / "in" / f"v{i}", 12)
+    run(sorted((tmp_path / "in").iterdir()), tmp_path / "whole", tracks=True)
+    stopped = start(tmp_path / "in", tmp_path / "out")
+    while not (tmp_path / "out" / ".state" / "v1.claim").exists():
+        time.sleep(0.02)
+        assert stopped.poll() is None
+    stopped.send_signal(kill)
+    said = stopped.communicate()[1]
+    if kill is signal.SIGTERM:
+        assert said.count("\n") == 1 and "1 of 4 videos are finished" in said and "run the same again to go on" in said
+        assert not list((tmp_path / "out").rglob("*partial*")) and not list((tmp_path / "out").rglob("*.claim"))
+    assert stopped.returncode != 0 and listed(tmp_path / "out") == ["v0"]
+    report, _ = run(sorted((tmp_path / "in").iterdir()), tmp_path / "out", tracks=True)
+    assert report.skipped == 1 and results(tmp_path / "out") == results(tmp_path / "whole")
+
+
+def test_two_processes_share_an_output_and_write_the_bytes_of_one(tmp_path):
+    for i in range(6):
+        write_video(tmp_path / "in" / f"v{i}", 6)
+    run(sorted((tmp_path / "in").iterdir()), tmp_path / "whole", tracks=True)
+    both = [start(tmp_path / "in", tmp_path / "out") for _ in range(2)]
+    assert [(p.communicate()[1], p.returncode) for p in both] == [("", 0)] * 2
+    assert results(tmp_path / "out") == results(tmp_path / "whole")
+    assert len(list((tmp_path / "out" / ".state").glob("*.json"))) == 6

@@ -1,0 +1,128 @@
+"""Who works on which video of a result folder, and which are finished: several processes and hosts may share one.
+
+Everything is a small file in the hidden folder `.state`, made or replaced at once: `<video>.json` of a finished video,
+`<video>.claim` of one that somebody works on. A claim is renewed by a thread, so that it outlives a slow frame but not
+its process.
+"""
+
+import contextlib
+import json
+import os
+import pathlib
+import platform
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from vps_jax.files import write_json
+
+FOLDER = ".state"
+RENEW_SECONDS = 20.0
+STALE_SECONDS = 300.0  # of a claim of another host, which may be dead
+
+
+@contextlib.contextmanager
+def stop_on_sigterm(wanted: bool) -> Iterator[None]:
+    """Let SIGTERM end the block as Ctrl-C does: with KeyboardInterrupt. Nothing unless `wanted`, in the main thread."""
+    if not wanted or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(*_) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+class RunState:
+    """The state of one result folder."""
+
+    def __init__(self, folder: pathlib.Path):
+        self._folder = folder / FOLDER
+        self._folder.mkdir(exist_ok=True)
+        self._read: dict[str, tuple[int, dict]] = {}  # video -> time of its file, content
+
+    def finished(self) -> dict[str, dict[str, Any]]:
+        """What was said of finished videos, by video; files are read again only when they are new."""
+        found = {}
+        for path in self._folder.glob("*.json"):
+            try:
+                stamp = path.stat().st_mtime_ns
+                if self._read.get(path.stem, (None,))[0] != stamp:
+                    self._read[path.stem] = stamp, json.loads(path.read_text())
+            except (OSError, ValueError):
+                continue  # replaced or removed this moment
+            found[path.stem] = self._read[path.stem][1]
+        return found
+
+    def finish(self, video_id: str, content: dict[str, Any]) -> None:
+        """Say that a video is finished, and how it was made."""
+        write_json(self._folder / f"{video_id}.json", content)
+
+    @contextlib.contextmanager
+    def claim(self, video_id: str) -> Iterator[bool]:
+        """Whether the video is ours for the time of the block: False where another process works on it."""
+        path = self._folder / f"{video_id}.claim"
+        if not (_create(path) or (_is_stale(path) and _take_over(path) and _create(path))):
+            yield False
+            return
+        stop = threading.Event()
+        renewal = threading.Thread(target=_renew, args=(path, stop), daemon=True)
+        renewal.start()
+        try:
+            yield True
+        finally:
+            stop.set()
+            renewal.join()
+            path.unlink(missing_ok=True)
+
+
+def _create(path: pathlib.Path) -> bool:
+    """Make the claim; False if it is there already."""
+    try:
+        with path.open("x") as file:
+            file.write(f"{platform.node()} {os.getpid()}")
+    except FileExistsError:
+        return False
+    return True
+
+
+def _is_stale(path: pathlib.Path) -> bool:
+    """Whether the claim's process is dead: known of this host's, assumed of another's that renews it no longer."""
+    try:
+        host, _, pid = path.read_text().rpartition(" ")
+        age = time.time() - path.stat().st_mtime
+    except OSError:
+        return False  # it has just been given back
+    if host != platform.node():
+        return age > STALE_SECONDS
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except (PermissionError, ValueError):
+        pass
+    return age > STALE_SECONDS
+
+
+def _take_over(path: pathlib.Path) -> bool:
+    """Remove a stale claim; of several processes that try, one succeeds."""
+    grave = path.with_name(f"{path.name}.{platform.node()}.{os.getpid()}.stale")
+    try:
+        path.rename(grave)
+    except OSError:
+        return False
+    grave.unlink(missing_ok=True)
+    return True
+
+
+def _renew(path: pathlib.Path, stop: threading.Event) -> None:
+    while not stop.wait(RENEW_SECONDS):
+        with contextlib.suppress(OSError):
+            os.utime(path)

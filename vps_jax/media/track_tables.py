@@ -1,0 +1,73 @@
+"""Tables of the tracks of a video: what, from when to when, how sure, where; for spreadsheets and for programs."""
+
+import csv
+import io
+import json
+import pathlib
+from typing import Any
+
+import numpy as np
+from scipy import ndimage
+
+from vps_jax.datasets.classes import ClassTable
+from vps_jax.files import write_text
+from vps_jax.types import PanopticFrame
+
+COLUMNS = (
+    "track", "class", "category_id", "first_frame", "last_frame", "frames", "mean_score", "mean_area", "segment_id",
+)  # fmt: skip
+
+
+class TrackTables:
+    """Collects the tracks of one video, frame by frame; a track has the number that the overlay shows."""
+
+    def __init__(self, classes: ClassTable):
+        self._classes = classes
+        self._tracks: dict[int, dict[str, Any]] = {}
+
+    def add(self, frame: PanopticFrame) -> None:
+        """Take the next frame: area in pixels and box (x, y of the first pixel, width, height) of every track."""
+        areas = np.bincount(frame.track_ids.ravel())
+        boxes = ndimage.find_objects(frame.track_ids)
+        for track in np.flatnonzero(areas[1:]) + 1:
+            track, (rows, columns) = int(track), boxes[track - 1]
+            box = [columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start]
+            inside = frame.track_ids[rows, columns] == track
+            category = int(frame.categories[rows, columns][inside][0])
+            row = self._tracks.setdefault(track, {"category": category, "scores": [], "frames": []})
+            row["frames"].append({"frame": frame.stem, "area": int(areas[track]), "box": box})
+            if frame.scores is not None and track in frame.scores:
+                row["scores"].append(frame.scores[track])
+
+    def rows(self, segment_id) -> list[dict[str, Any]]:
+        """One row per track in the order of their numbers, with `per_frame` beside `COLUMNS`.
+
+        Args:
+          segment_id: (track, category) -> its id in `pred.json`, or None.
+        """
+        rows = []
+        for track, seen in sorted(self._tracks.items()):
+            frames, scores = seen["frames"], seen["scores"]
+            rows.append({
+                "track": track,
+                "class": self._classes.names[seen["category"]],
+                "category_id": self._classes.official_ids[seen["category"]],
+                "first_frame": frames[0]["frame"],
+                "last_frame": frames[-1]["frame"],
+                "frames": len(frames),
+                "mean_score": round(float(np.mean(scores)), 6) if scores else None,
+                "mean_area": round(float(np.mean([one["area"] for one in frames])), 2),
+                "segment_id": segment_id(track, seen["category"]),
+                "per_frame": frames,
+            })  # fmt: skip
+        return rows
+
+    def write(self, folder: pathlib.Path, video_id: str, segment_id) -> None:
+        """Write `<video>.csv` and `<video>.json`, atomically."""
+        rows, text = self.rows(segment_id), io.StringIO()
+        table = csv.DictWriter(text, COLUMNS, extrasaction="ignore", lineterminator="\n")
+        table.writeheader()
+        table.writerows(rows)
+        folder.mkdir(exist_ok=True)
+        write_text(folder / f"{video_id}.csv", text.getvalue())
+        write_text(folder / f"{video_id}.json", json.dumps({"video_id": video_id, "tracks": rows}))
