@@ -121,26 +121,24 @@ def predict(
     Example: vps-jax predict 'day1/*.mp4' --checkpoint runs/tiny --output results --start 1:30 --fps 5
     """
     from vps_jax.media.selection import Selection, seconds
-    from vps_jax.media.sources import open_readable
     from vps_jax.runs import ensemble_experiment, experiment
 
     if (checkpoint is None) == (ensemble is None):
         raise UserError(f"{'neither' if ensemble is None else 'both'} of --checkpoint and --ensemble; give one of them")
     part = Selection(seconds(start), None if end is None else seconds(end), stride, fps, max_frames)
-    videos, failed = open_readable(inputs, split=split, selection=part, strict=strict)
-    outputs = {"split": None, "overlay": overlay, "tracks": tracks, "resume": not overwrite, "keep_going": True}
+    options = {"split": split, "selection": part, "strict": strict, "overlay": overlay, "tracks": tracks}
+    options |= {"resume": not overwrite, "keep_going": True}
     if ensemble is None:
         refuse_beside("--checkpoint", {"--keep-scores": keep_scores})
         report = experiment.predict_with_checkpoint(
-            videos, checkpoint, output, weights=weights or Weights.ema, short_side=short_side, **outputs
+            inputs, checkpoint, output, weights=weights or Weights.ema, short_side=short_side, **options
         )
     else:
         refuse_beside("--ensemble", {"--weights": weights, "--short-side": short_side})
         config = load_ensemble(ensemble)
         if keep_scores is not None:
             config = dataclasses.replace(config, keep_scores=str(keep_scores))
-        report = ensemble_experiment.predict(videos, config, output, **outputs)
-    report = report._replace(failed=(*failed, *report.failed))
+        report = ensemble_experiment.predict(inputs, config, output, **options)
     print(report.summary(output))
     if report.failed:
         raise typer.Exit(1)

@@ -118,6 +118,14 @@ def run_with_damage(tmp_path, folders, path):
     return run(videos, tmp_path / "out", keep_going=True)
 
 
+def test_sources_that_cannot_be_opened_are_listed_too(tmp_path, folders):
+    (tmp_path / "no.mp4").write_text("no video")
+    report, model = run([*folders[:1], tmp_path / "no.mp4"], tmp_path / "out", keep_going=True)
+    assert model.videos == ["a"] and [name for name, _ in report.failed] == [str(tmp_path / "no.mp4")]
+    with pytest.raises(UserError, match="no.mp4: cannot be read"):
+        run([tmp_path / "no.mp4"], tmp_path / "out", keep_going=True)
+
+
 def test_a_disk_that_is_full_ends_the_run_in_one_line_and_keeps_what_is_finished(tmp_path, folders, monkeypatch):
     original = pathlib.Path.write_bytes
 
@@ -179,10 +187,10 @@ def test_claims_belong_to_one_process_and_end_with_it(tmp_path):
         assert theirs
     dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
     claim = tmp_path / ".state" / "v.claim"
-    claim.write_text(f"{run_state.platform.node()} {dead.stdout.strip()}")
+    claim.write_text(f"{run_state.platform.node()} {dead.stdout.strip()} token")
     with one.claim("v") as ours:  # its process is dead
         assert ours
-    claim.write_text("elsewhere 1")
+    claim.write_text("elsewhere 1 token")
     with one.claim("v") as ours:  # another host's, fresh
         assert not ours
     old = time.time() - 2 * run_state.STALE_SECONDS

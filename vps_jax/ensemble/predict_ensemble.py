@@ -12,7 +12,8 @@ from vps_jax.ensemble.members import Checkpoint, EnsembleConfig, check_kept, mem
 from vps_jax.files import progress_bar, require_space
 from vps_jax.infer.predict import Report, Run, RunOptions, check_outside
 from vps_jax.media.result_folders import make_writer
-from vps_jax.media.sources import open_sources
+from vps_jax.media.selection import Selection
+from vps_jax.media.sources import open_inputs
 from vps_jax.media.video import Video
 from vps_jax.parsing import parse
 from vps_jax.types import UserError
@@ -25,6 +26,8 @@ def predict_ensemble(
     out: str | pathlib.Path,
     *,
     split: str | None = None,
+    selection: Selection = Selection(),  # noqa: B008  (immutable)
+    strict: bool = False,
     overlay: bool = True,
     progress: bool = True,
     layout: str = "vipseg",
@@ -35,7 +38,7 @@ def predict_ensemble(
     """Segment videos with several models; both ways of running them write the same bytes.
 
     Args:
-      sources, out, split, overlay, progress, layout, tracks, keep_going: as in `predict.predict`.
+      sources, out, split, selection, strict, overlay, progress, layout, tracks, keep_going: as in `predict.predict`.
       resume: skip videos that this ensemble has finished.
       config: see `members.EnsembleConfig`. A run in turn keeps scores on disk, so one that was stopped goes on.
       open_checkpoint: (path, `ema` or `raw`) -> `members.Checkpoint`.
@@ -45,8 +48,7 @@ def predict_ensemble(
     """
     config = parse(EnsembleConfig, config)
     members, things = read_members(config, open_checkpoint)
-    opened = [source for source in sources if isinstance(source, Video)]
-    videos = opened or open_sources(sources, split=split)
+    videos, failed = open_inputs(sources, split=split, selection=selection, strict=strict, keep_going=keep_going)
     check_outside(videos, pathlib.Path(out))
     check_kept(members, things, videos)
     writer, keep = make_writer(out, layout, things.classes), config.keep_scores
@@ -58,10 +60,10 @@ def predict_ensemble(
         programs = _prepare_groups(ensemble, videos, in_turn=config.run == "in_turn", progress=progress)
         ensemble.groups[0].load()
         options = RunOptions(overlay, tracks, progress, identity(ensemble) if resume else "", keep_going)
-        report = Run(writer, things.classes, options).write(videos, ensemble.panoptic_frames, dict)
+        report = Run(writer, things.classes, options).write(videos, ensemble.panoptic_frames)
         for group in ensemble.groups:
             programs |= group.programs
-    return report._replace(programs=programs)
+    return report._replace(programs=programs, failed=(*failed, *report.failed))
 
 
 def identity(ensemble: Ensemble) -> str:

@@ -3,7 +3,8 @@
 import contextlib
 import functools
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
+import types
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from vps_jax.datasets.classes import ClassTable
@@ -13,7 +14,8 @@ from vps_jax.media import result_folders
 from vps_jax.media.background import ahead
 from vps_jax.media.movie_writer import MovieWriter
 from vps_jax.media.run_state import stop_on_sigterm
-from vps_jax.media.sources import open_sources
+from vps_jax.media.selection import Selection
+from vps_jax.media.sources import open_inputs
 from vps_jax.media.track_tables import TrackTables
 from vps_jax.media.video import Video
 from vps_jax.types import PanopticFrame, UserError
@@ -35,7 +37,7 @@ class Report(NamedTuple):
 
     videos: int
     frames: int
-    programs: dict[str, int]
+    programs: Mapping[str, int] = types.MappingProxyType({})
     skipped: int = 0
     busy: int = 0
     failed: tuple[tuple[str, str], ...] = ()
@@ -74,6 +76,8 @@ def predict(
     out: str | pathlib.Path,
     *,
     split: str | None = None,
+    selection: Selection = Selection(),  # noqa: B008  (immutable)
+    strict: bool = False,
     overlay: bool = True,
     progress: bool = True,
     layout: str = "vipseg",
@@ -93,18 +97,20 @@ def predict(
       classes: of the predictor's scores.
       out: folder; gets `pan_pred/<video>/<stem>.png` and `pred.json`, and `overlay/<video>.mp4`.
       split: split of a root.
+      selection: which frames of each video.
+      strict: refuse videos with damaged frames.
       overlay, progress, made_by, keep_going, tracks: see `RunOptions`.
       layout: `vipseg`, or `vspw` for class maps `<video>/<stem>.png`.
 
     Raises:
       UserError: nothing to read, a damaged frame, `out` cannot be written; nothing half-written is left.
     """
-    opened = [source for source in sources if isinstance(source, Video)]
-    videos = opened or open_sources(sources, split=split)
+    videos, failed = open_inputs(sources, split=split, selection=selection, strict=strict, keep_going=keep_going)
     check_outside(videos, pathlib.Path(out))
     writer = result_folders.make_writer(out, layout, classes)
     run = Run(writer, classes, RunOptions(overlay, tracks, progress, made_by, keep_going))
-    return run.write(videos, lambda video: predict_video(video, predictor, classes), lambda: dict(predictor.programs))
+    report = run.write(videos, lambda video: predict_video(video, predictor, classes))
+    return report._replace(programs=dict(predictor.programs), failed=(*failed, *report.failed))
 
 
 def predict_video(video: Video, predictor: Predictor, classes: ClassTable) -> Iterator[PanopticFrame]:
@@ -141,7 +147,6 @@ class Run:
         self,
         videos: Sequence[Video],
         panoptic_frames: Callable[[Video], Iterator[PanopticFrame]],
-        programs: Callable[[], dict[str, int]],
     ) -> Report:
         """Write the frames that `panoptic_frames` gives for each video, as they come.
 
@@ -173,7 +178,7 @@ class Run:
             raise KeyboardInterrupt(
                 f"{done} of {len(videos)} videos are finished in {self._writer.folder}; run the same again to go on"
             ) from stop
-        return Report(**counts, programs=programs(), busy=len(waiting), failed=tuple(failed))
+        return Report(**counts, busy=len(waiting), failed=tuple(failed))
 
     def _try_video(self, video: Video, *, panoptic_frames, order, counts: dict, failed: list, advance) -> bool:
         """Write a video unless it is finished; False if another process works on it."""

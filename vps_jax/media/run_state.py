@@ -13,6 +13,7 @@ import platform
 import signal
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -68,26 +69,35 @@ class RunState:
     @contextlib.contextmanager
     def claim(self, video_id: str) -> Iterator[bool]:
         """Whether the video is ours for the time of the block: False where another process works on it."""
-        path = self._folder / f"{video_id}.claim"
-        if not (_create(path) or (_is_stale(path) and _take_over(path) and _create(path))):
-            yield False
-            return
+        path, token = self._folder / f"{video_id}.claim", uuid.uuid4().hex
         stop = threading.Event()
         renewal = threading.Thread(target=_renew, args=(path, stop), daemon=True)
-        renewal.start()
-        try:
-            yield True
+        try:  # a signal may come at any moment, also while the claim is made
+            ours = _create(path, token) or (_is_stale(path) and _take_over(path) and _create(path, token))
+            if ours:
+                renewal.start()
+            yield ours
         finally:
             stop.set()
-            renewal.join()
-            path.unlink(missing_ok=True)
+            if renewal.is_alive():
+                renewal.join()
+            if _owner(path)[2:] == [token]:
+                path.unlink(missing_ok=True)
 
 
-def _create(path: pathlib.Path) -> bool:
+def _owner(path: pathlib.Path) -> list[str]:
+    """Host, process and token of a claim; nothing if it has just been given back."""
+    try:
+        return path.read_text().split()
+    except OSError:
+        return []
+
+
+def _create(path: pathlib.Path, token: str) -> bool:
     """Make the claim; False if it is there already."""
     try:
         with path.open("x") as file:
-            file.write(f"{platform.node()} {os.getpid()}")
+            file.write(f"{platform.node()} {os.getpid()} {token}")
     except FileExistsError:
         return False
     return True
@@ -96,10 +106,10 @@ def _create(path: pathlib.Path) -> bool:
 def _is_stale(path: pathlib.Path) -> bool:
     """Whether the claim's process is dead: known of this host's, assumed of another's that renews it no longer."""
     try:
-        host, _, pid = path.read_text().rpartition(" ")
         age = time.time() - path.stat().st_mtime
     except OSError:
         return False  # it has just been given back
+    host, pid = [*_owner(path), "", ""][:2]
     if host != platform.node():
         return age > STALE_SECONDS
     try:

@@ -56,20 +56,32 @@ def open_sources(
     return videos
 
 
-def open_readable(
-    sources: Sequence[str], *, split: str | None, selection: Selection, strict: bool
+def open_inputs(
+    sources: Sequence[str | pathlib.Path | Video],
+    *,
+    split: str | None = None,
+    selection: Selection = Selection(),  # noqa: B008  (immutable)
+    strict: bool = False,
+    keep_going: bool = False,
 ) -> tuple[list[Video], list[tuple[str, str]]]:
-    """As `open_sources`: videos, and (source, reason) of those that cannot be opened.
+    """As `open_sources`; videos that are open already are taken as they are.
+
+    Returns:
+      videos, and (source, reason) of those that cannot be opened, if the run keeps going.
 
     Raises:
-      UserError: none can be opened.
+      UserError: one cannot be opened, or with `keep_going` none.
     """
+    opened = [source for source in sources if isinstance(source, Video)]
+    if opened:
+        return opened, []
     failed: list[tuple[str, str]] = []
 
     def note(source: str, error: UserError) -> None:
         failed.append((source, str(error)))
 
-    videos = open_sources(sources, split=split, selection=selection, strict=strict, skip=note)
+    skip = note if keep_going else None
+    videos = open_sources(sources, split=split, selection=selection, strict=strict, skip=skip)
     if not videos:
         raise UserError(failed[0][1])
     return videos, failed

@@ -56,8 +56,7 @@ def run(config: EnsembleConfig | Mapping, workdir, mode: str) -> dict[str, float
 
 def predict(
     sources: Sequence, config: EnsembleConfig | Mapping, out, *, split: str | None = None, overlay: bool,
-    layout: str = "vipseg", progress: bool = True, tracks: bool = False, resume: bool = False,
-    keep_going: bool = False,
+    layout: str = "vipseg", progress: bool = True, **options,
 ):  # fmt: skip
     """Segment videos with the ensemble of a config; see `ensemble.predict_ensemble.predict_ensemble`."""
     experiment.set_up_jax()
@@ -65,7 +64,7 @@ def predict(
 
     return predict_ensemble(
         list(sources), config, open_checkpoint, out, split=split, overlay=overlay, layout=layout, progress=progress,
-        tracks=tracks, resume=resume, keep_going=keep_going,
+        **options,
     )  # fmt: skip
 
 

@@ -186,7 +186,7 @@ def predict_newest(config: Experiment, workdir) -> None:
 
 def predict_with_checkpoint(
     sources, checkpoint, out, *, split: str | None, weights: str = "ema", short_side: int | None = None, overlay: bool,
-    tracks: bool = False, resume: bool = False, keep_going: bool = False,
+    resume: bool = False, **options,
 ):  # fmt: skip
     """Segment videos with the weights and settings of a checkpoint; see `infer.predict.predict`.
 
@@ -198,8 +198,8 @@ def predict_with_checkpoint(
       weights: `ema` or `raw`.
       short_side: pixels, instead of the checkpoint's `infer.short_side_px`; the bound of the long side grows with it.
       overlay: write overlay videos too.
-      tracks, keep_going: see `infer.predict.RunOptions`.
       resume: skip videos that these weights and settings have finished.
+      options: more of `infer.predict.predict`.
 
     Raises:
       UserError: no checkpoint, nothing to read, or `out` cannot be written.
@@ -229,9 +229,8 @@ def predict_with_checkpoint(
     item = weights_item(find_step(checkpoint), weights)
     made_by = f"{item} of {item.stat().st_mtime_ns}, {infer}" if resume else ""
     return predict(
-        list(sources), predictor, classes, out, split=split, overlay=overlay, tracks=tracks, made_by=made_by,
-        keep_going=keep_going,
-    )  # fmt: skip
+        list(sources), predictor, classes, out, split=split, overlay=overlay, made_by=made_by, **options
+    )
 
 
 def convert_weights(source, config: Experiment, out) -> dict:
