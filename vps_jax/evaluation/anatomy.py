@@ -266,6 +266,7 @@ class ErrorAnatomy:
 
     @classmethod
     def start(cls, settings: Settings) -> Self:
+        """The empty state."""
         return cls(settings.classes, windows=settings.windows, quirks=settings.quirks)
 
     def update(self, video: str, counts: counting.VideoCounts) -> None:

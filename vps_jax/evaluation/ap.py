@@ -167,6 +167,7 @@ class AveragePrecision:
 
     @classmethod
     def start(cls, settings: Settings) -> Self:
+        """The empty state."""
         names = settings.classes.names
         return cls({c: name for c, name in enumerate(names) if name}, quirks=settings.quirks)
 

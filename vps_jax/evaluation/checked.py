@@ -83,18 +83,21 @@ def read_list(path: pathlib.Path) -> list[str]:
 
 
 def mapping(value: object, what: str) -> dict:
+    """A json object."""
     if not isinstance(value, dict):
         raise Wrong(f"{what} is {show(value)}; expected an object")
     return value
 
 
 def sequence(value: object, what: str) -> list:
+    """A json list."""
     if not isinstance(value, list):
         raise Wrong(f"{what} is {show(value)}; expected a list")
     return value
 
 
 def field(row: dict, key: str, what: str = ""):
+    """A value that an object must have; `what` names the object."""
     if key not in row:
         raise Wrong(f"{what}{what and ': '}{key} is missing in {show(row)}")
     return row[key]

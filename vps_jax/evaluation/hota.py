@@ -85,6 +85,7 @@ class HigherOrderTrackingAccuracy:
 
     @classmethod
     def start(cls, settings: Settings) -> Self:
+        """The empty state."""
         return cls(settings.classes)
 
     def update(self, video: str, counts: VideoCounts) -> None:

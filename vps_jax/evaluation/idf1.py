@@ -57,6 +57,7 @@ class IdentityF1:
 
     @classmethod
     def start(cls, settings: Settings) -> Self:
+        """The empty state."""
         return cls(settings.classes)
 
     def update(self, video: str, counts: VideoCounts) -> None:

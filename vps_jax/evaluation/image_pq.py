@@ -18,6 +18,7 @@ class ImagePQ:
 
     @classmethod
     def start(cls, settings: Settings) -> Self:
+        """The empty state."""
         return cls(VideoPQ(settings.classes, windows=(1,), quirks=settings.quirks))
 
     def update(self, video: str, counts: VideoCounts) -> None:

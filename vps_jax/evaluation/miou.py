@@ -87,6 +87,7 @@ class MeanIoU:
 
     @classmethod
     def start(cls, settings: Settings) -> Self:
+        """The empty state."""
         return cls(settings.classes)
 
     def update(self, video: str, counts: VideoCounts) -> None:

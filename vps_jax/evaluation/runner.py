@@ -1,17 +1,16 @@
-"""Score a result folder against a truth folder: VIPSeg, VSPW or YouTube-VIS, told apart by what lies there."""
+"""Score results against the truth of a data set, which is told by what lies there."""
 
-import contextlib
 import functools
 import os
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.progress import Progress
 
 from vps_jax.evaluation import archives, checked, layouts, quirks, scoring, workers
 from vps_jax.evaluation import metrics as metric_table
-from vps_jax.evaluation.plan import Job, Plan
+from vps_jax.evaluation.plan import Plan
 from vps_jax.evaluation.protocol import Settings
 from vps_jax.evaluation.reports import Reports
 from vps_jax.evaluation.terminal import print_report
@@ -44,10 +43,8 @@ def evaluate_folders(
     """Score a result folder. The numbers do not depend on `processes`, not in one bit.
 
     Args:
-      truth: VIPSeg root (`panoptic_gt_VIPSeg_<split>.json`, `panomasksRGB/`), VSPW root (`<split>.txt`, `data/`), or
-        YouTube-VIS / OVIS root or json file.
-      predictions: VIPSeg results (`pred.json`, `pan_pred/`), VSPW results (`<video>/<stem>.png`), or results.json;
-        also as a zip file.
+      truth: root of a data set with truth, see docs/evaluation.md, or YouTube-VIS' json file.
+      predictions: results in that data set's layout, or their zip file.
       split: split of the truth.
       metrics: names or a text `vpq,stq`, see `metrics.METRICS`; None is those scored by default, `all` is all of them.
       windows: VPQ's windows: `leaderboard`, `official-script`, `1,2,4` or a sequence of lengths in frames.
@@ -72,14 +69,21 @@ def evaluate_folders(
     files = Reports(json_out, per_video, per_class, confusion, plots)
     files.check()
     with archives.opened(predictions) as folder:
-        with _one_line(f"{truth} or {predictions}"):
+        with scoring.one_line(f"{truth} or {predictions}"):
             plan = layouts.read(truth, folder, split, videos)
         files.check((*plan.inputs, *([predictions] if predictions.is_file() else [])))
         chosen = metric_table.choose(metrics, plan.truth)
         left = sorted({*quirks_off, *plan.left} - {*quirks_on})
         settings = Settings(plan.classes, window_lengths(windows), quirks.choose(on=quirks_on, off=left))
         numbers = _scores(plan, chosen, settings, processes=processes, progress=progress)
-    result = {
+    result = _head(plan, truth, predictions, split) | {"quirks_on": sorted(quirks_on), "quirks_off": left} | numbers
+    files.write(result)
+    return result
+
+
+def _head(plan: Plan, truth: pathlib.Path, predictions: pathlib.Path, split: str) -> dict:
+    """What was scored."""
+    return {
         "truth": str(truth),
         "predictions": str(predictions),
         "layout": plan.layout,
@@ -87,12 +91,8 @@ def evaluate_folders(
         "videos": len(plan.jobs),
         "frames": sum(job.frames for job in plan.jobs),
         "unit": "percent",
-        "quirks_on": sorted(quirks_on),
-        "quirks_off": left,
         "notes": list(plan.notes),
-    } | numbers
-    files.write(result)
-    return result
+    }
 
 
 def result_of(path: PathLike, truth: PathLike | None, **options) -> dict:
@@ -121,7 +121,7 @@ def result_of(path: PathLike, truth: PathLike | None, **options) -> dict:
 def _scores(plan: Plan, chosen: dict, settings: Settings, *, processes: int, progress: bool) -> dict:
     """Metric -> its numbers."""
     start = functools.partial(scoring.make_states, chosen, settings)
-    score = functools.partial(_score, plan.score, settings)
+    score = functools.partial(scoring.score_job, plan.score, settings)
     states = start()
     with Progress(console=Console(stderr=True), disable=not progress) as bar:
         task = bar.add_task("evaluate", total=len(plan.jobs))
@@ -129,27 +129,3 @@ def _scores(plan: Plan, chosen: dict, settings: Settings, *, processes: int, pro
             states, plan.jobs, score, processes=processes, done=functools.partial(bar.advance, task), start=start
         )
     return scoring.compute(states)
-
-
-def _score(score, settings: Settings, states: scoring.States, job: Job) -> None:
-    """Score one video; every complaint names it."""
-    what = f"video {job.video}"
-    with _one_line(what):
-        try:
-            score(states, job, settings)
-        except UserError as error:
-            raise UserError(str(error) if str(job.video) in str(error) else f"{what}: {error}") from None
-
-
-@contextlib.contextmanager
-def _one_line(what: str) -> Iterator[None]:
-    """What nobody expected becomes one line that names what was being read."""
-    try:
-        yield
-    except UserError:
-        raise
-    except MemoryError:
-        raise UserError(f"{what}: not enough memory; score fewer videos at once") from None
-    except Exception as error:
-        line = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        raise UserError(f"{what}: {line}; the evaluator did not expect this, please report it") from None

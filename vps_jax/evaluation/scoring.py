@@ -1,12 +1,15 @@
 """The states of several metrics fed side by side: one pass over the frames of a video feeds them all."""
 
-from collections.abc import Iterable, Mapping
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import numpy as np
 
 from vps_jax.evaluation import counts as counting
 from vps_jax.evaluation.metrics import Metric
+from vps_jax.evaluation.plan import Job
 from vps_jax.evaluation.protocol import Settings, State
+from vps_jax.types import UserError
 
 States = dict[str, State]
 
@@ -89,6 +92,30 @@ def score_class_maps(
         for watch in watchers:
             watch(truth, prediction)
     add_counts(states, video, counting.join_frames(pairs, truth_tables, prediction_tables))
+
+
+def score_job(score: Callable, settings: Settings, states: States, job: Job) -> None:
+    """Score one video; every complaint names it."""
+    what = f"video {job.video}"
+    with one_line(what):
+        try:
+            score(states, job, settings)
+        except UserError as error:
+            raise UserError(str(error) if str(job.video) in str(error) else f"{what}: {error}") from None
+
+
+@contextlib.contextmanager
+def one_line(what: str) -> Iterator[None]:
+    """What nobody expected becomes one line that names what was being read."""
+    try:
+        yield
+    except UserError:
+        raise
+    except MemoryError:
+        raise UserError(f"{what}: not enough memory; score fewer videos at once") from None
+    except Exception as error:
+        line = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise UserError(f"{what}: {line}; the evaluator did not expect this, please report it") from None
 
 
 def map_type(num_classes: int) -> np.dtype:

@@ -99,6 +99,7 @@ class SegmentationTrackingQuality:
 
     @classmethod
     def start(cls, settings: Settings) -> Self:
+        """The empty state."""
         return cls(settings.classes, quirks=settings.quirks)
 
     def update(self, video: str, counts: VideoCounts) -> None:

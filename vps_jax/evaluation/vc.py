@@ -65,6 +65,7 @@ class VideoConsistency:
 
     @classmethod
     def start(cls, settings: Settings) -> Self:
+        """The empty state."""
         return cls(len(settings.classes.names), quirks=settings.quirks)
 
     def _new_tracker(self) -> Tracker:

@@ -114,7 +114,7 @@ def _refuse_impossible(window: pq.Window, counts: counting.VideoCounts, k: int) 
     if len(wrong):
         t, i = wrong[0]
         raise UserError(
-            f"frame {t}, {k} frames long: truth segment {counts.truth.ids[g[i]]} has area {window.truth_area[t, g[i]]} "
+            f"{k} frames from {t}: truth segment {counts.truth.ids[g[i]]} has area {window.truth_area[t, g[i]]} "
             f"by its json but shares {window.shared[t, i]} pixels with segment {counts.prediction.ids[p[i]]}, an IoU "
             "above 1; mend the truth's areas"
         )
@@ -141,6 +141,7 @@ class VideoPQ:
 
     @classmethod
     def start(cls, settings: Settings) -> Self:
+        """The empty state."""
         return cls(settings.classes, windows=settings.windows, quirks=settings.quirks)
 
     def update(self, video: str, counts: counting.VideoCounts) -> None:

@@ -53,12 +53,14 @@ class Worker:
         return self.receive()
 
     def send(self, message) -> None:
+        """Raises UserError when the process has died."""
         try:
             self.pipe.send(message)
         except OSError:
             raise self._died() from None
 
     def receive(self):
+        """The next message; raises what went wrong there, and UserError when the process has died."""
         try:
             message = self.pipe.recv()
         except (EOFError, OSError):
@@ -76,6 +78,7 @@ class Worker:
         return UserError(f"{at} died ({how}); free memory or use fewer processes, and run again")
 
     def end(self) -> None:
+        """End it, whatever it is at."""
         self.process.kill()
         self.process.join()
 

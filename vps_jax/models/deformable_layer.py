@@ -5,12 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jax.typing import DTypeLike
+from jaxtyping import Float, Float32
 
 from vps_jax.models.initializers import xavier
 from vps_jax.ops import deformable_attention as ops
+from vps_jax.ops.levels import Shapes
+from vps_jax.types import Array
 
 
-def offset_bias(num_heads: int, num_levels: int, num_points: int) -> np.ndarray:
+def offset_bias(num_heads: int, num_levels: int, num_points: int) -> Float32[np.ndarray, " offsets"]:
     """Initial offsets: head m looks along angle 2 pi m / heads, point p at p + 1 pixels; `[m l p 2]` flattened."""
     angle = 2 * np.pi * np.arange(num_heads) / num_heads
     direction = np.stack([np.cos(angle), np.sin(angle)], axis=-1)  # [m, 2]
@@ -43,7 +46,13 @@ class MultiScaleDeformableAttention(nn.Module):
     chunk: int | None = None
 
     @nn.compact
-    def __call__(self, query, reference, features, shapes):
+    def __call__(
+        self,
+        query: Float[Array, "b q c"],
+        reference: Float[Array, "q 2"] | Float[Array, "b q 2"],
+        features: Float[Array, "b s c_v"],
+        shapes: Shapes,
+    ) -> Float[Array, "b q c"]:
         """Attend.
 
         Args:
@@ -64,7 +73,9 @@ class MultiScaleDeformableAttention(nn.Module):
         x = x.reshape(*x.shape[:2], -1)  # [b, q, m c]
         return nn.Dense(width, dtype=self.dtype, kernel_init=xavier, name="output_proj")(x)
 
-    def sampling(self, query, reference, shapes):
+    def sampling(
+        self, query: Float[Array, "b q c"], reference: Float[Array, "..."], shapes: Shapes
+    ) -> tuple[Float[Array, "b q m l p 2"], Float[Array, "b q m l p"]]:
         """Where to look `[b, q, m, l, p, 2]` and how much of it `[b, q, m, l, p]`."""
         table = (*query.shape[:2], self.num_heads, self.num_levels, self.num_points)
         points = self.num_heads * self.num_levels * self.num_points

@@ -6,13 +6,16 @@ framework traps).
 """
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
+from jaxtyping import Bool, Float, Shaped
 
 from vps_jax.models.initializers import torch_bias, torch_kernel, xavier
+from vps_jax.types import Array
 
 PIXEL_MEAN = (123.675, 116.28, 103.53)  # ImageNet's RGB, for values 0..255
 PIXEL_STD = (58.395, 57.12, 57.375)
@@ -23,12 +26,16 @@ GroupNorm = functools.partial(nn.GroupNorm, num_groups=32, epsilon=1e-5)
 gelu = functools.partial(jax.nn.gelu, approximate=False)
 
 
-def normalize(images, mean=PIXEL_MEAN, std=PIXEL_STD):
+def normalize(
+    images: Shaped[Array, "*at 3"], mean: tuple[float, ...] = PIXEL_MEAN, std: tuple[float, ...] = PIXEL_STD
+) -> Float[Array, "*at 3"]:
     """`[..., 3]` RGB 0..255 of any dtype to float32, by mean and deviation of each channel."""
     return (images.astype(jnp.float32) - jnp.asarray(mean, jnp.float32)) / jnp.asarray(std, jnp.float32)
 
 
-def torch_dense(width: int, fan_in: int, dtype, name: str | None, kernel_init=torch_kernel) -> nn.Dense:
+def torch_dense(
+    width: int, fan_in: int, dtype: DTypeLike, name: str | None, kernel_init: Callable = torch_kernel
+) -> nn.Dense:
     """A Dense layer that starts as PyTorch's Linear does."""
     return nn.Dense(width, dtype=dtype, kernel_init=kernel_init, bias_init=torch_bias(fan_in), name=name)
 
@@ -39,8 +46,8 @@ class MLP(nn.Module):
     width: int
 
     @nn.compact
-    def __call__(self, x):
-        """`[..., c]` to `[..., width]`."""
+    def __call__(self, x: Float[Array, "*at c"]) -> Float[Array, "*at {self.width}"]:
+        """One layer after the other."""
         for i in range(3):
             x = torch_dense(self.width, x.shape[-1], jnp.float32, f"layers_{i}")(nn.relu(x) if i else x)
         return x
@@ -60,8 +67,8 @@ class FeedForward(nn.Module):
     zero_bias: bool = False
 
     @nn.compact
-    def __call__(self, x):
-        """`[..., c]` to the same."""
+    def __call__(self, x: Float[Array, "*at c"]) -> Float[Array, "*at c"]:
+        """There and back."""
         y = nn.relu(self.linear("linear1", self.hidden, x.shape[-1])(x))
         return self.linear("linear2", x.shape[-1], self.hidden)(y)
 
@@ -83,7 +90,13 @@ class MultiHeadAttention(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, query, key, value, attend=None):
+    def __call__(
+        self,
+        query: Float[Array, "*n q c"],
+        key: Float[Array, "*n s c"],
+        value: Float[Array, "*n s c"],
+        attend: Bool[Array, "..."] | None = None,
+    ) -> Float[Array, "*n q c"]:
         """Attend.
 
         Args:
@@ -118,7 +131,7 @@ class DropPath(nn.Module):
     """Stochastic depth: drops a residual branch per sample (axis 0) and rescales survivors; rng name `drop_path`."""
 
     @nn.compact
-    def __call__(self, x, rate, *, train: bool):
+    def __call__(self, x: Float[Array, " n *at"], rate, *, train: bool) -> Float[Array, " n *at"]:
         """Args: x `[n, ...]`; rate in [0, 1), may be traced (a scanned input)."""
         if not train:
             return x

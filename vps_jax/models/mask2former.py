@@ -1,12 +1,13 @@
 """Mask2Former on a ViT-Adapter: per-frame semantic segmentation by mask classification (spec: vit_adapter 4, 5, 8)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
+from jaxtyping import Float, Shaped
 
 from vps_jax import config
 from vps_jax.models import mask_decoder
@@ -17,7 +18,7 @@ from vps_jax.models.pixel_decoder import PixelDecoder
 from vps_jax.models.vit_adapter import ViTAdapter
 from vps_jax.ops.levels import LEVELS
 from vps_jax.ops.position import sine_2d
-from vps_jax.types import QueryOutputs, UserError
+from vps_jax.types import Array, QueryOutputs, UserError
 
 TASK = "mask_classification"
 GROUP = "object"
@@ -34,12 +35,14 @@ class Heads(nn.Module):
         self.cls_embed = torch_dense(self.classes + 1, self.width, jnp.float32, None)
         self.mask_embed = MLP(self.width)
 
-    def __call__(self, x):
-        """Queries `[..., q, c]` to class logits `[..., q, k + 1]` and mask embeddings `[..., q, c]`."""
+    def __call__(
+        self, x: Float[Array, "*n q c"]
+    ) -> tuple[Float[Array, "*n q {self.classes+1}"], Float[Array, "*n q c"]]:
+        """Queries to class logits, no-object last, and mask embeddings."""
         y = self.norm(x)
         return self.cls_embed(y), self.mask_embed(y)
 
-    def mask_embeds(self, x):
+    def mask_embeds(self, x: Float[Array, "*n q c"]) -> Float[Array, "*n q c"]:
         return self.mask_embed(self.norm(x))
 
 
@@ -110,14 +113,18 @@ class Mask2Former(nn.Module):
         if group not in (None, name):
             raise UserError(f"label set {group!r} is not in the model; expected {name!r}")
 
-    def backbone_features(self, images, *, train: bool = False):
+    def backbone_features(
+        self, images: Shaped[Array, "b t h w 3"], *, train: bool = False
+    ) -> tuple[Float[Array, "b 1 _ _ _"], ...]:
         """Maps `[b, 1, h_i, w_i, c]` at strides 4, 8, 16, 32 of images `[b, 1, h, w, 3]`."""
         if images.shape[1] != 1:
             raise UserError(f"clip of {images.shape[1]} frames: this model takes frames one by one; set clip_frames 1")
         maps = self.backbone(normalize(images[:, 0], self.pixel_mean, self.pixel_std), train=train)
         return tuple(m[:, None] for m in maps)
 
-    def decode_features(self, features, *, task: str = TASK, group: str | None = None):
+    def decode_features(
+        self, features: Sequence[Float[Array, "b 1 _ _ _"]], *, task: str = TASK, group: str | None = None
+    ) -> QueryOutputs:
         """The last prediction set only (`d = 1`) from the maps of `backbone_features`."""
         self.check(task, group)
         return last_set(self.decode(features))

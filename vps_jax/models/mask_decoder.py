@@ -5,17 +5,19 @@ the maps of stride 32, 16, 8, only where the mask that they predict at that mome
 the stride-4 features, and resizing is linear, so the masks of a level come from the features resized once.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
+from jaxtyping import Bool, Float
 
 from vps_jax.models.initializers import packed_xavier, xavier
 from vps_jax.models.layers import FeedForward, LayerNorm, MultiHeadAttention
 from vps_jax.ops import masked_attention
 from vps_jax.ops.levels import LEVELS
+from vps_jax.types import Array
 
 
 class Attention(MultiHeadAttention):
@@ -48,7 +50,14 @@ class DecoderLayer(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x, embed, memory, position, attend):
+    def __call__(
+        self,
+        x: Float[Array, "b q c"],
+        embed: Float[Array, "b q c"],
+        memory: Float[Array, "b s c"],
+        position: Float[Array, "#b s c"],
+        attend: Bool[Array, "b q s"],
+    ) -> Float[Array, "b q c"]:
         """`x`, `embed [b, q, c]`, `memory`, `position [b or 1, s, c]`, `attend` bool `[b, q, s]` to `[b, q, c]`."""
         cross = Attention(self.num_heads, self.dtype, name="cross_attention")
         x = LayerNorm(name="cross_norm")(x + cross(x + embed, memory + position, memory, attend))
@@ -125,7 +134,9 @@ class MaskedDecoder(nn.Module):
         return jnp.concatenate([x[None], after.reshape(-1, *x.shape)])
 
 
-def level_memories(levels, level_embed, code: Callable, dtype):
+def level_memories(
+    levels: Sequence[Float[Array, "b ... c"]], level_embed: Float[Array, "l c"], code: Callable, dtype: DTypeLike
+) -> tuple[list[Float[Array, "b _ c"]], list[Float[Array, "1 _ c"]]]:
     """What the layers of each level look at.
 
     Args:
@@ -151,7 +162,7 @@ def pure(module: nn.Module, method: str) -> Callable:
     return lambda *args: unbound.apply(variables, *args, method=method)
 
 
-def centre_means(features, *, factor: int):
+def centre_means(features: Float[Array, "b t h w c"], *, factor: int) -> Float[Array, "b s c"]:
     """Half-pixel linear resize by an even factor: the mean of the middle 2x2 of every block, in float32.
 
     Args:
@@ -166,7 +177,9 @@ def centre_means(features, *, factor: int):
     return blocks[:, :, :, middle, :, middle].mean(axis=(3, 5)).reshape(b, -1, c)
 
 
-def attention_bits(mask_embeds, level_features):
+def attention_bits(
+    mask_embeds: Float[Array, "b q c"], level_features: Float[Array, "b s c"]
+) -> Bool[Array, "b q s"]:
     """Where every query may look: sigmoid of its mask at least 0.5; no gradient.
 
     Args:

@@ -14,11 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jax.typing import DTypeLike
+from jaxtyping import Bool, Float
 
 from vps_jax.models.initializers import normal
 from vps_jax.models.layers import MLP, FeedForward, LayerNorm, torch_dense
 from vps_jax.models.mask_decoder import Attention
 from vps_jax.ops import position
+from vps_jax.types import Array
 
 GRID = (4, 4)  # background queries over the padded image
 CELL = 4  # pixels of a side of a stride-4 cell
@@ -26,7 +28,7 @@ PARTS = {True: 4, False: 8}  # queries per mask object, in training and else
 SCALES = 4
 
 
-def part_counts(masks, parts: int):
+def part_counts(masks: Bool[Array, "b n r h w"], parts: int) -> Float[Array, "b {masks.shape[1]*parts} cells"]:
     """How many pixels of each cell belong to each query of an object.
 
     The pixels of a mask in raster order are cut into `parts` nearly equal runs; a mask of n < parts pixels is listed
@@ -56,7 +58,7 @@ def part_counts(masks, parts: int):
     return counts.reshape(b, n * parts, counts.shape[-1])
 
 
-def background_counts(masks):
+def background_counts(masks: Bool[Array, "b n r h w"]) -> Float[Array, "b 16 cells"]:
     """How many pixels of each cell are in each tile of a 4x4 grid and in no object: `[b, n, r, h, w]` to `[b, 16, s]`.
 
     Tiles are those of the published `round(linspace(-0.499, 3.499, size))`.
@@ -80,7 +82,7 @@ def _cells(pixels):
     return sums.reshape(*lead, r * (h // CELL) * (w // CELL)).astype(jnp.float32)
 
 
-def nearest(maps, points):
+def nearest(maps: Float[Array, "b p h w c"], points: Float[Array, "b p 2"]) -> Float[Array, "b p c"]:
     """Rows of `maps [b, p, h, w, c]` at `points [b, p, 2]` (y, x in 0..1), zero outside; `[b, p, c]`."""
     size = jnp.asarray(maps.shape[2:4])
     index = jnp.round(points * size - 0.5).astype(jnp.int32)
@@ -165,7 +167,7 @@ class ObjectEncoder(nn.Module):
         x, _ = layers(x, embed, memory, counts, point_memory)
         return jnp.split(x, [sizes[0]], axis=1)
 
-    def cell_memory(self, features):
+    def cell_memory(self, features: Float[Array, "b r h4 w4 c"]) -> tuple[Float[Array, "b s c"], Float[Array, "b s c"]]:
         """Keys and values of all cells and of one outside of the image (zero): two `[b, r h4 w4 + 1, c]`."""
         b, _, h, w, c = features.shape
         code = position.sine_2d(h, w, c, normalize=False)
@@ -194,6 +196,6 @@ class ObjectEncoder(nn.Module):
         return content, (values + code[:, :, None], values)
 
 
-def with_null(counts):
+def with_null(counts: Float[Array, "b q s"]) -> Float[Array, "b q s+1"]:
     """One more key, outside of the image, for a query without any pixel. `[b, q, s]` to `[b, q, s + 1]`."""
     return jnp.concatenate([counts, (counts.sum(axis=-1, keepdims=True) == 0).astype(counts.dtype)], axis=-1)

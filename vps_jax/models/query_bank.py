@@ -2,12 +2,12 @@
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jaxtyping import Float
 
 from vps_jax.models.initializers import normal
-from vps_jax.types import UserError
+from vps_jax.types import Array, UserError
 
 SemanticGroups = tuple[tuple[str, int], ...]
 
@@ -21,8 +21,8 @@ class QuerySet(NamedTuple):
       groups: `(name, size)` of each group, in order; sizes add up to q.
     """
 
-    content: jax.Array
-    embed: jax.Array
+    content: Float[Array, "b q c"]
+    embed: Float[Array, "b q c"]
     groups: tuple[tuple[str, int], ...]
 
 
@@ -88,7 +88,7 @@ class QueryBank(nn.Module):
         every = slice(1, None)
         return concatenate([self._set("instance", every, batch), self._set("background", every, batch), semantic])
 
-    def object_set(self, background, objects) -> QuerySet:
+    def object_set(self, background: Float[Array, "b g c"], objects: Float[Array, "b q c"]) -> QuerySet:
         """Queries of exemplars: contents `[b, q, c]` from the object encoder, embeddings from row 0."""
         parts = [("background_vos", background), ("vos", objects)]
         return concatenate(

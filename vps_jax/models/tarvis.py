@@ -4,13 +4,13 @@ frames -> backbone (per frame) -> temporal neck (per clip) -> query decoder -> m
 """
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
+from jaxtyping import Float, Shaped
 
 from vps_jax.config import Tarvis
 from vps_jax.models import mask_decoder
@@ -23,7 +23,7 @@ from vps_jax.models.temporal_neck import TemporalNeck
 from vps_jax.ops.levels import LEVELS
 from vps_jax.ops.position import sine_3d
 from vps_jax.parsing import parse
-from vps_jax.types import QueryOutputs, UserError
+from vps_jax.types import Array, QueryOutputs, UserError
 
 GROUPS = ("background", "semantic", "instance")
 VOS_GROUPS = ("background_vos", "vos")
@@ -50,11 +50,11 @@ class Heads(nn.Module):
         y = self.norm(x)
         return [head(y) for head in (*self.mask_embed.values(), *self.proj.values())]
 
-    def mask_embeds(self, x, groups):
+    def mask_embeds(self, x: Float[Array, "*n q c"], groups: SemanticGroups) -> dict[str, Float[Array, "*n _ c"]]:
         """Queries `[..., q, c]` to mask embeddings, group name -> `[..., q_group, c]`."""
         return {name: self.mask_embed[name](part) for name, part in split(self.norm(x), groups).items()}
 
-    def class_logits(self, x, groups):
+    def class_logits(self, x: Float[Array, "*n q c"], groups: SemanticGroups) -> Float[Array, "*n i k"] | None:
         """Products of instance queries with background (their maximum, first) and semantic queries.
 
         Args:
@@ -71,7 +71,7 @@ class Heads(nn.Module):
         return jnp.concatenate([product(background).max(axis=-1, keepdims=True), product(semantic)], axis=-1)
 
 
-def split(x, groups: tuple[tuple[str, int], ...]) -> dict[str, jax.Array]:
+def split(x: Float[Array, "*n q c"], groups: SemanticGroups) -> dict[str, Float[Array, "*n _ c"]]:
     """Cut `[..., q, c]` into its groups."""
     parts, start = {}, 0
     for name, size in groups:
@@ -109,7 +109,15 @@ class TarViS(nn.Module):
         if self.vos:
             self.object_encoder = ObjectEncoder(self.hidden_dim, self.num_heads, self.decoder_ffn_dim, dtype=self.dtype)
 
-    def __call__(self, images, *, task: str, group: str | None = None, train: bool = False, exemplars=None):
+    def __call__(
+        self,
+        images: Shaped[Array, "b t h w 3"],
+        *,
+        task: str,
+        group: str | None = None,
+        train: bool = False,
+        exemplars: Mapping[str, Any] | None = None,
+    ) -> QueryOutputs:
         """Predict from every set of queries: the initial ones and those after each decoder layer.
 
         Args:
@@ -128,13 +136,22 @@ class TarViS(nn.Module):
         maps = self.neck(self.backbone_features(images, train=train))
         return self.decode(maps, task=task, group=group, exemplars=exemplars, train=train)
 
-    def backbone_features(self, images, *, train: bool = False):
+    def backbone_features(
+        self, images: Shaped[Array, "b t h w 3"], *, train: bool = False
+    ) -> tuple[Float[Array, "b t _ _ _"], ...]:
         """Per-frame maps `[b, t, h_i, w_i, c_i]` at strides 4, 8, 16, 32."""
         b, t = images.shape[:2]
         frames = normalize(images).reshape(b * t, *images.shape[2:])
         return tuple(x.reshape(b, t, *x.shape[1:]) for x in self.backbone(frames, train=train))
 
-    def decode_features(self, features, *, task: str, group: str | None = None, exemplars=None):
+    def decode_features(
+        self,
+        features: Sequence[Float[Array, "b t _ _ _"]],
+        *,
+        task: str,
+        group: str | None = None,
+        exemplars: Mapping[str, Any] | None = None,
+    ) -> QueryOutputs:
         """The last prediction set only (`d = 1`) from the maps of `backbone_features`."""
         return self.decode(self.neck(features), task=task, group=group, exemplars=exemplars, last=True)
 

@@ -164,7 +164,7 @@ class ViTAdapter(nn.Module):
             cls = jnp.broadcast_to(cls, (b, 1, self.width))
         else:
             cls = None
-            pretrained = [side // self.patch for side in self.image_size]
+            pretrained = self.image_size[0] // self.patch, self.image_size[1] // self.patch
             pos_embed = self.param("pos_embed", linear_init, (1, 1 + pretrained[0] * pretrained[1], self.width))
             x = x + position_map(pos_embed, pretrained, grid).astype(x.dtype)
         level = self.param("level_embed", normal, (LEVELS, self.width)).astype(self.dtype)
