@@ -56,6 +56,7 @@ def get_config(stage: str = "video"):
     config.data.max_instances = 8
     config.data.chunk_steps = 1
     config.data.num_workers = 0
+    config.data.pad_multiple = 64  # one program for both aspects
     own = drawn.data.sources.vipseg
     path = folder + "/prepared/vipseg"
     config.data.sources = {"vipseg": videomt.source(own.short_side, path=path, max_side=own.max_side)}

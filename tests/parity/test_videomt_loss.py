@@ -72,7 +72,7 @@ def test_objects_keep_the_query_of_their_first_frame(case):
     np.testing.assert_array_equal(first, (stored["target_ids"] >= 0).argmax(axis=1))
     points = points_of(manifest, stored, first, order)
     costs = manifest["cost_weights"]
-    weights = (costs["class"], costs["mask"], costs["dice"])
+    weights = tuple(float(costs[name]) for name in ("class", "mask", "dice"))
     sets = first_appearance.FrameSets(*outputs[:3])
     columns = jax.jit(
         lambda sets, matcher: jax.lax.map(
