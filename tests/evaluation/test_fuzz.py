@@ -61,6 +61,28 @@ def draw_ytvis(root: pathlib.Path) -> None:
     (root / "results/results.json").write_text(json.dumps(found))
 
 
+def draw_step(root: pathlib.Path) -> None:
+    for v in ("0002", "0006"):
+        for t in range(2):
+            ids = np.array([[0, 0, 13, 13], [255, 11, 11, 13]]) + (np.array([[0, 0, 1, 1], [0, 0, 0, 1]]) << 16)
+            write_png(root / "truth/panoptic_maps/val" / v / f"{t:06d}.png", ids)
+            write_png(root / "results" / v / f"{t:06d}.png", np.roll(ids, t, axis=1))
+
+
+def draw_cityscapes(root: pathlib.Path) -> None:
+    rows = [{"id": 70000, "category_id": 7, "iscrowd": 0, "area": 2}, {"id": 3, "category_id": 26, "area": 2}]
+    names = [f"{v:04d}_{2 * v + k:04d}_aachen" for v in (5, 15) for k in (1, 2)]
+    truth = [{"image_id": name, "file_name": f"{name}_final_mask.png", "segments_info": rows} for name in names]
+    found = [{"image_id": name, "segments_info": rows} for name in names]
+    for name in names:
+        write_png(root / f"truth/val/panoptic_video/{name}_final_mask.png", np.array([[70000, 70000, 3, 3]]))
+        write_png(root / f"results/pan_pred/{name}.png", np.array([[70000, 3, 3, 3]]))
+    categories = [{"id": 7, "name": "road", "isthing": 0}, {"id": 26, "name": "car", "isthing": 1}]
+    content = {"annotations": truth, "categories": categories}
+    (root / "truth/panoptic_gt_val_city_vps.json").write_text(json.dumps(content))
+    (root / "results/pred.json").write_text(json.dumps({"annotations": found}))
+
+
 def painted(path: pathlib.Path, mode: str) -> np.ndarray:
     """Pixels of a PNG by another decoder, its data whole."""
     with Image.open(path) as image:
@@ -125,10 +147,45 @@ def check_ytvis(root: pathlib.Path, videos: int) -> None:
                 assert sum(mask["counts"]) == one["height"] * one["width"] and min(mask["counts"]) >= 0
 
 
+def check_step(root: pathlib.Path, videos: int) -> None:
+    truth, results = root / "truth/panoptic_maps/val", root / "results"
+    names = [path.name for path in truth.iterdir() if path.is_dir()]
+    assert len(names) == videos
+    results = next((results / inner for inner in ("panoptic_maps/val", "val") if (results / inner).is_dir()), results)
+    for name in names:
+        stems = [sorted(path.name for path in (side / name).glob("*.png")) for side in (truth, results)]
+        assert stems[0] == stems[1]
+        maps = [painted(side / name / stem, "RGB") for side in (truth, results) for stem in stems[0]]
+        assert len({one.shape for one in maps}) <= 1
+        assert all((((one & 255) < 19) | ((one & 255) == 255)).all() for one in maps)
+
+
+def check_cityscapes(root: pathlib.Path, videos: int) -> None:
+    truth = json.loads((root / "truth/panoptic_gt_val_city_vps.json").read_text())["annotations"]
+    found = json.loads((root / "results/pred.json").read_text())["annotations"]
+    named = [
+        {str(row.get("image_id") or row["file_name"]).split("_final")[0]: row for row in rows}
+        for rows in (truth, found)
+    ]
+    assert len(named[0]) == len(truth) and named[0].keys() <= named[1].keys()
+    assert len({name.partition("_")[0] for name in named[0]}) == videos
+    for name, row in named[0].items():
+        true, predicted = (
+            painted(root / folder, "RGB")
+            for folder in (f"truth/val/panoptic_video/{name}_final_mask.png", f"results/pan_pred/{name}.png")
+        )
+        assert true.shape == predicted.shape
+        assert {one["id"] for one in named[1][name]["segments_info"]} == set(np.unique(predicted).tolist()) - {0}
+        for one in row["segments_info"]:
+            assert (true == one["id"]).any() and one.get("area") in (None, (true == one["id"]).sum())
+
+
 LAYOUTS = {
     "vipseg": (draw_vipseg, check_vipseg),
     "vspw": (draw_vspw, check_vspw),
     "ytvis": (draw_ytvis, check_ytvis),
+    "kitti_step": (draw_step, check_step),
+    "cityscapes_vps": (draw_cityscapes, check_cityscapes),
 }
 
 
@@ -161,11 +218,11 @@ def fuzz(layout: str, seeds, tmp_path: pathlib.Path, capfd) -> int:
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_damage_never_gives_a_traceback_or_a_wrong_score(layout, tmp_path, capfd):
-    scored = fuzz(layout, range(100), tmp_path, capfd)
-    assert 5 <= scored <= 60  # most damage is found, some (a field that nobody reads) is none
+    scored = fuzz(layout, range(60), tmp_path, capfd)
+    assert 3 <= scored <= 40  # most damage is found, some (a field that nobody reads) is none
 
 
 @pytest.mark.acceptance
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_thousand_damages_of_a_layout(layout, tmp_path, capfd):
-    assert fuzz(layout, range(1000, 2000), tmp_path, capfd)
+def test_six_hundred_damages_of_a_layout(layout, tmp_path, capfd):
+    assert fuzz(layout, range(1000, 1600), tmp_path, capfd)

@@ -251,6 +251,14 @@ def test_vspw_folders(tmp_path):
         evaluate_folders(*folders)
 
 
+def test_class_maps_without_labelled_pixels_say_so(tmp_path):
+    truth, results = write_vspw(tmp_path)
+    for path in (truth / "data/5_c/mask").iterdir():
+        write_png(path, np.full((2, 2), 255, np.uint8))
+    result = evaluate_folders(truth, results)
+    assert result["miou"]["miou"] is None and "no score is defined" in result["notes"][0]
+
+
 @pytest.mark.parametrize(
     "change, words",
     [

@@ -8,9 +8,8 @@ import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from vps_jax.evaluation.protocol import INSTANCES, PANOPTIC, SEMANTIC, Settings, State, Table
+from vps_jax.evaluation.protocol import INSTANCES, PANOPTIC, SEMANTIC, State, Table
 from vps_jax.evaluation.vpq import window_lengths
-from vps_jax.taxonomy import ClassTable
 from vps_jax.types import UserError
 
 
@@ -90,26 +89,18 @@ def check_metrics(metrics: str | Sequence[str] | None, windows: str | Sequence[i
     window_lengths(windows)
 
 
-def headline(result: Mapping) -> dict[str, float]:
-    """The numbers of a result that a run follows, metric by metric; those that are not defined are left out."""
+def all_headlines(result: Mapping) -> dict[str, float | None]:
+    """The numbers of a result that a run follows, metric by metric; None where one is not defined."""
     numbers: dict[str, float | None] = {}
     for name, row in METRICS.items():
         if name in result:
             numbers |= row.load().headline(result[name])
-    return {name: float(value) for name, value in numbers.items() if value is not None}
+    return numbers
 
 
-def headline_names(metrics: str | Sequence[str] | None, windows: str | Sequence[int], classes: ClassTable) -> list[str]:
-    """Names of the headline numbers of some metrics: those of a score of no videos.
-
-    Raises:
-      UserError: see `check_metrics`.
-    """
-    settings, names = Settings(classes, window_lengths(windows)), []
-    for row in choose(metrics, None).values():
-        metric = row.load()
-        names += metric.headline(metric.start(settings).compute())
-    return names
+def headline(result: Mapping) -> dict[str, float]:
+    """`all_headlines` that are defined."""
+    return {name: float(value) for name, value in all_headlines(result).items() if value is not None}
 
 
 def tables(result: Mapping) -> list[Table]:

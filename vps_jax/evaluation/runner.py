@@ -77,6 +77,9 @@ def evaluate_folders(
         settings = Settings(plan.classes, window_lengths(windows), quirks.choose(on=quirks_on, off=left))
         numbers = _scores(plan, chosen, settings, processes=processes, progress=progress)
     result = _head(plan, truth, predictions, split) | {"quirks_on": sorted(quirks_on), "quirks_off": left} | numbers
+    followed = metric_table.all_headlines(result).values()
+    if followed and all(value is None for value in followed) and not plan.notes:
+        result["notes"].append("no score is defined; has the truth labelled pixels, and videos as long as the windows?")
     files.write(result)
     return result
 

@@ -74,7 +74,9 @@ class Worker:
         code = self.process.exitcode
         signaled = code is not None and code < 0
         how = f"signal {-code} ({signal.Signals(-code).name})" if signaled else f"exit code {code}"
-        at = f"video {self.given[0]}: the process that scored it" if self.given else "a process without a video"
+        if not self.joined:
+            return UserError(f"a process could not start ({how}); a script that scores in several needs a main guard")
+        at = f"video {self.given[0]}: the process that scored it" if self.given else "a process that had scored all"
         return UserError(f"{at} died ({how}); free memory or use fewer processes, and run again")
 
     def end(self) -> None:
