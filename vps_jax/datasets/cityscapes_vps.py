@@ -125,12 +125,15 @@ def read_label(video: spec.VideoFiles, index: int) -> spec.LabelMap:
     return spec.LabelMap(numbering.look_up(wide_values(video.masks[index], video.notes[index]), video.notes[-1]))
 
 
+TRUTH = "panoptic_gt_{split}_city_vps.json"  # made by the authors' scripts, with PNGs in <split>/panoptic_video
 RAW = spec.Layout(
-    "as downloaded", ("train/img|val/img", "train/cls|val/cls", "train/inst|val/inst"), raw_splits, raw_videos
-)
+    "as downloaded", ("train/img|val/img", "train/cls|val/cls", "train/inst|val/inst"), raw_splits, raw_videos,
+    truth=TRUTH,
+)  # fmt: skip
 MADE = spec.Layout(
-    "the authors' maps", ("train/img|val/img", "train/panoptic_inst|val/panoptic_inst"), made_splits, made_videos
-)
+    "the authors' maps", ("train/img|val/img", "train/panoptic_inst|val/panoptic_inst"), made_splits, made_videos,
+    truth=TRUTH,
+)  # fmt: skip
 
 SPEC = spec.DatasetSpec(
     name="cityscapes_vps",
@@ -140,6 +143,7 @@ SPEC = spec.DatasetSpec(
     layouts=(RAW, MADE),
     read_label=read_label,
     scan=scan,
+    truth="vps_jax.evaluation.cityscapes_vps_files",
     metrics=("vpq", "stq"),
     inference={"clip_frames": 10, "overlap_frames": 5, "short_side_px": 1024, "max_side_px": 2048},
     fps=17.0 / 5,

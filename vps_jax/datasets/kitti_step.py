@@ -71,7 +71,8 @@ def layout(images: str, name: str, maps: str) -> spec.Layout:
     places = dict(images=images, maps=maps)
     folder = images.format(split="train") + "|" + images.format(split="val") if "{" in images else images
     return spec.Layout(
-        name, (maps, folder), functools.partial(splits, **places), functools.partial(videos, **places)
+        name, (maps, folder), functools.partial(splits, **places), functools.partial(videos, **places),
+        truth=maps + "/{split}",
     )  # fmt: skip
 
 
@@ -83,6 +84,7 @@ SPEC = spec.DatasetSpec(
     layouts=tuple(layout(images, name, maps) for images, name in IMAGES.items() for maps in MAPS),
     read_label=read_label,
     scan=scan,
+    truth="vps_jax.evaluation.step_folders",
     metrics=("stq", "vpq"),
     inference={"clip_frames": 6, "overlap_frames": 3, "short_side_px": 320, "max_side_px": 1333},
     fps=10.0,

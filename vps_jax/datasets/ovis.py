@@ -33,6 +33,7 @@ def layout(name: str, json: str) -> spec.Layout:
         ("|".join(json.format(split=split) for split in FOLDERS.values()),),
         functools.partial(splits, json=json),
         functools.partial(videos, json=json),
+        truth=json,
     )
 
 
@@ -43,6 +44,7 @@ SPEC = spec.DatasetSpec(
     labels=panoptic_code(CLASSES),
     layouts=tuple(layout(name, json) for name, json in JSONS.items()),
     read_label=instance_json.read_label,
+    truth="vps_jax.evaluation.ytvis_folders",
     metrics=("ap",),
     inference={"task": "instance", "clip_frames": 12, "overlap_frames": 6, "short_side_px": 480},
     fps=5.0,

@@ -62,7 +62,7 @@ class Layout:
       needs: what a root must hold, as patterns below it; alternatives are separated by `|`.
       splits: root -> the splits that are there, of `train`, `val`, `test`.
       videos: (root, split) -> the videos to prepare, with masks where the split has them. Raises UserError.
-      truth: pattern of the file that says that the truth of `{split}` is there; empty: none can be scored.
+      truth: pattern of the file or folder that says that the truth of `{split}` is there; empty: none can be scored.
       predicted: (root, split) -> the videos to predict, in the order of the truth; None: those of `videos`.
       listing: pattern of the file that lists the videos of `{split}`.
       strays: (root, split) -> one line per file of the split that no list or image accounts for; with the first split
@@ -96,7 +96,7 @@ class DatasetSpec:
       read_label: (video, index) -> labels of a frame. Raises `label_files.BadFrame` for a mask that cannot be used.
       scan: looks through all masks of a video and fills in its `notes`, before `read_label` is asked; None: no need.
       shrink: (short side, longest long side) to which larger frames are shrunk before they are stored; None: not.
-      truth: reader of truth and results for scoring, `module:name`; empty for a set that is not scored.
+      truth: module that reads truth and results for scoring by its `plan`; empty for a set that is not scored.
       writer: writer of result folders, `module:name`.
       metrics: those that mean something here; the first ones are shown.
       inference: published inference settings, keys of `config.ClipInference`.
@@ -167,10 +167,10 @@ class DatasetSpec:
         return (layout.predicted or layout.videos)(root, split)
 
     def truth_file(self, root: pathlib.Path, split: str) -> pathlib.Path | None:
-        """The file that says that the truth of a split is there, or None where it is not."""
+        """The file or folder that says that the truth of a split is there, or None where it is not."""
         for layout in self.layouts:
             path = root / layout.truth.format(split=split)
-            if layout.truth and not layout.missing(root) and path.is_file():
+            if layout.truth and not layout.missing(root) and path.exists():
                 return path
         return None
 

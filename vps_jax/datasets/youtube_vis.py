@@ -34,6 +34,7 @@ def specification(name: str, title: str, classes: ClassTable) -> spec.DatasetSpe
             + ("|".join(place.format(split=split) for place in IMAGES for split in FOLDERS.values()),),
             functools.partial(splits, json=json),
             functools.partial(videos, json=json, classes=classes),
+            truth=json,
         )
         for words, json in JSONS.items()
     )
@@ -44,6 +45,7 @@ def specification(name: str, title: str, classes: ClassTable) -> spec.DatasetSpe
         labels=panoptic_code(classes),
         layouts=layouts,
         read_label=instance_json.read_label,
+        truth="vps_jax.evaluation.ytvis_folders",
         metrics=("ap",),
         inference={"task": "instance", "clip_frames": 12, "overlap_frames": 6, "short_side_px": 480},
     )

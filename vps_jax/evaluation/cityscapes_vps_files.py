@@ -20,25 +20,21 @@ from vps_jax.types import UserError
 ENDINGS = re.compile(r"(_newImg8bit|_leftImg8bit|_final_mask|_gtFine_color|_gtFine_instanceIds)?(\.png|\.jpg)?$")
 
 
-def truth_json(root: pathlib.Path, split: str) -> pathlib.Path:
-    """Where a split's truth is."""
-    return root / f"panoptic_gt_{split}_city_vps.json"
-
-
 def plan(
     root: pathlib.Path,
     predictions: pathlib.Path,
     split: str,
     *,
+    source: pathlib.Path,
+    classes: ClassTable,
     videos: Sequence[str] | None = None,
-    classes: ClassTable | None = None,
 ) -> Plan:
-    """What a result folder has to be scored; of the named videos, or of all.
+    """What a result folder has to be scored; `source` is the truth's json, the rest as of `vipseg_folders.plan`.
 
     Raises:
       UserError: a file is missing or breaks a rule of the format, or frames of the results are not those of the truth.
     """
-    source, results = truth_json(root, split), predictions / "pred.json"
+    results = predictions / "pred.json"
     with checked.place(source):
         content = checked.mapping(checked.read_json(source), "the file")
         table, categories = read_classes(content.get("categories"), classes)

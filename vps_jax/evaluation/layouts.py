@@ -2,44 +2,13 @@
 
 import importlib
 import pathlib
-from collections.abc import Callable, Sequence
-from types import ModuleType
-from typing import NamedTuple
+from collections.abc import Sequence
 
-from vps_jax.datasets import DATASETS, DatasetSpec
-from vps_jax.evaluation import cityscapes_vps_files, step_folders, ytvis_folders
+from vps_jax.datasets import DATASETS, DatasetSpec, dataset
 from vps_jax.evaluation.plan import Plan
 from vps_jax.types import UserError
 
-
-class Format(NamedTuple):
-    """A form of truth that several data sets share, or that no row of `DATASETS` tells.
-
-    Attributes:
-      found: `(root, split)` whether it lies there.
-      reader: module with `plan`.
-      expected: what would lie there, for the message.
-    """
-
-    found: Callable[[pathlib.Path, str], bool]
-    reader: ModuleType
-    expected: str
-
-
-FORMATS = (
-    Format(
-        lambda root, split: cityscapes_vps_files.truth_json(root, split).is_file(),
-        cityscapes_vps_files, "panoptic_gt_{split}_city_vps.json (Cityscapes-VPS)",
-    ),
-    Format(
-        lambda root, split: step_folders.maps_of(root, split).is_dir(),
-        step_folders, "panoptic_maps/{split}/ (KITTI-STEP)",
-    ),
-    Format(
-        lambda root, split: ytvis_folders.truth_json(root, split) is not None,
-        ytvis_folders, "{split}/instances.json (YouTube-VIS)",
-    ),
-)  # fmt: skip
+BARE = "youtube_vis_2021"  # a truth that is a json file alone is YouTube-VIS' or of its form
 
 
 def read(truth: pathlib.Path, predictions: pathlib.Path, split: str, videos: Sequence[str] | None = None) -> Plan:
@@ -48,28 +17,34 @@ def read(truth: pathlib.Path, predictions: pathlib.Path, split: str, videos: Seq
     Raises:
       UserError: no truth of the split, or its reader's own complaint.
     """
-    if (spec := recognize(truth, split)) is not None:
-        reader = importlib.import_module(spec.truth)
-        return reader.plan(truth, predictions, split, videos=videos, classes=spec.classes)
-    for form in FORMATS:
-        if form.found(truth, split):
-            return form.reader.plan(truth, predictions, split, videos=videos)
-    files = [
-        f"{layout.truth} ({spec.title})" for spec in DATASETS.values() for layout in spec.layouts if layout.truth
-    ]  # fmt: skip
-    expected = ", ".join(one.format(split=split) for one in (*files, *(form.expected for form in FORMATS)))
-    raise UserError(f"{truth}: no truth of split {split!r} there; expected one of {expected}")
+    found = recognize(truth, split)
+    if found is None:
+        files = dict.fromkeys(
+            f"{layout.truth.format(split=split)} ({spec.title})"
+            for spec in DATASETS.values()
+            for layout in spec.layouts
+            if layout.truth and spec.truth
+        )
+        raise UserError(f"{truth}: no truth of split {split!r} there; expected one of {', '.join(files)}")
+    spec, source = found
+    reader = importlib.import_module(spec.truth)
+    return reader.plan(truth, predictions, split, source=source, classes=spec.classes, videos=videos)
 
 
-def recognize(root: pathlib.Path, split: str) -> DatasetSpec | None:
-    """The data set whose truth of a split lies in a root; images need not be there."""
+def recognize(root: pathlib.Path, split: str) -> tuple[DatasetSpec, pathlib.Path] | None:
+    """The data set whose truth of a split lies in a root, and the file or folder that says so; None where none does.
+
+    Images need not be there, unless nothing but the name of a list tells the data set.
+    """
+    if root.suffix == ".json" and not root.is_dir():
+        return dataset(BARE), root
     scored = [spec for spec in DATASETS.values() if spec.truth]
-    whole = next((spec for spec in scored if spec.truth_file(root, split) is not None), None)
-    if whole is not None:
-        return whole
+    for spec in scored:
+        if (source := spec.truth_file(root, split)) is not None:
+            return spec, source
     for spec in scored:
         for layout in spec.layouts:
-            # the name of a json tells the data set, that of a list does not
-            if layout.truth.endswith(".json") and (root / layout.truth.format(split=split)).is_file():
-                return spec
+            source = root / layout.truth.format(split=split)
+            if layout.truth and layout.truth != "{split}.txt" and source.exists():
+                return spec, source
     return None

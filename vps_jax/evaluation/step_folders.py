@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from vps_jax.datasets.classes import ClassTable, class_table
+from vps_jax.datasets.classes import ClassTable
 from vps_jax.evaluation import counts, images, scoring
 from vps_jax.evaluation.counts import SegmentFrame, Segments
 from vps_jax.evaluation.plan import Job, Plan, keep_videos
@@ -23,21 +23,17 @@ VOID = 255
 LEFT = ("first_thing_crowd", "crowd_tracks")
 
 
-def maps_of(root: pathlib.Path, split: str) -> pathlib.Path:
-    """Where the sequences of a split are."""
-    return root / "panoptic_maps" / split
-
-
 def plan(
     root: pathlib.Path,
     predictions: pathlib.Path,
     split: str,
     *,
+    source: pathlib.Path,
+    classes: ClassTable,
     videos: Sequence[str] | None = None,
-    classes: ClassTable | None = None,
 ) -> Plan:
-    """What a result folder has to be scored; of the named sequences, or of all."""
-    truth, results = maps_of(root, split), _results(predictions, split)
+    """What a result folder has to be scored; `source` is the split's folder, the rest as of `vipseg_folders.plan`."""
+    truth, results = source, _results(predictions, source)
     names = sorted(path.name for path in truth.iterdir() if path.is_dir() and not path.name.startswith("."))
     if not names:
         raise UserError(f"{truth}: no sequence in it; expected folders such as 0002")
@@ -47,13 +43,14 @@ def plan(
         _check_stems(stems, results / video)
         pairs = [(truth / video / f"{stem}.png", results / video / f"{stem}.png") for stem in stems]
         jobs.append(Job(video, len(pairs), pairs))
-    table = classes or class_table("kitti_step")
-    return Plan("kitti_step", PANOPTIC, table, jobs, score, (truth, *(results / job.video for job in jobs)), left=LEFT)
+    inputs = (truth, *(results / job.video for job in jobs))
+    return Plan("kitti_step", PANOPTIC, classes, jobs, score, inputs, left=LEFT)
 
 
-def _results(predictions: pathlib.Path, split: str) -> pathlib.Path:
-    """Where the sequences of the results are."""
-    return next((p for p in (maps_of(predictions, split), predictions / split) if p.is_dir()), predictions)
+def _results(predictions: pathlib.Path, truth: pathlib.Path) -> pathlib.Path:
+    """Where the sequences of the results are: at the root, or below it as those of the truth."""
+    places = (predictions / truth.parent.name / truth.name, predictions / truth.name)
+    return next((place for place in places if place.is_dir()), predictions)
 
 
 def _check_stems(stems: list[str], folder: pathlib.Path) -> None:

@@ -38,17 +38,17 @@ def check(
     """
     truth = pathlib.Path(truth)
     with archives.opened(pathlib.Path(predictions)) as folder:
-        spec = layouts.recognize(truth, split)
+        spec, source = layouts.recognize(truth, split) or (None, None)
         reader = spec.truth if spec else ""
         if reader == vipseg_folders.__name__ or not reader and _listed(truth, split):
             expected = _expected(truth, split, videos)
             return len(expected.videos), list(_vipseg(expected, folder))
         if reader == vspw_folders.__name__:
-            names = keep_videos(checked.read_list(truth / f"{split}.txt"), videos, truth / f"{split}.txt")
+            names = keep_videos(checked.read_list(source), videos, source)
             return len(names), [line for video in names for line in _complaint(_vspw, truth, folder, video)]
-        if (source := ytvis_folders.truth_json(truth, split)) is not None:
+        if reader == ytvis_folders.__name__:
             return _ytvis(source, ytvis_folders.results_json(folder))
-    raise UserError(f"{truth}: no frames of split {split!r} are known; expected its json, or its list and frames")
+    raise UserError(f"{truth}: no frames of split {split!r} are known; expected its json, or list and frames")
 
 
 def _listed(root: pathlib.Path, split: str) -> bool:

@@ -50,8 +50,9 @@ def plan(
     predictions: pathlib.Path,
     split: str,
     *,
+    source: pathlib.Path,
+    classes: ClassTable,
     videos: Sequence[str] | None = None,
-    classes: ClassTable | None = None,
 ) -> Plan:
     """What a result folder has to be scored.
 
@@ -59,13 +60,14 @@ def plan(
       root: of the truth.
       predictions: result folder.
       split: of the truth.
+      source: the truth's json.
+      classes: for a json that lists none.
       videos: those wanted; None: all.
-      classes: for a json that lists none; None: VIPSeg's.
 
     Raises:
       UserError: a file is missing or breaks a rule of the format.
     """
-    truth = read_truth(root, split, videos=videos, classes=classes)
+    truth = read_truth(root, split, source=source, videos=videos, classes=classes)
     results = read_predictions(predictions, truth)
     jobs = [Job(video, len(records), (records, results[video])) for video, records in truth.videos.items()]
     empty = not any(len(record.segments.ids) for records in truth.videos.values() for record in records)
@@ -90,6 +92,7 @@ def read_truth(
     *,
     videos: Sequence[str] | None = None,
     pixels: bool = True,
+    source: pathlib.Path | None = None,
     classes: ClassTable | None = None,
 ) -> TruthRoot:
     """Index of a VIPSeg truth root: `panoptic_gt_VIPSeg_<split>.json` and `panomasksRGB/`.
@@ -99,12 +102,13 @@ def read_truth(
       split: which json.
       videos: those wanted; None: all that the json lists.
       pixels: the PNGs must be there.
+      source: the json; None: where VIPSeg has it.
       classes: for a json that lists none; None: VIPSeg's.
 
     Raises:
       UserError: a file is missing, or the json breaks a rule of the format.
     """
-    source = truth_json(root, split)
+    source = source or truth_json(root, split)
     with checked.place(source):
         content = checked.mapping(checked.read_json(source), "the file")
         classes, categories = read_classes(content.get("categories"), classes)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vps_jax.datasets.classes import ClassTable, class_table
+from vps_jax.datasets.classes import ClassTable
 from vps_jax.evaluation import checked, images, scoring
 from vps_jax.evaluation.plan import Job, Plan, keep_videos
 from vps_jax.evaluation.protocol import SEMANTIC, Settings
@@ -30,14 +30,15 @@ def plan(
     predictions: pathlib.Path,
     split: str,
     *,
+    source: pathlib.Path,
+    classes: ClassTable,
     videos: Sequence[str] | None = None,
-    classes: ClassTable | None = None,
 ) -> Plan:
-    """What a result folder has to be scored; of the named videos, or of all. Classes are VSPW's by default."""
-    pairs = read_folders(root, predictions, split, videos)
+    """What a result folder has to be scored; `source` is the split's list, the rest as of `vipseg_folders.plan`."""
+    pairs = read_folders(root, predictions, source, videos)
     jobs = [Job(video, len(found), found) for video, found in pairs.items()]
-    inputs = (root / f"{split}.txt", root / "data", *(predictions / video for video in pairs))
-    return Plan("vspw", SEMANTIC, classes or class_table("vspw"), jobs, score, inputs)
+    inputs = (source, root / "data", *(predictions / video for video in pairs))
+    return Plan("vspw", SEMANTIC, classes, jobs, score, inputs)
 
 
 def score(states: scoring.States, job: Job, settings: Settings) -> None:
@@ -46,14 +47,13 @@ def score(states: scoring.States, job: Job, settings: Settings) -> None:
 
 
 def read_folders(
-    root: pathlib.Path, predictions: pathlib.Path, split: str, videos: Sequence[str] | None = None
+    root: pathlib.Path, predictions: pathlib.Path, source: pathlib.Path, videos: Sequence[str] | None = None
 ) -> dict[str, list[MaskPair]]:
-    """Every frame that a mask folder of the split has.
+    """Every frame that a mask folder of the listed videos has.
 
     Raises:
       UserError: the list of the split, a video, or a frame is missing, or the results have a frame too many.
     """
-    source = root / f"{split}.txt"
     names = checked.read_list(source)
     if not names:
         raise UserError(f"{source}: no video in it; expected one video id per line")

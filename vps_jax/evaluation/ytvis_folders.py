@@ -29,30 +29,26 @@ class VideoTracks(NamedTuple):
     predictions: list[dict]
 
 
-def truth_json(root: pathlib.Path, split: str) -> pathlib.Path | None:
-    """The truth of a split, or None: `root` itself when it is a json file, else where the data sets keep it."""
-    if root.suffix == ".json":
-        return root
-    places = (root / split / "instances.json", root / f"{split}.json", root / f"annotations_{split}.json")
-    return next((place for place in places if place.is_file()), None)
-
-
 def plan(
     root: pathlib.Path,
     predictions: pathlib.Path,
     split: str,
     *,
+    source: pathlib.Path,
+    classes: ClassTable,
     videos: Sequence[str] | None = None,
-    classes: ClassTable | None = None,
 ) -> Plan:
-    """What a result file has to be scored; of the named videos, or of all. The truth lists its classes itself."""
-    truth, source = truth_json(root, split), results_json(predictions)
-    categories, found = read_files(truth, source)
-    kept = set(keep_videos([str(video.video) for video in found], videos, truth))
+    """What a result file has to be scored; `source` is the truth's json, the rest as of `vipseg_folders.plan`.
+
+    The json lists its classes itself.
+    """
+    results = results_json(predictions)
+    categories, found = read_files(source, results)
+    kept = set(keep_videos([str(video.video) for video in found], videos, source))
     names = tuple(categories.get(c, "") for c in range(max(categories) + 1))
     own = ClassTable(names, ((0, 0, 0),) * len(names), tuple(map(bool, names)))
     jobs = [Job(video.video, video.length, video) for video in found if str(video.video) in kept]
-    return Plan("ytvis", INSTANCES, own, jobs, score, (truth, source))
+    return Plan("ytvis", INSTANCES, own, jobs, score, (source, results))
 
 
 def score(states: scoring.States, job: Job, settings: Settings) -> None:
