@@ -73,9 +73,9 @@ class Coverage:
         merge_videos(self.videos, other.videos)
 
     def compute(self):
-        labelled, pixels = (sum(column) for column in zip(*self.videos.values()))
+        labelled, pixels = (sum(one[side] for one in self.videos.values()) for side in (0, 1))
         one = {video: {"coverage": 100 * a / b} for video, (a, b) in sorted(self.videos.items())}
-        return {"coverage": 100 * labelled / pixels, "per_video": one}
+        return {"coverage": 100 * labelled / pixels if pixels else None, "per_video": one}
 
     @staticmethod
     def headline(numbers):

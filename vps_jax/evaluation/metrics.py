@@ -8,7 +8,8 @@ import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from vps_jax.evaluation.protocol import INSTANCES, PANOPTIC, SEMANTIC, State, Table
+from vps_jax.datasets.classes import ClassTable
+from vps_jax.evaluation.protocol import INSTANCES, PANOPTIC, SEMANTIC, Settings, State, Table
 from vps_jax.evaluation.vpq import window_lengths
 from vps_jax.types import UserError
 
@@ -101,6 +102,19 @@ def all_headlines(result: Mapping) -> dict[str, float | None]:
 def headline(result: Mapping) -> dict[str, float]:
     """`all_headlines` that are defined."""
     return {name: float(value) for name, value in all_headlines(result).items() if value is not None}
+
+
+def headline_names(metrics: str | Sequence[str] | None, windows: str | Sequence[int], classes: ClassTable) -> list[str]:
+    """Names of the headline numbers of some metrics: those of a score of no videos.
+
+    Raises:
+      UserError: see `check_metrics`.
+    """
+    settings, names = Settings(classes, window_lengths(windows)), []
+    for row in choose(metrics, None).values():
+        metric = row.load()
+        names += metric.headline(metric.start(settings).compute())
+    return names
 
 
 def tables(result: Mapping) -> list[Table]:

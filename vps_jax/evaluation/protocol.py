@@ -69,7 +69,7 @@ class State(Protocol):
         """Take in the videos of another state; any order and grouping gives the same bits."""
 
     def compute(self) -> dict:
-        """All numbers as json can hold them, in percent, None where nothing is defined."""
+        """All numbers as json can hold them, in percent, None where nothing is defined; of no videos too."""
 
     @staticmethod
     def headline(numbers: Mapping) -> dict[str, float | None]:

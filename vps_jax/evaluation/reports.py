@@ -38,6 +38,12 @@ class Reports(NamedTuple):
         if self.plots is not None:
             plots.check_installed()
 
+    def check_tables(self, kinds: set[str]) -> None:
+        """Raises UserError for a table that no metric has, of those kinds that they have."""
+        for path, kind in ((self.per_video, VIDEOS), (self.per_class, CLASSES), (self.confusion, MATRIX)):
+            if path is not None and kind not in kinds:
+                raise UserError(f"{path}: none of the metrics has a table of {kind}; score more, or leave it out")
+
     def to_stdout(self) -> bool:
         """Whether one of them is this process' standard output."""
         return any(outputs.goes_to_stdout(path) for path in self)
@@ -46,21 +52,19 @@ class Reports(NamedTuple):
         """Write them all.
 
         Raises:
-          UserError: one cannot be written, or no metric of the result has such a table.
+          UserError: one cannot be written.
         """
         if self.json is not None:
             outputs.write(self.json, json.dumps(result, indent=1, allow_nan=False) + "\n")
         for path, kind in ((self.per_video, VIDEOS), (self.per_class, CLASSES), (self.confusion, MATRIX)):
             if path is not None:
-                outputs.write(path, _text(result, kind, markdown=str(path).endswith(".md"), path=path))
+                outputs.write(path, _text(result, kind, markdown=str(path).endswith(".md")))
         if self.plots is not None:
             for name, picture in plots.draw(result).items():
                 outputs.write(pathlib.Path(self.plots) / f"{name}.png", picture)
 
 
-def _text(result: dict, kind: str, *, markdown: bool, path: PathLike) -> str:
+def _text(result: dict, kind: str, *, markdown: bool) -> str:
     found = [table for table in metric_table.tables(result) if table.kind == kind]
-    if not found:
-        raise UserError(f"{path}: none of the scored metrics has a table of {kind}; score more, or leave it out")
     table = found[0] if kind == MATRIX else tables.join(found, kind)
     return tables.as_markdown(table) if markdown else tables.as_csv(table)

@@ -75,6 +75,8 @@ def evaluate_folders(
         chosen = metric_table.choose(metrics, plan.truth)
         left = sorted({*quirks_off, *plan.left} - {*quirks_on})
         settings = Settings(plan.classes, window_lengths(windows), quirks.choose(on=quirks_on, off=left))
+        empty = scoring.compute(scoring.make_states(chosen, settings))
+        files.check_tables({table.kind for table in metric_table.tables(empty)})
         numbers = _scores(plan, chosen, settings, processes=processes, progress=progress)
     result = _head(plan, truth, predictions, split) | {"quirks_on": sorted(quirks_on), "quirks_off": left} | numbers
     followed = metric_table.all_headlines(result).values()
