@@ -10,13 +10,17 @@ CPU seconds of the process, so that other load on the machine counts little. Goa
 import argparse
 import functools
 import os
+import pathlib
 import statistics
+import sys
 import time
 
 os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 if hasattr(os, "sched_setaffinity"):
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 import jax
 import jax.numpy as jnp
@@ -80,29 +84,20 @@ def torch_calls(arrays):
         import torch
     except ImportError:
         return None
+    from benchmarks.torch_deformable import level_by_level
+
     torch.set_num_threads(1)
     value, locations, weights, gradient = (torch.from_numpy(a) for a in arrays)
     for leaf in (value, locations, weights):
         leaf.requires_grad_(True)
 
-    def forward():
-        frames, queries = weights.shape[:2]
-        out = 0
-        for i, image in enumerate(value.split([h * w for h, w in SHAPES], dim=1)):
-            image = image.permute(0, 2, 3, 1).reshape(frames * HEADS, CHANNELS, *SHAPES[i])
-            grid = 2 * locations[:, :, :, i].transpose(1, 2).flatten(0, 1) - 1  # [n m, q, p, 2]
-            samples = torch.nn.functional.grid_sample(image, grid, align_corners=False)  # [n m, c, q, p]
-            weight = weights[:, :, :, i].transpose(1, 2).reshape(frames * HEADS, 1, queries, POINTS)
-            out = out + (samples * weight).sum(-1)
-        return out.reshape(frames, HEADS, CHANNELS, queries).permute(0, 3, 1, 2)
-
     def both():
-        out = forward()
+        out = level_by_level(value, locations, weights, SHAPES)
         return out.detach(), *torch.autograd.grad(out, (value, locations, weights), gradient)
 
     def forward_only():
         with torch.no_grad():
-            return forward()
+            return level_by_level(value, locations, weights, SHAPES)
 
     return forward_only, both
 

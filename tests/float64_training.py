@@ -1,11 +1,14 @@
-"""The first steps of a stored training run in float64, in a process of its own: `jnp.float32` is float64 here.
+"""The first steps of stored training runs in float64, in a process of its own: `jnp.float32` is float64 here.
 
-    python float64_training.py FOLDER PREFIX STEPS OUTPUT [MISTAKE]
+    python float64_training.py FOLDER OUTPUT PREFIX:STEPS[:MISTAKE] ...
+
+Every run goes into a file of its name in the folder OUTPUT.
 
 Our code names float32 where computations must not be in bfloat16. Another name for it, before anything else is
 imported, makes every number a float64.
 """
 
+import contextlib
 import pathlib
 import sys
 
@@ -22,13 +25,18 @@ import numpy as np  # noqa: E402
 import tarvis_training  # noqa: E402
 
 
-def main(folder: str, prefix: str, steps: str, output: str, mistake: str = "") -> None:
+def main(folder: str, output: str, *runs: str) -> None:
     folder = pathlib.Path(folder)
     manifest, arrays = golden_files.load(folder, tarvis_training.CASE, whole=True)
-    made = tarvis_training.recipe(manifest, arrays, prefix)
-    if mistake:
-        made = tarvis_training.MISTAKES[mistake](made)
-    np.savez(output, **tarvis_training.run(folder, made, int(steps), whole=True))
+    with tarvis_training.one_gradient_program() if len(runs) > 1 else contextlib.nullcontext():
+        for run in runs:
+            prefix, steps, *mistake = run.split(":")
+            made = tarvis_training.recipe(manifest, arrays, prefix)
+            for name in mistake:
+                made = tarvis_training.MISTAKES[name](made)
+            found = tarvis_training.run(folder, made, int(steps), whole=True)
+            np.savez(pathlib.Path(output, f"{run}.npz"), **found)
+            print(run, flush=True)
 
 
 if __name__ == "__main__":

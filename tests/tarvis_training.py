@@ -334,11 +334,33 @@ def run(folder: pathlib.Path, made: Recipe, steps: int, *, whole: bool) -> dict[
         state = create_state(variables, tx)
         shardings = state_sharding(mesh, state)
         state = jax.device_put(state, shardings)
+        del variables  # half a gigabyte
         programs = [compiled_step(made, *task, tx, shardings) for task in made.tasks]
         for k in range(steps):
             state, scalars = programs[k % len(programs)](state, put_batch(mesh, batch_of(manifest, arrays, made, k)))
             record.add(jax.tree.map(np.asarray, scalars), state)
     return record.arrays()
+
+
+@contextlib.contextmanager
+def one_gradient_program():
+    """Runs inside share the compiled gradient of a task; their updates are done operation by operation.
+
+    A step takes a minute to compile, nearly all of it for the gradient, and many runs differ in the update alone.
+    """
+    programs, gradients_of, jit = {}, train_step.gradients_of, jax.jit
+
+    def shared(model, task, group, *others):
+        key = (task, group)
+        if key not in programs:
+            programs[key] = jit(gradients_of(model, task, group, *others))
+        return programs[key]
+
+    with (
+        mock.patch.object(train_step, "gradients_of", shared),
+        mock.patch.object(train_step.jax, "jit", lambda function, **_: function),
+    ):
+        yield
 
 
 # Mistakes that the comparison must see

@@ -28,18 +28,21 @@ class Record:
     def __init__(self, recipe, manifest: dict, start):
         """A record of `tarvis_training.Recipe` from parameters `start`."""
         self.recipe, self.manifest = recipe, manifest
-        self.start, self.start_by_path = self.published(start), host(flat_paths(start))
-        groups = parameter_groups(start, lr_groups=recipe.optim["lr_groups"], no_decay=recipe.optim["no_decay"])
-        self.group_of = flat_paths(groups.names)
+        published = self.published(start)
+        self.start = {key: published[key] for key in manifest["named"]}
         self.per_step, self.single = collections.defaultdict(list), {}
-        self.moments = dict.fromkeys(self.start_by_path, 0.0)
+        self.followed = not recipe.prefix  # the run that has norms by group and by part
+        if self.followed:
+            groups = parameter_groups(start, lr_groups=recipe.optim["lr_groups"], no_decay=recipe.optim["no_decay"])
+            self.start_by_path, self.group_of = host(flat_paths(start)), flat_paths(groups.names)
+            self.moments = dict.fromkeys(self.start_by_path, 0.0)
 
     def add(self, scalars: dict[str, np.ndarray], state) -> None:
         """One step that is done."""
         for name, values in self.of_step(scalars).items():
             self.per_step[name].append(values)
         count = int(state.step)
-        if not self.recipe.prefix:
+        if self.followed:
             moments = host(flat_paths(optax.tree.get(state.opt_state, "mu")))
             self.per_step["grad_norm_of_parts"].append(self.part_norms(moments, float(scalars["grad_norm"])))
             self.moments = moments
@@ -74,16 +77,16 @@ class Record:
         return np.sqrt([squares[part] for part in self.manifest["parts"]]) * unclip
 
     def store_changes(self, name: str, count: int, params) -> None:
-        """Slices and norms of (parameter - its start), and norms of the parameters."""
-        now = self.published(params)
-        change = {key: np.asarray(a, np.float64) - self.start[key] for key, a in now.items()}
+        """Slices and norms of (parameter - its start), and norms of the parameters, of the named ones."""
+        published = self.published(params)
+        now = {key: published[key].astype(np.float64) for key in self.manifest["named"]}
+        change = {key: a - self.start[key] for key, a in now.items()}
         self.store(f"{name}_after{count}", change)
-        norms = [np.linalg.norm(change[key].ravel()) for key in self.manifest["named"]]
-        self.single[f"{name}_norm_after{count}"] = np.array(norms)
-        self.single[f"{name}_norm_of_groups_after{count}"] = self.group_norms(host(flat_paths(params)))
+        self.single[f"{name}_norm_after{count}"] = norms(change)
+        if self.followed:
+            self.single[f"{name}_norm_of_groups_after{count}"] = self.group_norms(host(flat_paths(params)))
         if name == "change":
-            norms = [np.linalg.norm(now[key].astype(np.float64).ravel()) for key in self.manifest["named"]]
-            self.single[f"norm_after{count}"] = np.array(norms)
+            self.single[f"norm_after{count}"] = norms(now)
 
     def store(self, name: str, arrays: dict[str, np.ndarray]) -> None:
         """64 entries of every named parameter, in the backbone, in the rest and of all."""
@@ -110,6 +113,10 @@ class Record:
 
 def host(tree):
     return jax.tree.map(np.asarray, tree)
+
+
+def norms(arrays: dict[str, np.ndarray]) -> np.ndarray:
+    return np.array([np.linalg.norm(a.ravel()) for a in arrays.values()])
 
 
 def evenly(array: np.ndarray, count: int = 64) -> np.ndarray:
