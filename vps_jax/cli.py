@@ -249,7 +249,7 @@ def compare(
 
     Example: vps-jax compare results_a results_b --truth VIPSEG_720P
     """
-    from vps_jax.evaluation import process, runner
+    from vps_jax.evaluation import process, runner, scoring
     from vps_jax.evaluation.compare import compare as compared
     from vps_jax.evaluation.terminal import print_comparison
 
@@ -261,7 +261,8 @@ def compare(
             )
             for path in (a, b)
         ]  # fmt: skip
-        comparison = compared(*both, samples=samples, seed=seed)
+        with scoring.one_line(f"{a} and {b}"):  # a json may be of another version
+            comparison = compared(*both, samples=samples, seed=seed)
     print_comparison(comparison, rows=rows)
 
 

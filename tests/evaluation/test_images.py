@@ -26,6 +26,15 @@ def test_another_kind_is_named(tmp_path):
         read_png(tmp_path / "a.png", kind="grey")
 
 
+def test_another_size_is_named_before_memory_is_taken(tmp_path):
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((2, 3, 3), np.uint8))
+    data = bytearray((tmp_path / "a.png").read_bytes())
+    data[16:24] = (10**6).to_bytes(4, "big") * 2  # three terabytes
+    (tmp_path / "a.png").write_bytes(data)
+    with pytest.raises(UserError, match="size is 1000000x1000000; expected 3x2 as the truth has"):
+        read_png(tmp_path / "a.png", kind="RGB", size=(2, 3))
+
+
 def test_another_depth_is_named(tmp_path):
     cv2.imwrite(str(tmp_path / "a.png"), np.zeros((2, 2, 3), np.uint16))
     with pytest.raises(UserError, match="16-bit RGB PNG; expected an 8-bit RGB PNG"):

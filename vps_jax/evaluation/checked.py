@@ -161,7 +161,7 @@ def categories(rows: object) -> dict[int, dict]:
     return found
 
 
-def segments(rows: object, allowed: frozenset[int], *, truth: bool, last_id: int = LAST_RGB_ID) -> Segments:
+def segments(rows: object, allowed: frozenset[int], *, truth: bool) -> Segments:
     """The table of one frame from its `segments_info`.
 
     Of a prediction only `id` and `category_id` are looked at; of the truth also `iscrowd` and `area`, both optional.
@@ -170,7 +170,6 @@ def segments(rows: object, allowed: frozenset[int], *, truth: bool, last_id: int
       rows: the json value.
       allowed: category ids that there are.
       truth: which side.
-      last_id: the greatest segment id.
 
     Raises:
       Wrong: a row breaks a rule of the format.
@@ -179,12 +178,13 @@ def segments(rows: object, allowed: frozenset[int], *, truth: bool, last_id: int
     # columns are looked at as a whole; only when one is wrong are the rows gone through for the one to name
     try:
         ids, classes = ([row[key] for row in rows] for key in ("id", "category_id"))
-        sound = _all_whole(ids, 1, last_id) and _all_whole(classes, 0, LAST_CATEGORY) and allowed.issuperset(classes)
+        sound = _all_whole(ids, 1, LAST_RGB_ID) and _all_whole(classes, 0, LAST_CATEGORY)
+        sound = sound and allowed.issuperset(classes)
     except (KeyError, TypeError):
         sound = False
     if not sound:
         for row in rows:
-            _segment(row, allowed, last_id)
+            _segment(row, allowed)
     if len(set(ids)) < len(ids):
         double = next(one for one in ids if ids.count(one) > 1)
         raise Wrong(f"segment {double} stands in segments_info twice")
@@ -206,7 +206,7 @@ def _crowd_and_areas(rows: list[dict]) -> tuple[list, np.ndarray | None]:
     return crowd, None if None in areas else np.array(areas, np.int64)
 
 
-def _segment(row: object, allowed: frozenset[int], last_id: int) -> None:
+def _segment(row: object, allowed: frozenset[int]) -> None:
     """Raises Wrong unless id and category of a row are as expected."""
     if type(row) is not dict:
         raise Wrong(f"segment {show(row)}; expected an object with id and category_id")
@@ -214,8 +214,8 @@ def _segment(row: object, allowed: frozenset[int], last_id: int) -> None:
         number_, category = row["id"], row["category_id"]
     except KeyError:
         raise Wrong(f"segment {show(row)} lacks id or category_id") from None
-    if type(number_) is not int or not 0 < number_ <= last_id:
-        raise Wrong(f"segment id {show(number_)}; expected 1..{last_id} (R + 256 G + 65536 B; 0 is void)")
+    if type(number_) is not int or not 0 < number_ <= LAST_RGB_ID:
+        raise Wrong(f"segment id {show(number_)}; expected 1..{LAST_RGB_ID} (R + 256 G + 65536 B; 0 is void)")
     if type(category) is not int or category not in allowed:
         low, high = min(allowed), max(allowed)
         gaps = "" if len(allowed) == high - low + 1 else " without those that the truth does not list"

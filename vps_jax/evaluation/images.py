@@ -14,7 +14,7 @@ _KINDS = {0: "grey", 2: "RGB", 3: "palette", 4: "grey with alpha", 6: "RGB with 
 _PIXELS = (b"IHDR", b"IDAT", b"IEND")  # all that an RGB or grey image is made of; the rest is advice to viewers
 
 
-def read_png(path: pathlib.Path, *, kind: str) -> np.ndarray:
+def read_png(path: pathlib.Path, *, kind: str, size: tuple[int, int] | None = None) -> np.ndarray:
     """Decode an 8-bit PNG of one kind.
 
     Only the pixels count: a transparent colour (tRNS), other advice to viewers and what stands behind the end are left
@@ -23,12 +23,13 @@ def read_png(path: pathlib.Path, *, kind: str) -> np.ndarray:
     Args:
       path: the file.
       kind: `RGB` or `grey`.
+      size: (height, width) that it must have; it is looked at before memory is taken for the pixels.
 
     Returns:
       uint8 `[h, w, 3]` in OpenCV's order B, G, R, or `[h, w]`.
 
     Raises:
-      UserError: no such file, not a PNG, another kind of PNG, or cut off.
+      UserError: no such file, not a PNG, another kind or size, or cut off.
     """
     try:
         data = path.read_bytes()
@@ -39,29 +40,15 @@ def read_png(path: pathlib.Path, *, kind: str) -> np.ndarray:
     depth, found = data[24], _KINDS.get(data[25], "unknown")
     if (depth, found) != (8, kind):
         raise UserError(f"{path}: a {depth}-bit {found} PNG; expected an 8-bit {kind} PNG")
+    width, height = struct.unpack_from(">II", data, 16)
+    if size not in (None, (height, width)):
+        raise UserError(f"{path}: size is {width}x{height}; expected {size[1]}x{size[0]} as the truth has")
     pixels = _pixel_chunks(data)
     # unchanged: no rotation, no conversion
     image = None if pixels is None else cv2.imdecode(np.frombuffer(pixels, np.uint8), cv2.IMREAD_UNCHANGED)
     if image is None:
         raise UserError(f"{path}: the PNG is cut off or broken; write it again")
     return image
-
-
-def png_size(path: pathlib.Path) -> tuple[int, int]:
-    """(height, width) that an image's header tells; only 24 bytes are read.
-
-    Raises:
-      UserError: no such file, or not a PNG.
-    """
-    try:
-        with path.open("rb") as file:
-            head = file.read(24)
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror or 'cannot be read'}; expected a PNG") from None
-    if len(head) < 24 or not head.startswith(_SIGNATURE):
-        raise UserError(f"{path}: not a PNG file")
-    width, height = struct.unpack(">II", head[16:])
-    return height, width
 
 
 def _pixel_chunks(data: bytes) -> bytes | None:

@@ -69,15 +69,11 @@ def score(states: scoring.States, job: Job, settings: Settings) -> None:
 def _frames(pairs: list[tuple[pathlib.Path, pathlib.Path]], classes: ClassTable) -> Iterator[tuple]:
     size = None
     for truth, prediction in pairs:
-        maps = [images.read_png(path, kind="RGB") for path in (truth, prediction)]
-        for path, pixels in zip((truth, prediction), maps, strict=True):
-            size = size or pixels.shape[:2]
-            if pixels.shape[:2] != size:
-                (h, w), (wh, ww) = pixels.shape[:2], size
-                raise UserError(f"{path}: size is {w}x{h}, but the sequence is {ww}x{wh}")
+        pixels = images.read_png(truth, kind="RGB", size=size)
+        size = pixels.shape[:2]
         yield (
-            read_segments(maps[0], classes, truth=True, path=truth),
-            read_segments(maps[1], classes, truth=False, path=prediction),
+            read_segments(pixels, classes, truth=True, path=truth),
+            read_segments(images.read_png(prediction, kind="RGB", size=size), classes, truth=False, path=prediction),
         )
 
 

@@ -11,7 +11,17 @@ import numpy as np
 
 from vps_jax.datasets.classes import class_table
 from vps_jax.datasets.vipseg import truth_json
-from vps_jax.evaluation import archives, checked, counts, images, layouts, vipseg_folders, vspw_folders, ytvis_folders
+from vps_jax.evaluation import (
+    archives,
+    checked,
+    counts,
+    images,
+    layouts,
+    scoring,
+    vipseg_folders,
+    vspw_folders,
+    ytvis_folders,
+)
 from vps_jax.evaluation.plan import keep_videos
 from vps_jax.evaluation.vipseg_folders import FrameRecord, TruthRoot
 from vps_jax.types import UserError
@@ -37,7 +47,7 @@ def check(
       UserError: it is not known what the results should hold.
     """
     truth = pathlib.Path(truth)
-    with archives.opened(pathlib.Path(predictions)) as folder:
+    with scoring.one_line(f"{predictions}"), archives.opened(pathlib.Path(predictions)) as folder:
         spec, source = layouts.recognize(truth, split) or (None, None)
         reader = spec.truth if spec else ""
         if reader == vipseg_folders.__name__ or not reader and _listed(truth, split):

@@ -308,13 +308,12 @@ def load_frames(truth: list[FrameRecord], prediction: list[FrameRecord]) -> Iter
     """
     size = None
     for one, other in zip(truth, prediction, strict=True):
-        pixels, predicted = images.read_png(one.png, kind="RGB"), images.read_png(other.png, kind="RGB")
-        (h, w), (ph, pw) = pixels.shape[:2], predicted.shape[:2]
-        if (h, w) != (ph, pw):
-            raise UserError(f"{other.png}: size is {pw}x{ph}, but frame {one.stem} of the truth is {w}x{h}")
+        pixels = images.read_png(one.png, kind="RGB")
+        (h, w) = pixels.shape[:2]
         if size not in (None, (h, w)):
             raise UserError(f"{one.png}: size is {w}x{h}, but the frames before are {size[1]}x{size[0]}")
         size = h, w
+        predicted = images.read_png(other.png, kind="RGB", size=size)
         yield SegmentFrame(pixels, one.segments), SegmentFrame(predicted, other.segments)
 
 

@@ -86,11 +86,10 @@ def load_frames(pairs: list[MaskPair]) -> Iterator[tuple[np.ndarray, np.ndarray]
     """
     size = None
     for pair in pairs:
-        truth, prediction = (images.read_png(path, kind="grey") for path in pair)
-        (h, w), (ph, pw) = truth.shape, prediction.shape
-        if truth.shape != prediction.shape:
-            raise UserError(f"{pair.prediction}: size is {pw}x{ph}, but the truth {pair.truth} is {w}x{h}")
-        if size not in (None, truth.shape):
+        truth = images.read_png(pair.truth, kind="grey")
+        (h, w) = truth.shape
+        if size not in (None, (h, w)):
             raise UserError(f"{pair.truth}: size is {w}x{h}, but the frames before are {size[1]}x{size[0]}")
-        size = truth.shape
+        size = h, w
+        prediction = images.read_png(pair.prediction, kind="grey", size=size)
         yield truth, prediction
