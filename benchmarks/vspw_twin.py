@@ -18,10 +18,11 @@ from configs import vspw_tiny
 from vps_jax import models
 from vps_jax.config import Experiment
 from vps_jax.config import experiment as read_config
+from vps_jax.datasets.classes import class_table
 from vps_jax.evaluation.runner import evaluate_folders
 from vps_jax.infer.predict import predict
 from vps_jax.infer.predictor import make_predictor
-from vps_jax.media.result_folders import VspwWriter
+from vps_jax.media.frame_maps import vspw_writer
 from vps_jax.media.sources import open_videos
 from vps_jax.runs import color_baseline, experiment
 from vps_jax.train.checkpoint import restore_for_inference
@@ -46,7 +47,7 @@ def color_table(raw: pathlib.Path) -> dict[int, np.ndarray]:
 
 def predict_by_color(raw: pathlib.Path, out: pathlib.Path, *, split: str) -> None:
     """Result folder of the colour baseline."""
-    colors, writer = color_table(raw), VspwWriter(out)
+    colors, writer = color_table(raw), vspw_writer(out, class_table("vspw"))
     for video in open_videos(raw, split=split):
         with writer.video(video.video_id) as result:
             for frame in video.frames():

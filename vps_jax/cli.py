@@ -103,6 +103,8 @@ def predict(
     short_side: Annotated[int | None, Text("--short-side", help="Pixels; default as --checkpoint says.")] = None,
     keep_scores: Annotated[Folder | None, Text("--keep-scores", help="Keep an --ensemble's scores there.")] = None,
     overlay: Annotated[bool, Text("--overlay/--no-overlay", help="Write overlay videos too.")] = True,
+    layout: Annotated[str, Text("--format", help="vipseg, vspw, davis, kitti-step, ytvis or coco-rle.")] = "vipseg",
+    archive: Annotated[Folder | None, Text("--archive", help="Zip file of the results, to hand in.")] = None,
     tracks: Annotated[bool, Text("--tracks/--no-tracks", help="Write tables of the tracks too.")] = True,
     overwrite: Annotated[bool, Text("--overwrite", help="Do finished videos again, not skip them.")] = False,
     start: Annotated[str, Text("--start", help="Seconds, or as 1:30, of each video.")] = "0",
@@ -121,13 +123,14 @@ def predict(
     Example: vps-jax predict 'day1/*.mp4' --checkpoint runs/tiny --output results --start 1:30 --fps 5
     """
     from vps_jax.media.selection import Selection, seconds
+    from vps_jax.media.submission_archive import write_archive
     from vps_jax.runs import ensemble_experiment, experiment
 
     if (checkpoint is None) == (ensemble is None):
         raise UserError(f"{'neither' if ensemble is None else 'both'} of --checkpoint and --ensemble; give one of them")
     part = Selection(seconds(start), None if end is None else seconds(end), stride, fps, max_frames)
     options = {"split": split, "selection": part, "strict": strict, "overlay": overlay, "tracks": tracks}
-    options |= {"resume": not overwrite, "keep_going": True}
+    options |= {"resume": not overwrite, "keep_going": True, "layout": layout}
     if ensemble is None:
         refuse_beside("--checkpoint", {"--keep-scores": keep_scores})
         report = experiment.predict_with_checkpoint(
@@ -142,6 +145,8 @@ def predict(
     print(report.summary(output))
     if report.failed:
         raise typer.Exit(1)
+    if archive is not None:
+        print(f"{write_archive(output, archive)} files -> {archive}")
 
 
 def refuse_beside(option: str, others: dict) -> None:

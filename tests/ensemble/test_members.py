@@ -134,12 +134,21 @@ def test_scores_on_another_grid_are_made_anew(tmp_path):
         assert ensemble.is_done(ensemble.groups[1], video) is done
 
 
+def test_scores_of_another_video_of_the_same_name_are_made_anew(tmp_path):
+    (vps, vss), _ = read(vps=VPS, vss={**VPS, "weights": "raw", "task": "semantic"})
+    keep(kept_folder(tmp_path, vss), source="one")
+    ensemble = Ensemble([vps, vss], vps, keep=tmp_path)
+    for source, done in (("one", True), ("two", False)):
+        video = Video("v", 2, 6.0, None, lambda: (50, 80), ("1", "2"), fingerprint=lambda source=source: source)
+        assert ensemble.is_done(ensemble.groups[1], video) is done
+
+
 STUFF = tuple(VIPSEG.names[c] for c in VIPSEG.stuff_ids)
 SIZES = geometry((50, 80), short_side=64, max_side=200)
 
 
-def keep(folder, stems=("1", "2"), classes=STUFF, sizes=SIZES):
-    header = kept_scores.ScoreHeader("m", classes, sizes)
+def keep(folder, stems=("1", "2"), classes=STUFF, sizes=SIZES, source=""):
+    header = kept_scores.ScoreHeader("m", classes, sizes, source)
     with kept_scores.write_scores(kept_scores.score_path(folder, "v"), header) as append:
         for stem in stems:
             append(stem, np.zeros((len(classes), 2, 2), np.float16))

@@ -99,9 +99,7 @@ def test_log_softmax_gives_the_labels_of_logits(tmp_path, monkeypatch, root):
     run(monkeypatch, [root], tmp_path / "out", members, keep=tmp_path / "kept")
     tried = [Candidate((0.5, 0.2, 0.3), (scale,) * 3) for scale in ("logits", "log_softmax")]
     tried.append(tried[0]._replace(scales=("log_scores", "logits", "logits")))
-    trials = tune(
-        members, tmp_path / "kept", tmp_path / "out", root, tried=tried, windows="1,2", progress=False
-    )
+    trials = tune(members, tmp_path / "kept", tmp_path / "out", root, tried=tried, windows="1,2", progress=False)
     logits, softmax, other = (next(t for t in trials if t.candidate == c) for c in tried)
     assert logits.numbers == pytest.approx(softmax.numbers, abs=0.1)  # pixels between two equal classes
     assert logits.numbers["miou"] != pytest.approx(other.numbers["miou"], abs=0.1)

@@ -1,14 +1,17 @@
 """VIPSeg result folders: colours, files, reading back, and folders that are never half-written."""
 
 import json
+import zipfile
 
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from vps_jax.datasets.classes import class_table
 from vps_jax.datasets.colors import SegmentColors, color_id
 from vps_jax.media import result_folders
+from vps_jax.media.submission_archive import write_archive
 from vps_jax.types import PanopticFrame, UserError
 
 CLASSES = class_table("vipseg")
@@ -139,7 +142,7 @@ def test_reading_names_what_is_missing(tmp_path):
 
 
 def test_vspw_results_are_class_maps(tmp_path):
-    writer = result_folders.VspwWriter(tmp_path / "out", CLASSES)
+    writer = result_folders.make_writer(tmp_path / "out", "vspw", CLASSES)
     with writer.video("7_a") as result:
         result.write(small_frame("00000003"))
     with pytest.raises(RuntimeError), writer.video("broken") as result:
@@ -148,3 +151,75 @@ def test_vspw_results_are_class_maps(tmp_path):
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [".state", "7_a"]
     image = cv2.imread(str(tmp_path / "out" / "7_a" / "00000003.png"), cv2.IMREAD_UNCHANGED)
     assert image.dtype == np.uint8 and image.tolist() == small_frame().categories.tolist()
+
+
+def test_davis_results_are_palette_maps_of_tracks(tmp_path):
+    writer = result_folders.make_writer(tmp_path, "davis", CLASSES)
+    with writer.video("v") as result:
+        result.write(small_frame("00000"))
+    picture = Image.open(tmp_path / "v" / "00000.png")
+    assert picture.mode == "P" and np.asarray(picture).tolist() == small_frame().track_ids.tolist()
+    colors = np.array(picture.getpalette()).reshape(-1, 3)
+    assert colors[:5].tolist() == [[0, 0, 0], [128, 0, 0], [0, 128, 0], [128, 128, 0], [0, 0, 128]]
+    crowd = small_frame()._replace(track_ids=np.full((2, 3), 300, np.int32))
+    with pytest.raises(UserError, match="track 300; a DAVIS map holds 254"), writer.video("w") as result:
+        result.write(crowd)
+    assert not (tmp_path / "w").exists()
+
+
+def test_kitti_step_results_are_read_by_the_data_set(tmp_path):
+    from vps_jax.datasets import kitti_step
+
+    writer = result_folders.make_writer(tmp_path, "kitti-step", kitti_step.CLASSES)
+    frame = PanopticFrame("000000", np.array([[0, 11, 13, 255]], np.uint8), np.array([[0, 300, 7, 0]], np.int32))
+    with writer.video("0002") as result:
+        result.write(frame)
+    assert kitti_step.wide_values(tmp_path / "0002" / "000000.png").tolist() == [
+        [0, 11 * kitti_step.numbering.WIDE + 300, 13 * kitti_step.numbering.WIDE + 7, -1]
+    ]
+
+
+def test_youtube_vis_results_have_a_mask_per_track_and_frame(tmp_path):
+    from pycocotools import mask as coco
+
+    writer = result_folders.make_writer(tmp_path, "ytvis", CLASSES)
+    second = PanopticFrame("b", np.full((2, 3), WALL, np.uint8), np.zeros((2, 3), np.int32))
+    for video in ("2", "1"):
+        with writer.video(video, order=("1", "2")) as result:
+            result.write(small_frame("a")._replace(scores={1: 0.75, 9: 0.5}))
+            result.write(second)
+    rows = json.loads((tmp_path / "results.json").read_text())
+    assert [(row["video_id"], row["track"], row["score"]) for row in rows] == [
+        (1, 1, 0.75), (1, 9, 0.5), (2, 1, 0.75), (2, 9, 0.5),
+    ]  # fmt: skip
+    first, missing = rows[0]["segmentations"]
+    assert missing is None and rows[0]["category_id"] == CAR
+    assert np.array_equal(coco.decode(first), small_frame().track_ids == 1)
+
+
+def test_coco_results_hold_every_segment(tmp_path):
+    from pycocotools import mask as coco
+
+    writer = result_folders.make_writer(tmp_path, "coco-rle", CLASSES)
+    with writer.video("v") as result:
+        result.write(small_frame("a"))
+    rows = json.loads((tmp_path / "results.json").read_text())
+    assert {(row["image_id"], row["category_id"], row["track"]) for row in rows} == {
+        ("a", WALL, 0), ("a", CAR, 1), ("a", CAR, 9),
+    }  # fmt: skip
+    assert sum(int(coco.area(row["segmentation"])) for row in rows) == 5  # one pixel is unknown
+
+
+def test_an_archive_holds_the_results_alone_and_has_the_same_bytes_again(tmp_path):
+    writer = result_folders.VipsegWriter(tmp_path / "out", CLASSES)
+    with writer.video("v") as result:
+        result.write(small_frame())
+    for extra in ("overlay/v.mp4", "tracks/v.json", "pan_pred/.v.partial/1.png"):
+        (tmp_path / "out" / extra).parent.mkdir(exist_ok=True)
+        (tmp_path / "out" / extra).write_text("no result")
+    for name in ("a.zip", "b.zip"):
+        assert write_archive(tmp_path / "out", tmp_path / name) == 2
+    with zipfile.ZipFile(tmp_path / "a.zip") as archive:
+        assert sorted(archive.namelist()) == ["pan_pred/v/00000001.png", "pred.json"]
+        assert archive.read("pred.json") == (tmp_path / "out" / "pred.json").read_bytes()
+    assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()

@@ -118,11 +118,13 @@ class Ensemble:
         return score_path(kept_folder(self.keep, member), video.video_id) if self.keep else None
 
     def is_done(self, group: Group, video: Video) -> bool:
-        """Whether the scores of all members of a group are there, on the common grid of this ensemble."""
+        """Whether the scores of all members of a group are there, of these very frames, on this ensemble's grid."""
         paths = [self.kept(member, video) for member in group.members]
         if not all(path is not None and path.is_file() for path in paths):
             return False
-        return all(read_header(path).geometry == self.things.grid(video.size()) for path in paths)
+        sizes, source = self.things.grid(video.size()), video.fingerprint()
+        headers = [read_header(path) for path in paths]
+        return all(header.geometry == sizes and header.source in ("", source) for header in headers)
 
     def run_group(self, group: Group, video: Video) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
         """Names and scores of a group's frames as they are made, float16 on the common grid; kept if there is a folder.
@@ -152,7 +154,7 @@ class Ensemble:
             def append(sizes: Geometry, stem: str, scores: Mapping[str, Array]) -> None:
                 for member in members:
                     if member.name not in files:
-                        header = ScoreHeader(member_id(member), stuff_names(self.things), sizes)
+                        header = ScoreHeader(member_id(member), stuff_names(self.things), sizes, video.fingerprint())
                         files[member.name] = stack.enter_context(write_scores(self.kept(member, video), header))
                     files[member.name](stem, as_kept(scores[member.name]))
 

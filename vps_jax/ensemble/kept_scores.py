@@ -30,11 +30,13 @@ class ScoreHeader(NamedTuple):
       member: identity of weights and settings that made them.
       classes: names of the classes, in the order of the first axis.
       geometry: sizes of the video; scores lie on the stride-4 grid of `geometry.padded`.
+      source: `Video.fingerprint` of the video; empty in files of earlier versions.
     """
 
     member: str
     classes: tuple[str, ...]
     geometry: Geometry
+    source: str = ""
 
 
 def as_kept(scores) -> np.ndarray:
@@ -78,7 +80,7 @@ def read_header(path: pathlib.Path) -> ScoreHeader:
 def _header(file) -> ScoreHeader:
     content = json.loads(file.readline())
     sizes = (tuple(size) for size in content["geometry"])
-    return ScoreHeader(content["member"], tuple(content["classes"]), Geometry(*sizes))
+    return ScoreHeader(content["member"], tuple(content["classes"]), Geometry(*sizes), content.get("source", ""))
 
 
 def read_scores(path: pathlib.Path) -> Iterator[tuple[str, np.ndarray]]:

@@ -1,4 +1,4 @@
-"""Result folders of VIPSeg (spec: data_and_metrics 4.1, tarvis 8.6) and of VSPW."""
+"""Result folders: the writer of every format, and VIPSeg's own (spec: data_and_metrics 4.1, tarvis 8.6)."""
 
 import contextlib
 import json
@@ -19,6 +19,13 @@ from vps_jax.media.run_state import RunState
 from vps_jax.parsing import resolve
 from vps_jax.types import PanopticFrame, UserError
 
+# results that belong to no data set here, or to another layout of one: name -> (folder, classes) -> writer
+FORMATS = {
+    "davis": "vps_jax.media.frame_maps:davis_writer",
+    "kitti-step": "vps_jax.media.frame_maps:kitti_step_writer",
+    "ytvis": "vps_jax.media.mask_lists:ytvis_writer",
+    "coco-rle": "vps_jax.media.mask_lists:coco_writer",
+}
 UNKNOWN = 255  # category of a pixel without class
 THING_OFFSET = 256  # segments: 0..255 stuff classes, beyond it thing tracks
 
@@ -60,13 +67,18 @@ def encode_frame(
     return table[segments], rows
 
 
-def make_writer(out: str | pathlib.Path, layout: str, classes: ClassTable) -> "VipsegWriter | VspwWriter":
-    """The writer of a layout.
+def make_writer(out: str | pathlib.Path, layout: str, classes: ClassTable):
+    """The writer of a layout: an object with `folder`, `state`, `place` and `video`, such as `VipsegWriter`.
+
+    Args:
+      out: its folder.
+      layout: name of a data set that names a writer, or one of `FORMATS`.
+      classes: of the results.
 
     Raises:
       UserError: unknown layout, or `out` cannot be written.
     """
-    writers = {name: spec.writer for name, spec in DATASETS.items() if spec.writer}
+    writers = {name: spec.writer for name, spec in DATASETS.items() if spec.writer} | FORMATS
     if layout not in writers:
         raise UserError(f"layout {layout!r}: no such result layout; expected one of {', '.join(writers)}")
     return resolve(writers[layout])(pathlib.Path(out), classes)
@@ -124,11 +136,13 @@ class VipsegWriter:
         colors = SegmentColors(self._classes)
         annotations = []
 
-        with _video_folder(self.place(video_id)) as folder:
+        with video_folder(self.place(video_id)) as folder:
 
             def write(frame: PanopticFrame) -> None:
                 image, segments = encode_frame(frame, colors, self._classes.official_ids)
-                _write_png(folder / f"{frame.stem}.png", image[..., ::-1])
+                _, data = cv2.imencode(".png", image[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 3])
+                with writing(folder):
+                    (folder / f"{frame.stem}.png").write_bytes(data.tobytes())
                 annotations.append({"file_name": f"{frame.stem}.jpg", "segments_info": segments})
 
             yield VideoResult(write, lambda track, category: color_id(colors.thing(track, category)))
@@ -148,34 +162,6 @@ class VipsegWriter:
                     records[name] = content["record"]
             names = in_order(list(records), order)
             write_json(self.folder / "pred.json", {"annotations": [records[name] for name in names]})
-
-
-class VspwWriter:
-    """Writes VSPW's result layout, 8-bit class maps `<video>/<stem>.png` (spec: data_and_metrics 4.3)."""
-
-    def __init__(self, folder: pathlib.Path, classes: ClassTable):
-        """Make the folder and check that it can be written; class maps are the same for any class list.
-
-        Raises:
-          UserError: it cannot.
-        """
-        self.folder = pathlib.Path(folder)
-        make_writable(self.folder)
-        self.state = RunState(self.folder)
-
-    def place(self, video_id: str) -> pathlib.Path:
-        """The folder of a video's PNGs."""
-        return self.folder / video_id
-
-    @contextlib.contextmanager
-    def video(self, video_id: str, *, made_by: str = "", order: Sequence[str] = ()) -> Iterator[VideoResult]:
-        """The place of one video's frames; see `VipsegWriter.video`."""
-        del order  # there is no list
-        with _video_folder(self.place(video_id)) as folder:
-            write = lambda frame: _write_png(folder / f"{frame.stem}.png", frame.categories)  # noqa: E731
-            yield VideoResult(write, lambda track, category: None)
-        with writing(self.folder):
-            self.state.finish(video_id, {"made_by": made_by})
 
 
 def in_order(names: Sequence[str], order: Sequence[str]) -> list[str]:
@@ -217,7 +203,7 @@ def make_writable(folder: pathlib.Path) -> None:
 
 
 @contextlib.contextmanager
-def _video_folder(final: pathlib.Path) -> Iterator[pathlib.Path]:
+def video_folder(final: pathlib.Path) -> Iterator[pathlib.Path]:
     """A hidden folder that takes the place of `final` when the block ends well, and is removed if not.
 
     Raises:
@@ -237,12 +223,6 @@ def _video_folder(final: pathlib.Path) -> Iterator[pathlib.Path]:
     finally:
         shutil.rmtree(partial, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
-
-
-def _write_png(path: pathlib.Path, image: np.ndarray) -> None:
-    _, data = cv2.imencode(".png", image, [cv2.IMWRITE_PNG_COMPRESSION, 3])
-    with writing(path):
-        path.write_bytes(data.tobytes())
 
 
 def read_video(folder: pathlib.Path, video_id: str, classes: ClassTable) -> Iterator[PanopticFrame]:
