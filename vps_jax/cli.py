@@ -4,7 +4,6 @@ Exit codes: 0 the work was done, 1 `data check` found problems, 2 something was 
 stderr then names the value, what was expected and the next step.
 """
 
-import dataclasses
 import importlib.metadata
 import logging
 import os
@@ -103,6 +102,9 @@ def predict(
     short_side: Annotated[int | None, Text("--short-side", help="Pixels; default as --checkpoint says.")] = None,
     keep_scores: Annotated[Folder | None, Text("--keep-scores", help="Keep an --ensemble's scores there.")] = None,
     overlay: Annotated[bool, Text("--overlay/--no-overlay", help="Write overlay videos too.")] = True,
+    opacity: Annotated[float, Text("--opacity", help="Of the overlay's colours, 0 to 1.")] = 0.5,
+    legend: Annotated[bool, Text("--legend", help="List what is seen in the overlay.")] = False,
+    classes: Annotated[str | None, Text("--classes", help="Names that the overlay shows, as person,car.")] = None,
     layout: Annotated[str, Text("--format", help="vipseg, vspw, davis, kitti-step, ytvis or coco-rle.")] = "vipseg",
     archive: Annotated[Folder | None, Text("--archive", help="Zip file of the results, to hand in.")] = None,
     tracks: Annotated[bool, Text("--tracks/--no-tracks", help="Write tables of the tracks too.")] = True,
@@ -122,31 +124,22 @@ def predict(
 
     Example: vps-jax predict 'day1/*.mp4' --checkpoint runs/tiny --output results --start 1:30 --fps 5
     """
-    from vps_jax.media.selection import Selection, seconds
-    from vps_jax.media.submission_archive import write_archive
-    from vps_jax.runs import ensemble_experiment, experiment
+    from vps_jax.runs import predict_files
 
     if (checkpoint is None) == (ensemble is None):
         raise UserError(f"{'neither' if ensemble is None else 'both'} of --checkpoint and --ensemble; give one of them")
-    part = Selection(seconds(start), None if end is None else seconds(end), stride, fps, max_frames)
-    options = {"split": split, "selection": part, "strict": strict, "overlay": overlay, "tracks": tracks}
-    options |= {"resume": not overwrite, "keep_going": True, "layout": layout}
     if ensemble is None:
         refuse_beside("--checkpoint", {"--keep-scores": keep_scores})
-        report = experiment.predict_with_checkpoint(
-            inputs, checkpoint, output, weights=weights or Weights.ema, short_side=short_side, **options
-        )
     else:
         refuse_beside("--ensemble", {"--weights": weights, "--short-side": short_side})
-        config = load_ensemble(ensemble)
-        if keep_scores is not None:
-            config = dataclasses.replace(config, keep_scores=str(keep_scores))
-        report = ensemble_experiment.predict(inputs, config, output, **options)
-    print(report.summary(output))
+    report = predict_files.predict(
+        inputs, output, checkpoint=checkpoint, ensemble=lambda: load_ensemble(ensemble, keep_scores),
+        weights=weights or Weights.ema, short_side=short_side, archive=archive, split=split, layout=layout,
+        selection=predict_files.selection(start, end, stride, fps, max_frames), strict=strict, overlay=overlay,
+        tracks=tracks, resume=not overwrite, opacity=opacity, legend=legend, classes=split_names(classes),
+    )  # fmt: skip
     if report.failed:
         raise typer.Exit(1)
-    if archive is not None:
-        print(f"{write_archive(output, archive)} files -> {archive}")
 
 
 def refuse_beside(option: str, others: dict) -> None:
@@ -410,14 +403,14 @@ def names_of_videos(text: str | None) -> list[str] | None:
     return read_list(Folder(text)) if text is not None and Folder(text).is_file() else split_names(text)
 
 
-def load_ensemble(path: str) -> EnsembleConfig:
-    """The config of a file that describes an ensemble, see `config_files.load`."""
+def load_ensemble(path: str, keep_scores: Folder | None = None) -> EnsembleConfig:
+    """The config of a file that describes an ensemble, see `config_files.load`; another folder for its scores."""
     from vps_jax.runs import config_files
 
     config = config_files.load(path)
     if "members" not in config:
         raise UserError(f"{path} has no members; expected an ensemble such as configs/ensemble.py")
-    return read_ensemble(config)
+    return read_ensemble(config | ({} if keep_scores is None else {"keep_scores": str(keep_scores)}))
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -1,12 +1,15 @@
 """Panoptic frames over images: colours, contours, names."""
 
-import numpy as np
+import colorsys
 
-from vps_jax import taxonomy
-from vps_jax.types import PanopticFrame
+import numpy as np
+import pytest
+
+from vps_jax.datasets.classes import class_table
+from vps_jax.types import PanopticFrame, UserError
 from vps_jax.viz import overlay as module
 
-TABLE = taxonomy.class_table("vipseg")
+TABLE = class_table("vipseg")
 SKY, PERSON = 28, 60
 
 
@@ -50,7 +53,7 @@ def test_touching_tracks_of_one_class_are_parted():
 
 def test_overlay_mixes_half_and_half():
     image = np.full((120, 200, 3), 100, np.uint8)
-    out = module.overlay(image, scene(), TABLE, names=False)
+    out = module.overlay(image, scene(), TABLE, module.Style(names=False))
     assert out.shape == image.shape and out.dtype == np.uint8
     expected = (100 + np.array(module.track_color(3))) / 2
     assert np.abs(out[50, 50] - expected).max() <= 1
@@ -60,7 +63,7 @@ def test_overlay_mixes_half_and_half():
 
 def test_names_are_written_inside_their_segment():
     image = np.full((120, 200, 3), 100, np.uint8)
-    plain = module.overlay(image, scene(), TABLE, names=False)
+    plain = module.overlay(image, scene(), TABLE, module.Style(names=False))
     named = module.overlay(image, scene(), TABLE)
     changed = (plain != named).any(-1)
     ys, xs = np.nonzero(changed[:, 30:90])
@@ -73,3 +76,58 @@ def test_a_picture_of_a_few_pixels_is_drawn():
     assert module.overlay(np.zeros((4, 5, 3), np.uint8), tiny, TABLE).shape == (4, 5, 3)
     void = PanopticFrame("1", np.full((4, 5), module.UNKNOWN, np.uint8), np.zeros((4, 5), np.int32))
     assert not module.overlay(np.zeros((4, 5, 3), np.uint8), void, TABLE).any()
+
+
+def test_no_track_looks_like_the_sky():
+    """VIPSeg's sky is pink, and so is no track; its grass, road and trees are red."""
+    for name in ("sky", "grass", "road", "tree"):
+        red, green, blue = (level / 255 for level in TABLE.colors[TABLE.names.index(name)])
+        hue = colorsys.rgb_to_hsv(red, green, blue)[0]
+        for track in range(1, 200):
+            other = colorsys.rgb_to_hsv(*(level / 255 for level in module.track_color(track)))[0]
+            assert min(abs(hue - other), 1 - abs(hue - other)) > 0.02, (name, track)
+
+
+def test_classes_that_are_not_asked_for_are_left_as_they_are():
+    image = np.random.default_rng(0).integers(0, 255, (120, 200, 3), np.uint8)
+    out = module.overlay(image, scene(), TABLE, module.Style(classes=["person"]))
+    changed = (out != image).any(-1)
+    assert changed[30:90, 40:80].mean() > 0.9
+    assert not changed[:15].any() and not changed[:, 100:].any()
+
+
+def test_a_class_that_is_not_there_and_a_wrong_opacity_are_named():
+    for style, message in ((module.Style(classes=["perso"]), "class 'perso'"), (module.Style(opacity=2), "opacity 2")):
+        with pytest.raises(UserError, match=message):
+            module.overlay(np.zeros((120, 200, 3), np.uint8), scene(), TABLE, style)
+
+
+def test_names_do_not_cover_each_other():
+    """Many small things in one place: the names that are written have room of their own."""
+    categories, track_ids = np.full((120, 200), SKY, np.uint8), np.zeros((120, 200), np.int32)
+    for i in range(12):
+        categories[50:60, 60 + 4 * i : 64 + 4 * i], track_ids[50:60, 60 + 4 * i : 64 + 4 * i] = PERSON, i + 1
+    seen = module.named_segments(PanopticFrame("1", categories, track_ids))
+    assert {one.track for one in seen} == set(range(13))
+    taken = []
+    for one in seen:
+        module.write_text(np.zeros((120, 200, 3), np.uint8), module.title(one, TABLE), (100, 55), 0.35, taken)
+    assert 3 <= len(taken) < 13
+    for i, a in enumerate(taken):
+        assert not [b for b in taken[:i] if a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]]
+
+
+def test_a_legend_shows_colours_and_names():
+    image = np.full((240, 400, 3), 100, np.uint8)
+    frame = scene(240, 400)
+    plain, legend = (module.overlay(image, frame, TABLE, module.Style(names=False, legend=on)) for on in (False, True))
+    corner = legend[:60, :160].reshape(-1, 3).tolist()
+    assert list(TABLE.colors[SKY]) in corner and list(module.track_color(3)) in corner
+    assert np.array_equal(plain[100:], legend[100:])
+
+
+def test_opacity_mixes_as_asked():
+    image = np.full((120, 200, 3), 100, np.uint8)
+    for opacity, expected in ((0.0, [100] * 3), (1.0, module.track_color(3))):
+        style = module.Style(opacity=opacity, names=False)
+        assert module.overlay(image, scene(), TABLE, style)[50, 50].tolist() == list(expected)

@@ -17,6 +17,7 @@ from vps_jax.media.sources import open_inputs
 from vps_jax.media.video import Video
 from vps_jax.parsing import parse
 from vps_jax.types import UserError
+from vps_jax.viz.overlay import Style
 
 
 def predict_ensemble(
@@ -34,11 +35,13 @@ def predict_ensemble(
     tracks: bool = False,
     resume: bool = False,
     keep_going: bool = False,
+    style: Style = Style(),  # noqa: B008  (immutable)
 ) -> Report:
     """Segment videos with several models; both ways of running them write the same bytes.
 
     Args:
-      sources, out, split, selection, strict, overlay, progress, layout, tracks, keep_going: as in `predict.predict`.
+      sources, out, split, selection, strict, overlay, progress, layout, tracks, keep_going, style: as in
+        `predict.predict`.
       resume: skip videos that this ensemble has finished.
       config: see `members.EnsembleConfig`. A run in turn keeps scores on disk, so one that was stopped goes on.
       open_checkpoint: (path, `ema` or `raw`) -> `members.Checkpoint`.
@@ -59,7 +62,7 @@ def predict_ensemble(
         check_room(ensemble, videos)
         programs = _prepare_groups(ensemble, videos, in_turn=config.run == "in_turn", progress=progress)
         ensemble.groups[0].load()
-        options = RunOptions(overlay, tracks, progress, identity(ensemble) if resume else "", keep_going)
+        options = RunOptions(overlay, tracks, progress, identity(ensemble) if resume else "", keep_going, style)
         report = Run(writer, things.classes, options).write(videos, ensemble.panoptic_frames)
         for group in ensemble.groups:
             programs |= group.programs

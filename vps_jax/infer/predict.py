@@ -55,6 +55,7 @@ class RunOptions(NamedTuple):
 
     Attributes:
       overlay: overlay videos.
+      style: of the overlay.
       tracks: track tables.
       progress: a progress bar on stderr.
       made_by: identity of weights and settings; a video that they have finished is skipped. Empty: none is.
@@ -67,6 +68,7 @@ class RunOptions(NamedTuple):
     progress: bool = True
     made_by: str = ""
     keep_going: bool = False
+    style: drawing.Style = drawing.Style()
 
 
 def predict(
@@ -84,6 +86,7 @@ def predict(
     made_by: str = "",
     keep_going: bool = False,
     tracks: bool = False,
+    style: drawing.Style = drawing.Style(),  # noqa: B008  (immutable)
 ) -> Report:
     """Segment videos and write a result folder, and overlay videos beside it.
 
@@ -99,7 +102,7 @@ def predict(
       split: split of a root.
       selection: which frames of each video.
       strict: refuse videos with damaged frames.
-      overlay, progress, made_by, keep_going, tracks: see `RunOptions`.
+      overlay, progress, made_by, keep_going, tracks, style: see `RunOptions`.
       layout: `vipseg`, or `vspw` for class maps `<video>/<stem>.png`.
 
     Raises:
@@ -108,7 +111,7 @@ def predict(
     videos, failed = open_inputs(sources, split=split, selection=selection, strict=strict, keep_going=keep_going)
     check_outside(videos, pathlib.Path(out))
     writer = result_folders.make_writer(out, layout, classes)
-    run = Run(writer, classes, RunOptions(overlay, tracks, progress, made_by, keep_going))
+    run = Run(writer, classes, RunOptions(overlay, tracks, progress, made_by, keep_going, style))
     report = run.write(videos, lambda video: predict_video(video, predictor, classes))
     return report._replace(programs=dict(predictor.programs), failed=(*failed, *report.failed))
 
@@ -139,6 +142,7 @@ class Run:
           UserError: they cannot.
         """
         self._writer, self._classes, self._options = writer, classes, options
+        drawing.chosen_ids(options.style, classes)
         for name, wanted in (("overlay", options.overlay), ("tracks", options.tracks)):
             if wanted:
                 result_folders.make_writable(writer.folder / name)
@@ -215,7 +219,7 @@ class Run:
         count, tables = 0, TrackTables(self._classes)
         with (
             self._writer.video(video.video_id, made_by=self._made_by(video), order=order) as result,
-            overlay_video(video, self._classes, self._writer.folder, wanted=self._options.overlay) as draw,
+            overlay_video(video, self._classes, self._writer.folder, self._options) as draw,
         ):
             for frame in ahead(frames, FINISHED_AHEAD):
                 result.write(frame)
@@ -230,20 +234,20 @@ class Run:
 
 
 @contextlib.contextmanager
-def overlay_video(video: Video, classes: ClassTable, out: pathlib.Path, *, wanted: bool):
+def overlay_video(video: Video, classes: ClassTable, out: pathlib.Path, options: RunOptions):
     """A function that appends a panoptic frame, drawn over its image, to the overlay video.
 
     The images are decoded a second time, in step with the finished frames: a frame may be final long after it was
     read, and keeping images would need memory that grows with the video.
     """
-    if not wanted:
+    if not options.overlay:
         yield lambda frame: None
         return
     images = video.frames()
 
     def draw(frame: PanopticFrame) -> None:
         source = next(images)
-        movie.write(drawing.overlay(source.image, frame, classes), source.time)
+        movie.write(drawing.overlay(source.image, frame, classes, options.style), source.time)
 
     path = out / "overlay" / f"{video.video_id}.mp4"
     sound = video.source if video.source is not None and video.source.is_file() else None

@@ -1,4 +1,4 @@
-"""Results as lists of run-length encoded masks: YouTube-VIS' results.json, and COCO's, one entry per frame and segment."""
+"""Results as lists of run-length encoded masks: YouTube-VIS' rows, and COCO's, one per frame and segment."""
 
 import contextlib
 import pathlib

@@ -1,89 +1,170 @@
-"""Panoptic frames drawn over images: colours per track, contours, names."""
+"""Panoptic frames drawn over images: colours per track, contours, names, a legend of what is seen."""
 
 import colorsys
+from collections.abc import Collection
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 
 from vps_jax.datasets.classes import ClassTable
-from vps_jax.types import PanopticFrame
+from vps_jax.types import PanopticFrame, UserError
 
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 UNKNOWN = 255
+THINGS = 256  # segments: 0..255 stuff classes, beyond it tracks
+REDS = (0.06, 0.9)  # hues of tracks; VIPSeg's sky, grass, road and trees are the pink and red ones beyond
+SKETCH_SIDE = 360  # pixels: names are placed on a small copy
+LEAST_STUFF, LEAST_THING = 0.02, 0.0005  # share of the image from which on a segment gets a name
+
+
+class Style(NamedTuple):
+    """How a frame is drawn.
+
+    Attributes:
+      opacity: of the colours, 0..1.
+      names: write names of things and of large stuff.
+      legend: list what is seen in the upper left corner.
+      classes: names of the classes that are drawn; None for all.
+    """
+
+    opacity: float = 0.5
+    names: bool = True
+    legend: bool = False
+    classes: Collection[str] | None = None
+
+
+class Named(NamedTuple):
+    """A segment: its value, class and track (0 for stuff), and its share of the image."""
+
+    segment: int
+    category: int
+    track: int
+    share: float
 
 
 def track_color(track_id: int) -> tuple[int, int, int]:
     """A strong colour per track, the same one in every frame and run; neighbouring ids are far apart in hue."""
-    hue = track_id * 0.618033988749895 % 1.0  # golden ratio: evenly spread for any number of tracks
+    low, high = REDS
+    hue = low + (high - low) * (track_id * 0.618033988749895 % 1.0)  # golden ratio: evenly spread for any number
     value = (1.0, 0.8, 0.9)[track_id % 3]
     return tuple(round(255 * x) for x in colorsys.hsv_to_rgb(hue, 0.85, value))
 
 
 def colorize(frame: PanopticFrame, table: ClassTable) -> np.ndarray:
     """RGB uint8 `[h, w, 3]`: stuff in its class colour, things in the colour of their track, unknown black."""
-    colors = np.zeros((256, 3), np.uint8)
-    colors[: len(table.colors)] = table.colors
-    out = colors[frame.categories]
-    for track_id in _tracks(frame):
-        out[frame.track_ids == track_id] = track_color(track_id)
-    return out
+    segments = segments_of(frame)
+    colors = np.zeros((int(segments.max()) + 1, 3), np.uint8)
+    known = min(len(table.colors), len(colors))
+    colors[:known] = table.colors[:known]
+    for segment in np.flatnonzero(np.bincount(segments.ravel())[THINGS:]).tolist():
+        colors[THINGS + segment] = track_color(segment)
+    return np.take(colors, segments, axis=0)
+
+
+def segments_of(frame: PanopticFrame) -> np.ndarray:
+    """int32 `[h, w]`: the class of stuff, `THINGS` + track of things."""
+    return np.where(frame.track_ids > 0, frame.track_ids + THINGS, frame.categories).astype(np.int32)
 
 
 def overlay(
-    image: np.ndarray, frame: PanopticFrame, table: ClassTable, *, opacity: float = 0.5, names: bool = True
-) -> np.ndarray:
+    image: np.ndarray, frame: PanopticFrame, table: ClassTable, style: Style = Style()  # noqa: B008  (immutable)
+) -> np.ndarray:  # fmt: skip
     """A panoptic frame over its image.
 
     Args:
       image: RGB uint8 `[h, w, 3]`.
       frame: of the same size.
       table: class names and colours.
-      opacity: of the colours, 0..1.
-      names: write class names on things and on large stuff regions.
+      style: what is drawn.
 
     Returns:
       RGB uint8 `[h, w, 3]`.
     """
-    out = cv2.addWeighted(image, 1 - opacity, colorize(frame, table), opacity, 0)
-    out[contours(frame)] = 255
-    return _write_names(out, frame, table) if names else out
+    frame = only(frame, chosen_ids(style, table))
+    drawn = cv2.addWeighted(image, 1 - style.opacity, colorize(frame, table), style.opacity, 0)
+    drawn[contours(frame)] = 255
+    if style.classes is not None:
+        hidden = frame.categories == UNKNOWN
+        drawn[hidden] = image[hidden]
+    seen = named_segments(frame) if style.names or style.legend else []
+    if style.names:
+        write_names(drawn, frame, seen, table)
+    if style.legend:
+        write_legend(drawn, seen, table)
+    return drawn
+
+
+def chosen_ids(style: Style, table: ClassTable) -> list[int] | None:
+    """The classes that are drawn; None for all.
+
+    Raises:
+      UserError: a name that no class has.
+    """
+    if not 0 <= style.opacity <= 1:
+        raise UserError(f"opacity {style.opacity}: expected a number from 0 to 1")
+    if style.classes is None:
+        return None
+    wrong = [name for name in style.classes if name not in table.names]
+    if wrong:
+        raise UserError(f"class {wrong[0]!r}: there is none of that name; expected some of {', '.join(table.names)}")
+    return [table.names.index(name) for name in style.classes]
+
+
+def only(frame: PanopticFrame, classes: Collection[int] | None) -> PanopticFrame:
+    """The frame with all other classes unknown."""
+    if classes is None:
+        return frame
+    shown = np.zeros(256, bool)
+    shown[list(classes)] = True
+    inside = shown[frame.categories]
+    return frame._replace(
+        categories=np.where(inside, frame.categories, UNKNOWN).astype(np.uint8),
+        track_ids=np.where(inside, frame.track_ids, 0),
+    )
 
 
 def contours(frame: PanopticFrame) -> np.ndarray:
     """Bool `[h, w]`: pixels whose right or lower neighbour belongs to another segment."""
-    segments = frame.track_ids.astype(np.int64) * 256 + frame.categories
+    segments = segments_of(frame)
     edge = np.zeros(segments.shape, bool)
     edge[:, :-1] |= segments[:, :-1] != segments[:, 1:]
     edge[:-1] |= segments[:-1] != segments[1:]
     return edge
 
 
-def _write_names(image: np.ndarray, frame: PanopticFrame, table: ClassTable) -> np.ndarray:
-    height, width = frame.categories.shape
-    scale = max(0.35, min(height, width) / 900)
-    for mask, text, least in _labelled_segments(frame, table):
-        if mask.sum() < least * mask.size:
-            continue
-        x, y = _inner_point(mask)
-        _write(image, text, (x, y), scale)
-    return image
+def named_segments(frame: PanopticFrame) -> list[Named]:
+    """Segments that are large enough for a name, the largest first; of things a smaller share is enough."""
+    segments = segments_of(frame)
+    areas, found = np.bincount(segments.ravel()), []
+    for segment in np.flatnonzero(areas).tolist():
+        share, track = areas[segment] / segments.size, max(0, segment - THINGS)
+        if segment != UNKNOWN and share >= (LEAST_THING if track else LEAST_STUFF):
+            at = np.argmax(segments == segment) if track else 0
+            category = int(frame.categories.ravel()[at]) if track else segment
+            found.append(Named(segment, category, track, float(share)))
+    return sorted(found, key=lambda one: -one.share)
 
 
-def _labelled_segments(frame: PanopticFrame, table: ClassTable):
-    """Mask, text and least share of the image that deserves a name; stuff first, so that things are written on top."""
-    for category in np.unique(frame.categories[frame.track_ids == 0]).tolist():
-        if category != UNKNOWN:
-            yield (frame.categories == category) & (frame.track_ids == 0), table.names[category], 0.02
-    for track_id in _tracks(frame):
-        mask = frame.track_ids == track_id
-        yield mask, f"{table.names[frame.categories[mask][0]]} {track_id}", 0.0005
+def title(one: Named, table: ClassTable) -> str:
+    """The name of a segment; a thing has the number of its track."""
+    return f"{table.names[one.category]} {one.track}" if one.track else table.names[one.category]
 
 
-def _tracks(frame: PanopticFrame) -> list[int]:
-    return [i for i in np.unique(frame.track_ids).tolist() if i > 0]
+def write_names(image: np.ndarray, frame: PanopticFrame, seen: list[Named], table: ClassTable) -> None:
+    """Write names where segments are thickest. Things come first; a name that would cover another is moved or left."""
+    scale = max(0.35, min(image.shape[:2]) / 900)
+    shrink = max(1, -(-min(image.shape[:2]) // SKETCH_SIDE))
+    sketch = segments_of(frame)[::shrink, ::shrink]
+    taken: list[tuple[int, int, int, int]] = []
+    for one in sorted(seen, key=lambda one: not one.track):
+        mask = sketch == one.segment
+        if mask.any():
+            x, y = inner_point(mask)
+            write_text(image, title(one, table), (x * shrink, y * shrink), scale, taken)
 
 
-def _inner_point(mask: np.ndarray) -> tuple[int, int]:
+def inner_point(mask: np.ndarray) -> tuple[int, int]:
     """The pixel `(x, y)` farthest from the border of a region; a centroid may lie outside."""
     padded = cv2.copyMakeBorder(mask.astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
     distance = cv2.distanceTransform(padded, cv2.DIST_L2, 3)
@@ -91,11 +172,35 @@ def _inner_point(mask: np.ndarray) -> tuple[int, int]:
     return int(x) - 1, int(y) - 1
 
 
-def _write(image: np.ndarray, text: str, center: tuple[int, int], scale: float) -> None:
-    """White on a dark box, centred, kept inside the image."""
+def write_text(image: np.ndarray, text: str, center: tuple[int, int], scale: float, taken: list) -> None:
+    """White on a dark box, centred, inside the image, a line up or down where `taken` boxes are; else not at all."""
     (width, height), below = cv2.getTextSize(text, FONT, scale, 1)
     x = int(np.clip(center[0] - width // 2, 0, max(0, image.shape[1] - width)))
-    y = int(np.clip(center[1] + height // 2, height, max(height, image.shape[0] - 1 - below)))
-    box = image[max(0, y - height - 1) : y + below, max(0, x - 1) : x + width + 1]
-    box //= 3
+    for shift in (0, 1, -1, 2, -2):
+        y = center[1] + height // 2 + shift * (height + below + 2)
+        y = int(np.clip(y, height, max(height, image.shape[0] - 1 - below)))
+        box = (max(0, x - 1), max(0, y - height - 1), x + width + 1, y + below)
+        if not any(box[0] < b[2] and b[0] < box[2] and box[1] < b[3] and b[1] < box[3] for b in taken):
+            break
+    else:
+        return
+    taken.append(box)
+    image[box[1] : box[3], box[0] : box[2]] //= 3
     cv2.putText(image, text, (x, y), FONT, scale, (255, 255, 255), 1, cv2.LINE_AA)
+
+
+def write_legend(image: np.ndarray, seen: list[Named], table: ClassTable) -> None:
+    """Colours and names of what is seen, on a dark ground, as many as fit."""
+    scale = max(0.35, min(image.shape[:2]) / 1200)
+    line = round(30 * scale) + 4
+    rows = seen[: max(0, image.shape[0] // line - 1)]
+    if not rows:
+        return
+    width = max(cv2.getTextSize(title(one, table), FONT, scale, 1)[0][0] for one in rows) + 2 * line
+    image[: line * len(rows) + 4, : min(width, image.shape[1])] //= 4
+    for i, one in enumerate(rows):
+        color = track_color(one.track) if one.track else table.colors[one.category]
+        image[4 + i * line : (i + 1) * line, 4:line] = color
+        cv2.putText(
+            image, title(one, table), (line + 4, (i + 1) * line - 3), FONT, scale, (255, 255, 255), 1, cv2.LINE_AA
+        )

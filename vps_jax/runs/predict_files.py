@@ -1,0 +1,62 @@
+"""The command `predict`: a user's files through a checkpoint or an ensemble."""
+
+import pathlib
+from collections.abc import Callable, Sequence
+
+from vps_jax.config import EnsembleConfig
+from vps_jax.infer.predict import Report
+from vps_jax.media.selection import Selection, seconds
+from vps_jax.media.submission_archive import write_archive
+from vps_jax.runs import ensemble_experiment, experiment
+from vps_jax.viz.overlay import Style
+
+
+def selection(start: str, end: str | None, stride: int, fps: float | None, max_frames: int | None) -> Selection:
+    """Which frames are read, from the words of the command line.
+
+    Raises:
+      UserError: a time or number that means nothing.
+    """
+    return Selection(seconds(start), None if end is None else seconds(end), stride, fps, max_frames)
+
+
+def predict(
+    inputs: Sequence[str],
+    output: pathlib.Path,
+    *,
+    checkpoint: pathlib.Path | None,
+    ensemble: Callable[[], EnsembleConfig],
+    weights: str,
+    short_side: int | None,
+    archive: pathlib.Path | None,
+    opacity: float,
+    legend: bool,
+    classes: Sequence[str] | None,
+    **options,
+) -> Report:
+    """Segment a user's files; finished videos are skipped, broken ones reported.
+
+    Args:
+      inputs: see `media.sources.open_videos`.
+      output: result folder.
+      checkpoint: see `train.checkpoint.find_step`; None for the ensemble.
+      ensemble: gives the config of an ensemble.
+      weights, short_side: see `experiment.predict_with_checkpoint`.
+      archive: zip file for the results, written if no video failed; None for none.
+      opacity, legend, classes: see `viz.overlay.Style`.
+      options: more of `infer.predict.predict`, and `resume`.
+
+    Raises:
+      UserError: nothing to read, no checkpoint, or `output` cannot be written.
+    """
+    options = {"keep_going": True, "style": Style(opacity, True, legend, classes), **options}
+    if checkpoint is None:
+        report = ensemble_experiment.predict(inputs, ensemble(), output, **options)
+    else:
+        report = experiment.predict_with_checkpoint(
+            inputs, checkpoint, output, weights=weights, short_side=short_side, **options
+        )
+    print(report.summary(output))
+    if archive is not None and not report.failed:
+        print(f"{write_archive(output, archive)} files -> {archive}")
+    return report
