@@ -5,10 +5,13 @@ masks are then compared frame by frame: a frame is a sample of its own, with fea
 """
 
 import functools
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
+from jaxtyping import Float, Int32
 
 from vps_jax.losses import set_loss
 from vps_jax.losses.mask_losses import Objects
@@ -16,12 +19,13 @@ from vps_jax.losses.matcher import matching_costs
 from vps_jax.ops.assignment import assign
 from vps_jax.ops.masks import ids_present
 from vps_jax.ops.per_sample import per_sample
+from vps_jax.types import Array
 
 TAKEN = 5e4  # cost of a query that another object has; any real cost is far below
 
 
 class FrameSets(NamedTuple):
-    """All prediction sets of a batch of clips, as in `types.FrameQueryOutputs`.
+    """All prediction sets of a batch of clips, as in `types.FrameQueryOutputs`; a single one has no leading `d`.
 
     Attributes:
       features: `[d, b, t, h4, w4, c]`.
@@ -29,12 +33,12 @@ class FrameSets(NamedTuple):
       class_logits: `[d, b, t, q, k + 1]`, "no object" last.
     """
 
-    features: jax.Array
-    embeds: jax.Array
-    class_logits: jax.Array
+    features: Float[Array, "*d b t h4 w4 c"]
+    embeds: Float[Array, "*d b t q c"]
+    class_logits: Float[Array, "*d b t q k"]
 
 
-def first_frames(objects: Objects):
+def first_frames(objects: Objects) -> Int32[Array, "b n"]:
     """The first frame of the clip in which each object has a pixel: int32 `[b, n]`, t for one that has none."""
     b, t = objects.ids.shape[:2]
     rows = objects.valid.shape[1]
@@ -47,7 +51,14 @@ def first_frames(objects: Objects):
     return jnp.where(jnp.any(seen, axis=1), jnp.argmax(seen, axis=1), t).astype(jnp.int32)
 
 
-def match(one: FrameSets, objects: Objects, first, points, *, weights):
+def match(
+    one: FrameSets,
+    objects: Objects,
+    first: Int32[Array, "b n"],
+    points: Float[Array, "b f p 2"],
+    *,
+    weights: tuple[float, float, float],
+) -> Int32[Array, "b n"]:
     """The query of every object.
 
     Frames are taken in order. In each, the objects that are first seen there are given the queries that no earlier one
@@ -81,7 +92,18 @@ def match(one: FrameSets, objects: Objects, first, points, *, weights):
     return jax.lax.scan(frame, start, steps)[0]
 
 
-def terms(sets: FrameSets, objects: Objects, first, points, *, weights, null_weight, num_points, group, mesh=None):
+def terms(
+    sets: FrameSets,
+    objects: Objects,
+    first: Int32[Array, "b n"],
+    points: Mapping[str, Array],
+    *,
+    weights: tuple[float, float, float],
+    null_weight: float,
+    num_points: int,
+    group: int | None,
+    mesh: Mesh | None = None,
+) -> tuple[Float[Array, ""], dict[str, Float[Array, " d"]]]:
     """Weighted class, cross-entropy and dice loss of every set.
 
     Means are taken within a group of clips, as in `losses.set_loss`: a class loss over all frames and queries, a mask

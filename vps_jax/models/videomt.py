@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
+from jaxtyping import Float, Shaped
 
 from vps_jax.config import VidEoMT as Config
 from vps_jax.config import model_config
@@ -18,7 +19,7 @@ from vps_jax.models.layers import normalize, torch_dense
 from vps_jax.models.videomt_layers import Heads, Trunk, keep_probability, mask_bias
 from vps_jax.models.vit import stacked_init
 from vps_jax.ops.resize import resize
-from vps_jax.types import FrameQueryOutputs, UserError
+from vps_jax.types import Array, FrameQueryOutputs, UserError
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 TASK = "video_masks"
@@ -87,7 +88,15 @@ class VidEoMT(nn.Module):
         heads = nn.remat(Heads) if self.remat else Heads
         self.heads = heads(width, self.semantic_groups[0][1], self.upscales, self.dtype)
 
-    def __call__(self, images, *, task: str = TASK, group: str | None = None, train: bool = False, queries=None):
+    def __call__(
+        self,
+        images: Shaped[Array, "b t h w 3"],
+        *,
+        task: str = TASK,
+        group: str | None = None,
+        train: bool = False,
+        queries: Float[Array, "b q c"] | None = None,
+    ) -> FrameQueryOutputs:
         """Predict every frame of a clip.
 
         Args:
@@ -115,7 +124,9 @@ class VidEoMT(nn.Module):
         if group not in (None, name):
             raise UserError(f"label set {group!r} is not in the model; expected {name!r}")
 
-    def backbone_features(self, images):
+    def backbone_features(
+        self, images: Shaped[Array, "b t h w 3"]
+    ) -> tuple[Float[Array, "b t r c"], Float[Array, "b t gh gw c"]]:
         """Tokens of the trunk for images `[b, t, h, w, 3]`: `[b, t, 1 + registers, c]` and `[b, t, h', w', c]`."""
         b, t, h, w, _ = images.shape
         pixels = normalize(images)
@@ -128,12 +139,23 @@ class VidEoMT(nn.Module):
         prefix = self.trunk.prefix
         return tokens[:, :, :prefix], tokens[:, :, prefix:].reshape(b, t, *grid, -1)
 
-    def decode(self, features, queries=None, *, train: bool = False) -> FrameQueryOutputs:
+    def decode(
+        self,
+        features: tuple[Float[Array, "b t r c"], Float[Array, "b t gh gw c"]],
+        queries: Float[Array, "b q c"] | None = None,
+        *,
+        train: bool = False,
+    ) -> FrameQueryOutputs:
         """Predictions from the tokens of `backbone_features`; see `__call__`."""
         states, queries = self.states(features, queries, train=train)
         return self.predict(states, features[1].shape[2:4], queries)
 
-    def predict(self, states, grid: tuple[int, int], queries=None) -> FrameQueryOutputs:
+    def predict(
+        self,
+        states: Float[Array, "d b t s c"],
+        grid: tuple[int, int],
+        queries: Float[Array, "b q c"] | None = None,
+    ) -> FrameQueryOutputs:
         """Predictions from the tokens of `states` with patches `(h, w)`; the queries are passed on as they are."""
         normed = self.norm(states[-1:])
         if states.shape[0] > 1:
@@ -146,7 +168,13 @@ class VidEoMT(nn.Module):
         classes, masks, maps = (a.reshape(d, b, t, *a.shape[1:]) for a in outputs)
         return FrameQueryOutputs(maps, masks, classes, queries)
 
-    def states(self, features, queries=None, *, train: bool = False):
+    def states(
+        self,
+        features: tuple[Float[Array, "b t r c"], Float[Array, "b t gh gw c"]],
+        queries: Float[Array, "b q c"] | None = None,
+        *,
+        train: bool = False,
+    ) -> tuple[Float[Array, "d b t s c"], Float[Array, "b q c"]]:
         """Tokens [queries, class token, registers, patches] of every frame.
 
         Args:
@@ -207,7 +235,7 @@ class VidEoMT(nn.Module):
 
         return frame
 
-    def patches(self, states, grid: tuple[int, int]):
+    def patches(self, states: Float[Array, "n s c"], grid: tuple[int, int]) -> Float[Array, "n gh gw c"]:
         """The patches `[n, h, w, c]` of tokens `[n, q + 1 + registers + h w, c]`."""
         patches = states[:, self.queries + self.trunk.prefix :]
         return patches.reshape(states.shape[0], *grid, -1)

@@ -4,12 +4,14 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
+from jaxtyping import Bool, Float
 
 from vps_jax.models import vit
 from vps_jax.models.adapter_layers import Upsample2x
 from vps_jax.models.initializers import linear_init
 from vps_jax.models.layers import gelu, torch_dense
 from vps_jax.models.vit import Block
+from vps_jax.types import Array
 
 
 class Trunk(nn.Module):
@@ -59,7 +61,7 @@ class Trunk(nn.Module):
             self.pos_embed = self.param("pos_embed", linear_init, (1, self.table**2, self.width))
         self.blocks = self.param("blocks", vit.stacked_init(self.block, self.depth, jnp.zeros((1, 1, self.width))))
 
-    def __call__(self, images):
+    def __call__(self, images: Float[Array, "n h w 3"]) -> Float[Array, "n s {self.width}"]:
         """Normalised images `[n, h, w, 3]`, sides multiples of the patch, to tokens `[n, prefix + patches, c]`."""
         grid = (images.shape[1] // self.patch, images.shape[2] // self.patch)
         return vit.run_blocks(
@@ -73,7 +75,7 @@ class Trunk(nn.Module):
             rotary=self.rotary(grid, self.prefix),
         )
 
-    def embed(self, images):
+    def embed(self, images: Float[Array, "n h w 3"]) -> Float[Array, "n s {self.width}"]:
         """The tokens before the first block; class token and registers have no position."""
         patches = self.patch_embed(images).astype(jnp.float32)
         grid, n = patches.shape[1:3], patches.shape[0]
@@ -107,7 +109,7 @@ class Upscale(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b 2*h 2*w c"]:
         """`[b, h, w, c]` to `[b, 2 h, 2 w, c]`."""
         x = gelu(Upsample2x(self.width, self.dtype, name="up")(x))
         x = nn.Conv(
@@ -143,7 +145,9 @@ class Heads(nn.Module):
         self.mask_head = MaskHead(self.width)
         self.upscale = [Upscale(self.width, self.dtype) for _ in range(self.upscales)]
 
-    def __call__(self, queries, patches):
+    def __call__(
+        self, queries: Float[Array, "b q c"], patches: Float[Array, "b h w c"]
+    ) -> tuple[Float[Array, "b q {self.classes+1}"], Float[Array, "b q c"], Float[Array, "b h4 w4 c"]]:
         """Predict.
 
         Args:
@@ -170,7 +174,9 @@ def keep_probability(step, start, end):
     return jnp.where(step < start, 1.0, (1 - jnp.clip(done, 0, 1)) ** 0.9)
 
 
-def mask_bias(logits, open_rows, prefix: int):
+def mask_bias(
+    logits: Float[Array, "b q p"], open_rows: Bool[Array, "b q"], prefix: int
+) -> Float[Array, "b 1 {prefix}+q+p {prefix}+q+p"]:
     """Attention bias that lets a query see only the patches inside of its mask; everything else stays open.
 
     Args:

@@ -11,11 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jax.typing import DTypeLike
+from jaxtyping import Float
 
 from vps_jax.models import layers
 from vps_jax.models.initializers import kaiming_fan_out, linear_init
 from vps_jax.ops.relative_tables import beit_bias
 from vps_jax.ops.resize import resize
+from vps_jax.types import Array
 
 EPS = 1e-6  # LayerNorm of the whole backbone
 
@@ -50,7 +52,7 @@ def position_map(pos_embed, pretrained: tuple[int, int], grid: tuple[int, int]):
     return resize(pos_embed[:, 1:].reshape(1, *pretrained, -1), grid, method="bicubic")
 
 
-def resampled_positions(table, grid: tuple[int, int]):
+def resampled_positions(table: Float[Array, "n c"], grid: tuple[int, int]) -> Float[Array, "p c"]:
     """DINOv2's position table for a grid of any size: bicubic (a = -0.5), antialiased when shrinking (spec: videomt 2).
 
     Args:
@@ -89,7 +91,9 @@ def rotary_code(grid: tuple[int, int], dim: int, prefix: int, base: float = 100.
     return np.tile(np.stack([np.cos(angles), np.sin(angles)]), 2).astype(np.float32)
 
 
-def rotated(qkv, rotary=None):
+def rotated(
+    qkv: Float[Array, "b n 3 m d"], rotary: Float[Array, "2 n d"] | None = None
+) -> tuple[Float[Array, "b n m d"], Float[Array, "b n m d"], Float[Array, "b n m d"]]:
     """Queries, keys and values `[b, n, m, d]` of `[b, n, 3, m, d]`, the first two turned by `rotary [2, n, d]`."""
     q, k, v = jnp.moveaxis(qkv, 2, 0)
     if rotary is None:
