@@ -237,7 +237,7 @@ class QueryInference:
     taxonomy: str = "vipseg"
     short_side_px: int = number(720, low=1)
     max_side_px: int = number(1333, low=1)
-    chunk_frames: int = number(4, low=1)  # that the trunk sees at once; 1 for a camera; no number depends on it [ours]
+    chunk_frames: int = number(4, low=1)  # that the trunk sees at once; no number depends on it [ours]
     online: bool = False  # decide every frame by what has been seen so far [ours]
     score_threshold: float = number(0.8, low=0, high=1)  # a query is a segment above this probability
     overlap_threshold: float = number(0.8, low=0, high=1)  # of its own pixels among those that its mask covers

@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import pathlib
 
 import jax
 import numpy as np
@@ -44,9 +45,10 @@ def video_of(count=FRAMES, height=50, width=70):
     rng = np.random.default_rng(0)
     base = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
     images = [np.roll(base, 3 * i, axis=1) for i in range(count)]
-    frames = lambda: (Frame(f"{i:04d}", image) for i, image in enumerate(images))  # noqa: E731
+    frames = lambda: (Frame(f"{i:04d}", image, i / 5) for i, image in enumerate(images))  # noqa: E731
     stems = tuple(f"{i:04d}" for i in range(count))
-    return Video("moving", count, 5.0, frames, lambda: (height, width), stems)
+    source = pathlib.Path("moving.mp4")
+    return Video("moving", count, 5.0, frames, lambda: (height, width), stems, source=source)
 
 
 @functools.cache
@@ -123,6 +125,15 @@ def test_online_frames_do_not_wait_and_know_nothing_of_later_ones():
     classes, _ = whole_clip()
     for t, frame in enumerate(predictor.stream(video_of())):
         np.testing.assert_allclose(frame.scores.class_logits, classes[: t + 1].mean(axis=0), atol=1e-5)
+
+
+def test_a_stream_without_an_end_is_decided_online():
+    predictor = predictor_of(chunk_frames=3)
+    camera = video_of(4)._replace(num_frames=0, source=None)
+    found = list(predictor.fuse(predictor.stream(camera), CLASSES))
+    online = predictor_of(online=True)
+    for one, other in zip(found, online.fuse(online.stream(video_of(4)), CLASSES), strict=True):
+        assert np.mean(one.categories != other.categories) < 1e-3
 
 
 def test_tracks_have_the_class_of_their_query():

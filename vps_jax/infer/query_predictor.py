@@ -41,11 +41,13 @@ class QueryScores(NamedTuple):
       class_logits: `[q, k + 1]`, "no object" last: the mean over the video, or over the frames until now.
       logits: mask logits `[h4, w4, q]`.
       sizes: of the video as the model saw it.
+      online: whether they are decided by the frames until now.
     """
 
     class_logits: Array
     logits: Array
     sizes: Geometry
+    online: bool
 
     def labels(self, classes: Sequence[int] | None = None) -> np.ndarray:
         """Best class per pixel, by the sum over queries of class probability times mask probability."""
@@ -99,8 +101,14 @@ class QueryPredictor:
         return dict(self._run.counts)
 
     def stream(self, video: Video) -> Iterator[FrameScores]:
-        """Scores of the frames, in order; a track is a query, its identity the query's number plus 1."""
-        return self._online(video) if self._infer.online else self._whole(video)
+        """Scores of the frames, in order; a track is a query, its identity the query's number plus 1.
+
+        A stream without a known end, such as a camera, is always decided online, frame by frame.
+        """
+        endless = video.num_frames == 0 and video.source is None
+        if self._infer.online or endless:
+            return self._online(video, chunk_frames=1 if endless else self._infer.chunk_frames)
+        return self._whole(video)
 
     def fuse(self, frames: Iterable[FrameScores], classes: ClassTable) -> Iterator[PanopticFrame]:
         """Panoptic frames by the model's own rules; tracks over stuff where the scores came from elsewhere."""
@@ -112,16 +120,16 @@ class QueryPredictor:
         if self._infer.task == "instance":
             return self._instances(frames)
         things = frozenset(classes.thing_ids)
-        return self._panoptic_online(frames, things) if self._infer.online else self._panoptic(frames, things)
+        return self._panoptic_online(frames, things) if first.scores.online else self._panoptic(frames, things)
 
     # --- streams ---
 
-    def _online(self, video: Video) -> Iterator[FrameScores]:
+    def _online(self, video: Video, *, chunk_frames: int) -> Iterator[FrameScores]:
         total, count = 0.0, 0
-        for look in self._looks(video, self._start()):
+        for look in self._looks(video, self._start(), chunk_frames=chunk_frames):
             for t, frame in enumerate(look.frames):
                 total, count = total + look.class_logits[t], count + 1
-                yield self._scores(frame, look.states[t], look.sizes, total / count, closing=True)
+                yield self._scores(frame, look.states[t], look.sizes, total / count, closing=True, online=True)
 
     def _whole(self, video: Video) -> Iterator[FrameScores]:
         total, count, kept, held, again = 0.0, 0, [], 0, None
@@ -140,14 +148,14 @@ class QueryPredictor:
                 yield self._scores(frame, look.states[t], look.sizes, mean, closing=closing)
                 closing = False
 
-    def _looks(self, video: Video, queries, *, first: int = 0) -> Iterator["Look"]:
+    def _looks(self, video: Video, queries, *, first: int = 0, chunk_frames: int | None = None) -> Iterator["Look"]:
         """Chunks of frames through the network, from frame `first` on."""
-        sizes = None
+        sizes, length = None, chunk_frames or self._infer.chunk_frames
         frames = itertools.islice(frames_of_one_size(video), first, None)
-        for chunk in _chunks(ahead(frames, DECODED_AHEAD), self._infer.chunk_frames):
+        for chunk in _chunks(ahead(frames, DECODED_AHEAD), length):
             sizes = sizes or self.grid(self._infer, chunk[0].image.shape[:2])
             images = [preprocess(frame.image, sizes.resized) for frame in chunk]
-            images += images[-1:] * (self._infer.chunk_frames - len(chunk))  # one program for all chunks
+            images += images[-1:] * (length - len(chunk))  # one program for all chunks
             started = queries
             states, classes, queries = self._run.look(self._variables, np.stack(images)[None], started)
             stems, count = [frame.stem for frame in chunk], len(chunk)
@@ -156,21 +164,21 @@ class QueryPredictor:
     def _start(self):
         return jnp.asarray(self._variables["params"]["query"])[None]
 
-    def _scores(self, stem: str, states, sizes: Geometry, class_logits: np.ndarray, *, closing: bool) -> FrameScores:
-        logits = self._run.masks(
-            self._variables, states, tuple(side // self._module.trunk.patch for side in sizes.padded)
-        )
+    def _scores(
+        self, stem: str, states, sizes: Geometry, class_logits: np.ndarray, *, closing: bool, online: bool = False
+    ) -> FrameScores:
+        grid = tuple(side // self._module.trunk.patch for side in sizes.padded)
+        logits = self._run.masks(self._variables, states, grid)
         class_logits = class_logits.astype(np.float32)
-        scores = QueryScores(class_logits, logits, sizes)
+        scores = QueryScores(class_logits, logits, sizes, online)
         if self._infer.task == "semantic":
             return FrameScores(stem, sizes, scores)
         queries = self._tracked(class_logits)
         masks = jnp.moveaxis(logits[..., queries], -1, 0)
         background_first = np.roll(class_logits[queries], 1, axis=-1)
         closed = [ClosedTrack(int(q) + 1, row) for q, row in zip(queries, background_first, strict=True)]
-        return FrameScores(
-            stem, sizes, scores, FrameTracks(queries.astype(np.int32) + 1, masks, closed if closing else ())
-        )
+        tracks = FrameTracks(queries.astype(np.int32) + 1, masks, closed if closing else ())
+        return FrameScores(stem, sizes, scores, tracks)
 
     def _tracked(self, class_logits: np.ndarray) -> np.ndarray:
         if self._infer.task == "instance":
