@@ -16,7 +16,8 @@ import time
 import cv2
 import numpy as np
 
-from vps_jax.data import clips, prepare, records, samples, settings, synthetic, transforms
+from vps_jax.config import Color
+from vps_jax.data import clips, prepare, records, samples, synthetic, transforms, validation
 
 LENGTH = 3
 SOURCE = {"short_side": 512, "max_side": 1333, "crop": (0.75, 0.5)}
@@ -27,13 +28,14 @@ def make_data(root: pathlib.Path) -> None:
     sizes = ((720, 1280),)
     synthetic.synthesize(root / "raw", train=4, val=0, test=0, sizes=sizes, lengths=(6,), progress=False)
     prepare.prepare("vipseg", root / "raw", root / "prepared", progress=False)
+    prepare.prepare("vipseg", root / "raw", root / "small", short_side=512, progress=False)
 
 
-def from_records(root: pathlib.Path):
+def from_records(root: pathlib.Path, name: str = "prepared"):
     """A function that makes clip i from the prepared records."""
-    source = {"path": str(root / "prepared" / "vipseg"), **SOURCE}
+    source = {"path": str(root / name / "vipseg"), **SOURCE}
     data = {"batch_size": 1, "clip_frames": LENGTH, "sources": {"vipseg": source}}
-    return samples.Samples(settings.settings({"data": data}), 0, 0, 1).__getitem__
+    return samples.Samples(validation.validated(data), 0, 0, 1).__getitem__
 
 
 def from_raw(root: pathlib.Path):
@@ -49,7 +51,7 @@ def from_raw(root: pathlib.Path):
             images.append(cv2.imread(str(videos[i % len(videos)] / f"{stems[f]}.jpg"))[..., ::-1])
             mask = root / "raw" / "panomasks" / videos[i % len(videos)].name / f"{stems[f]}.png"
             masks.append(cv2.imread(str(mask), cv2.IMREAD_UNCHANGED))
-        images, labels = transforms.jitter_color(np.stack(images), transforms.Color(), rng), np.stack(masks)
+        images, labels = transforms.jitter_color(np.stack(images), Color(), rng), np.stack(masks)
         values = [v for v in np.unique(labels) if v >= 300]
         top, left = transforms.crop_corner(labels >= 300, (540, 640), rng)
         window = np.s_[:, top : top + 540, left : left + 640]
@@ -91,8 +93,10 @@ def main() -> None:
         ours, raw, labels = (
             milliseconds(from_records(root), count), milliseconds(from_raw(root), count), label_milliseconds(root),
         )  # fmt: skip
+        small = milliseconds(from_records(root, "small"), count)
     print(f"raw 720p files    {raw:7.1f} ms a clip  {1e3 / raw:6.1f} clips/s")
     print(f"prepared records  {ours:7.1f} ms a clip  {1e3 / ours:6.1f} clips/s  {raw / ours:.1f} x the raw files")
+    print(f"records at 512    {small:7.1f} ms a clip  {1e3 / small:6.1f} clips/s  {raw / small:.1f} x the raw files")
     print(f"labels            {labels:7.1f} ms a clip  {100 * labels / ours:.1f} % of the clip")
 
 

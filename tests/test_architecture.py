@@ -9,7 +9,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 L3 = {"tasks", "convert", "viz", "media"}
-BASE = {"agreement", "types", "config", "parsing", "taxonomy", "files", "datasets"}
+BASE = {"agreement", "types", "config", "parsing", "files", "datasets"}
 # room -> rooms of ours that it may import beside itself
 ALLOWED = {
     "types": set(),
@@ -18,7 +18,6 @@ ALLOWED = {
     "model_configs": {"types", "parsing"},
     "config": {"types", "parsing", "upgrade", "model_configs"},
     "agreement": {"types", "config"},
-    "taxonomy": {"datasets"},
     "datasets": {"types", "files"},
     "files": {"types"},
     "ops": BASE,
@@ -126,7 +125,7 @@ def test_only_the_command_line_reads_flags():
 
 
 def test_evaluation_and_data_run_without_jax():
-    done = blocked_import(modules_of("evaluation", "data", "taxonomy", "types"), {"jax", "flax", "tensorflow"})
+    done = blocked_import(modules_of("evaluation", "data", "datasets", "types"), {"jax", "flax", "tensorflow"})
     assert done.returncode == 0, done.stderr
     done = blocked_import(modules_of("tfds_builders"), {"jax", "flax", "tensorflow"})
     assert done.returncode == 0, done.stderr

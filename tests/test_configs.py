@@ -9,8 +9,9 @@ import jax
 import pytest
 
 from configs import common, datasets, stage1, stage2, stage3, stage4, tiny, tiny_stages
-from vps_jax import agreement, models, taxonomy
+from vps_jax import agreement, models
 from vps_jax.config import Experiment, experiment
+from vps_jax.datasets import class_table
 from vps_jax.parsing import plain
 from vps_jax.train.handover import semantic_rows
 from vps_jax.train.optimizer import make_schedule, parameter_groups
@@ -73,7 +74,7 @@ def test_published_groups_at_full_size():
 
 
 def test_class_lists_have_their_published_sizes():
-    assert taxonomy.class_table("vipseg").thing_ids == datasets.VIPSEG_THINGS
+    assert class_table("vipseg").thing_ids == datasets.VIPSEG_THINGS
     assert {name: len(things) for name, things in datasets.THINGS.items()} == {
         "ADE20K": 100, "CITYSCAPES": 10, "CITYSCAPES_VPS": 8, "COCO": 80, "KITTI_STEP": 2, "MAPILLARY": 37, "OVIS": 25,
         "VIPSEG": 58, "YOUTUBE_VIS": 40,

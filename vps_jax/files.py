@@ -55,9 +55,9 @@ def write_text(path: pathlib.Path, text: str) -> None:
         temporary.write_text(text)
 
 
-def write_json(path: pathlib.Path, value: Any) -> None:
-    """Write a json file atomically."""
-    write_text(path, json.dumps(value))
+def write_json(path: pathlib.Path, value: Any, *, indent: int | None = None) -> None:
+    """Write a json file atomically, on one line or for people to read."""
+    write_text(path, json.dumps(value, indent=indent) + ("" if indent is None else "\n"))
 
 
 def write_image(path: pathlib.Path, image: np.ndarray, *, quality: int = 95) -> None:
@@ -104,7 +104,7 @@ def fresh_folder(out: pathlib.Path) -> Iterator[pathlib.Path]:
     os.replace(temporary, out)
 
 
-def require_space(folder: pathlib.Path, needed: int) -> None:
+def require_space(folder: pathlib.Path, needed: int, purpose: str = "the files") -> None:
     """Check that `needed` bytes fit on the disk of `folder` (which need not exist yet).
 
     Raises:
@@ -114,7 +114,10 @@ def require_space(folder: pathlib.Path, needed: int) -> None:
         folder = folder.parent
     free = shutil.disk_usage(folder).free
     if free < needed:
-        raise UserError(f"{folder}: {free / 1e9:.1f} GB free, expected {needed / 1e9:.1f} GB or more; free some space")
+        raise UserError(
+            f"{folder} has {free / 1e9:.1f} GB free, {purpose} need {needed / 1e9:.1f} GB; "
+            "free some or choose another folder"
+        )
 
 
 def read_lines(path: pathlib.Path) -> list[str]:

@@ -12,7 +12,7 @@ import pytest
 
 from tfds_builders import shards
 from vps_jax import files
-from vps_jax.data import prepare, records
+from vps_jax.data import prepare, records, synthetic
 from vps_jax.types import UserError
 
 
@@ -78,7 +78,7 @@ def test_a_broken_frame_is_a_user_error_and_no_set_is_left(raw_vipseg, tmp_path)
 
 def test_space_is_checked(tmp_path):
     files.require_space(tmp_path / "not" / "there", 1)
-    with pytest.raises(UserError, match=r"GB free, expected 1000000000.0 GB or more"):
+    with pytest.raises(UserError, match=r"GB free, the files need 1000000000.0 GB"):
         files.require_space(tmp_path, 10**18)
 
 
@@ -200,3 +200,14 @@ def test_a_target_that_cannot_be_written_is_named(raw_vipseg, tmp_path, monkeypa
         prepare.prepare("vipseg", raw_vipseg, tmp_path / "out", progress=False)
     monkeypatch.undo()
     prepare.prepare("vipseg", raw_vipseg, tmp_path / "out", progress=False)
+
+
+def test_large_frames_of_mapillary_are_shrunk(tmp_path):
+    sizes = {"sizes": ((900, 1200), (600, 1600)), "lengths": (4,)}
+    synthetic.synthesize(tmp_path / "raw", layout="mapillary_vistas", train=2, val=0, test=0, progress=False, **sizes)
+    prepare.prepare("mapillary_vistas", tmp_path / "raw", tmp_path / "out", progress=False)
+    opened = records.open_records(tmp_path / "out" / "mapillary_vistas", "train")
+    assert {video.size for video in opened.videos} == {(800, 1067), (500, 1333)}  # short side 800, long side 1,333
+    for video in opened.videos:
+        image, labels = records.read_frame(opened, video, 0)
+        assert image.shape[:2] == labels.shape == video.size

@@ -3,8 +3,8 @@ import hashlib
 import numpy as np
 import pytest
 
-from vps_jax import taxonomy
 from vps_jax.data import scenes
+from vps_jax.datasets import class_table
 
 
 def scene(video=0, **changes):
@@ -12,7 +12,7 @@ def scene(video=0, **changes):
 
 
 def test_classes_are_six_stuff_and_six_things_of_the_official_list():
-    table = taxonomy.class_table("vipseg")
+    table = class_table("vipseg")
     assert len(scenes.STUFF) == len(scenes.THINGS) == 6
     assert not any(table.is_thing[c] for c in scenes.STUFF)
     assert all(table.is_thing[c] for c in scenes.THINGS)

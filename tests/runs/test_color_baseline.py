@@ -5,11 +5,6 @@ import numpy as np
 from vps_jax.runs import color_baseline
 
 
-def test_raw_codes_become_classes():
-    mask = np.array([[0, 1, 124], [300, 6101, 12499]], np.uint16)
-    assert color_baseline.raw_classes(mask).tolist() == [[-1, 0, 123], [2, 60, 123]]
-
-
 def test_regions_of_a_thing_colour_are_tracks_through_time():
     # grey wall (0), two green people (60) that do not touch; the left one moves by a pixel
     images = np.full((2, 3, 7, 3), 100, np.uint8)

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from vps_jax import taxonomy
+from vps_jax.datasets import class_table
 from vps_jax.types import PanopticFrame
 from vps_jax.viz import sheets
 from vps_jax.viz.overlay import UNKNOWN, track_color
 
-TABLE = taxonomy.class_table("vipseg")
+TABLE = class_table("vipseg")
 SKY, PERSON = 28, 60
 
 

@@ -7,12 +7,10 @@ import cv2
 import numpy as np
 from scipy import ndimage
 
-from vps_jax import taxonomy
+from vps_jax.datasets import class_table, vipseg
 from vps_jax.media.result_folders import VipsegWriter
 from vps_jax.media.sources import open_videos
 from vps_jax.types import PanopticFrame
-
-FIRST_THING_VALUE = 125  # raw codes below are stuff, class + 1; from here on (class + 1) * 100 + instance
 
 
 def class_colors(raw, split: str = "train") -> dict[int, np.ndarray]:
@@ -22,18 +20,12 @@ def class_colors(raw, split: str = "train") -> dict[int, np.ndarray]:
     for video in open_videos(raw, split=split):
         frame = next(video.frames())
         mask = cv2.imread(str(pathlib.Path(raw) / "panomasks" / video.video_id / f"{frame.stem}.png"), -1)
-        classes = raw_classes(mask)
+        classes = vipseg.class_of(mask)
         for c in np.unique(classes[classes >= 0]).tolist():
             here = frame.image[classes == c]
             sums[c] = sums.get(c, 0.0) + here.sum(axis=0, dtype=np.float64)
             counts[c] = counts.get(c, 0) + len(here)
     return {c: sums[c] / counts[c] for c in sums}
-
-
-def raw_classes(mask: np.ndarray) -> np.ndarray:
-    """Raw VIPSeg codes `[h, w]` to 0-based classes, -1 for void."""
-    codes = mask.astype(np.int32)
-    return np.where(codes >= FIRST_THING_VALUE, codes // 100, codes) - 1
 
 
 def label_by_color(images: np.ndarray, colors: dict[int, np.ndarray], thing_ids: Iterable[int]) -> Iterator[tuple]:
@@ -61,8 +53,8 @@ def label_by_color(images: np.ndarray, colors: dict[int, np.ndarray], thing_ids:
 def predict(raw, source, out, *, split: str, category_table: str = "vipseg") -> None:
     """Write a VIPSeg result folder of the baseline: colours from `raw`'s train split, videos of `source`'s `split`."""
     colors = class_colors(raw)
-    things = taxonomy.class_table(category_table).thing_ids
-    writer = VipsegWriter(pathlib.Path(out), taxonomy.class_table(category_table))
+    things = class_table(category_table).thing_ids
+    writer = VipsegWriter(pathlib.Path(out), class_table(category_table))
     for video in open_videos(source, split=split):
         frames = list(video.frames())
         images = np.stack([frame.image for frame in frames])

@@ -8,7 +8,6 @@ run leaves only whole ones. Converted weights have the same layout with `variabl
 
 import os
 import pathlib
-import shutil
 from collections.abc import Mapping
 
 import jax
@@ -16,6 +15,7 @@ import orbax.checkpoint as ocp
 
 from vps_jax.config import Experiment, experiment
 from vps_jax.datasets import ClassTable, class_table, from_rows
+from vps_jax.files import require_space
 from vps_jax.parsing import plain
 from vps_jax.train.state import TrainState, bytes_of, flat_paths
 from vps_jax.types import UserError
@@ -258,9 +258,4 @@ def check_writable(folder) -> None:
 def check_disk_space(workdir, abstract: TrainState, keep: int) -> None:
     """Raise UserError unless the checkpoints of a whole run fit on the disk (newest, best, and one being written)."""
     needed = bytes_of(abstract) * (keep + 2)
-    free = shutil.disk_usage(workdir).free
-    if free < needed:
-        raise UserError(
-            f"{workdir} has {free / 1e9:.1f} GB free, {keep + 2} checkpoints need {needed / 1e9:.1f} GB; "
-            "free some or choose another folder"
-        )
+    require_space(pathlib.Path(workdir), needed, f"{keep + 2} checkpoints")

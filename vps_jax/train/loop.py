@@ -18,12 +18,13 @@ from jax.experimental import multihost_utils
 from vps_jax.config import Experiment
 from vps_jax.config import experiment as read_config
 from vps_jax.data import pipeline
+from vps_jax.files import write_json
 from vps_jax.parsing import plain
 from vps_jax.train import handover
 from vps_jax.train.checkpoint import Checkpoints
 from vps_jax.train.optimizer import make_schedule
 from vps_jax.train.programs import StepPrograms
-from vps_jax.train.report import CompileCounter, Report, write_json
+from vps_jax.train.report import CompileCounter, Report
 from vps_jax.train.setup import Setup, prepare, start_state
 from vps_jax.train.sharding import replicated
 from vps_jax.train.state import TrainState, count_parameters
@@ -89,7 +90,7 @@ def introduce(setup: Setup, state: TrainState, report: Report) -> None:
     """Write config.json and say what will run."""
     experiment = setup.experiment
     if jax.process_index() == 0:
-        write_json(setup.workdir / "config.json", setup.origin["config"])
+        write_json(setup.workdir / "config.json", setup.origin["config"], indent=1)
     report.config(json.dumps(setup.origin["config"], indent=1))
     say = report.progress.say
     say(
@@ -191,7 +192,8 @@ class Watch:
             return
         file = self._setup.workdir / f"nonfinite_step{step}.json"
         terms = {name: value if np.isfinite(value) else str(value) for name, value in values.items()}
-        write_json(file, {"step": step, "task": task, "dataset": dataset, "records": list(records), "terms": terms})
+        row = {"step": step, "task": task, "dataset": dataset, "records": list(records), "terms": terms}
+        write_json(file, row, indent=1)
         line = f"step {step}: {', '.join(broken)} not finite on {len(records)} clips of {dataset}, listed in {file}"
         if self._setup.experiment.train.on_nonfinite == "stop":
             raise UserError(f"{line}; look at them, lower optim.lr, or set train.on_nonfinite=skip, and start again")

@@ -2,13 +2,13 @@
 
 import collections
 import json
-import os
 import pathlib
 import time
 
 import jax
 import numpy as np
 
+from vps_jax.files import write_json
 from vps_jax.train.summaries import ProgressLine, make_writer
 
 COMPILED = "/jax/core/compile/backend_compile_duration"
@@ -79,7 +79,7 @@ class Report:
         same = {"step": step, "weights": label}.items()
         self.history = [old for old in self.history if not same <= old.items()] + [row]
         if self._main:
-            write_json(self._file, self.history)
+            write_json(self._file, self.history, indent=1)
         self._writer.write_scalars(step, {f"eval_{label}/{name}": value for name, value in metrics.items()})
         if images:
             self._writer.write_images(step, {f"{label}/{name}": image for name, image in images.items()})
@@ -98,11 +98,3 @@ class Report:
 def read_history(file: pathlib.Path) -> list[dict]:
     """Rows of `metrics.json`, none if it is not there."""
     return json.loads(file.read_text()) if file.exists() else []
-
-
-def write_json(file, value) -> None:
-    """Write a json file whole or not at all."""
-    file = pathlib.Path(file)
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(value, indent=1) + "\n")
-    os.replace(temporary, file)
