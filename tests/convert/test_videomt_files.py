@@ -11,8 +11,8 @@ from flax import traverse_util
 
 from vps_jax import convert, models
 from vps_jax.convert import videomt_files, videomt_keys
+from vps_jax.datasets import class_table
 from vps_jax.models import vit
-from vps_jax.taxonomy import class_table
 from vps_jax.types import UserError
 
 GOLDEN = pathlib.Path(__file__).resolve().parents[1] / "golden"  # key lists are the project's own

@@ -203,7 +203,7 @@ def test_a_target_that_cannot_be_written_is_named(raw_vipseg, tmp_path, monkeypa
 
 
 def test_large_frames_of_mapillary_are_shrunk(tmp_path):
-    sizes = {"sizes": ((900, 1200), (600, 1600)), "lengths": (4,)}
+    sizes = {"sizes": ((900, 1200), (600, 1600)), "lengths": (4, 5)}
     synthetic.synthesize(tmp_path / "raw", layout="mapillary_vistas", train=2, val=0, test=0, progress=False, **sizes)
     prepare.prepare("mapillary_vistas", tmp_path / "raw", tmp_path / "out", progress=False)
     opened = records.open_records(tmp_path / "out" / "mapillary_vistas", "train")

@@ -11,8 +11,8 @@ from vps_jax.config import VidEoMT as Config
 from vps_jax.convert import rules
 from vps_jax.convert.rules import CONV, Rule, Table, Transform, conv, linear, norm
 from vps_jax.convert.vit_adapter_keys import UP
+from vps_jax.datasets import class_table
 from vps_jax.models.videomt import sized
-from vps_jax.taxonomy import class_table
 
 MODEL = "backbone."
 TRUNK = "backbone.encoder.backbone."

@@ -191,7 +191,7 @@ def make_ids(
         place = same[:1] if same.size else free[:1]
         overlaps[place[:, None], kept] = True
         lookup[value] = LAST_ID - place[0] if place.size else 1 + max(kept)  # the smallest when there is no room
-    return Instances(lookup[labels], instance_classes, overlaps)
+    return Instances(np.take(lookup, labels), instance_classes, overlaps)
 
 
 def combination_rows(

@@ -42,9 +42,8 @@ def with_combinations(flags: np.ndarray, combinations: Mapping[int, tuple[int, .
 
 def instances_shown(labels: np.ndarray, sample: Sample) -> np.ndarray:
     """Ascending label values of the wanted instances that a label map `[..., h, w]` shows, alone or in combinations."""
-    shown = np.unique(labels)
-    shown = shown[sample.wanted[shown]]
+    shown = np.flatnonzero((np.bincount(labels.ravel(), minlength=len(sample.wanted)) > 0) & sample.wanted)
     if not sample.combinations:
         return shown
     members = [v for value in shown.tolist() for v in sample.combinations.get(value, (value,)) if sample.wanted[v]]
-    return np.unique(np.array(members, shown.dtype))
+    return np.unique(np.array(members, np.int64))
