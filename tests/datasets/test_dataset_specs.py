@@ -10,8 +10,10 @@ import pytest
 from PIL import Image
 
 from vps_jax import datasets
+from vps_jax.config import ClipInference, WindowInference
 from vps_jax.datasets import label_files, vipseg
 from vps_jax.datasets.colors import SegmentColors, color_id
+from vps_jax.parsing import parse, resolve
 from vps_jax.types import UserError
 
 
@@ -101,8 +103,8 @@ def test_roots_are_told_apart(tmp_path):
     assert datasets.recognize(tmp_path) is None
     marks = {
         "vipseg": ("imgs/", "train.txt"), "vspw": ("data/", "train.txt"),
-        "coco_panoptic": ("annotations/", "annotations/panoptic_val2017.json"),
-        "davis": ("JPEGImages/480p/", "ImageSets/2017/", "ImageSets/2017/val.txt"),
+        "coco_panoptic": ("annotations/panoptic_val2017/", "annotations/panoptic_val2017.json"),
+        "davis": ("JPEGImages/480p/", "Annotations/480p/", "ImageSets/2017/", "ImageSets/2017/val.txt"),
     }  # fmt: skip
     for name, paths in marks.items():
         for path in paths:
@@ -204,3 +206,22 @@ def test_specifications_are_light():
     code = "import sys, vps_jax.datasets; assert not {'cv2', 'PIL', 'jax', 'tensorflow_datasets'} & set(sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_published_inference_settings_are_settings():
+    """Keys of `config.ClipInference`; the image sets of pretraining have none."""
+    given = {name: spec.inference for name, spec in datasets.DATASETS.items() if spec.inference}
+    images = {"coco_panoptic", "ade20k_panoptic", "cityscapes_panoptic", "mapillary_vistas"}
+    assert set(given) == set(datasets.DATASETS) - images
+    found = {name: parse(WindowInference if name == "vspw" else ClipInference, rows) for name, rows in given.items()}
+    windows = {n: (s.clip_frames, s.overlap_frames) for n, s in found.items() if n != "vspw"}
+    assert windows == {
+        "vipseg": (12, 6), "davis": (12, 6), "ovis": (12, 6), "youtube_vis_2019": (12, 6), "youtube_vis_2021": (12, 6),
+        "kitti_step": (6, 3), "cityscapes_vps": (10, 5), "burst": (8, 4),
+    }  # fmt: skip
+
+
+def test_references_of_higher_rooms_resolve():
+    for spec in datasets.DATASETS.values():
+        for reference in filter(None, (spec.truth, spec.writer)):
+            assert resolve(reference) is not None

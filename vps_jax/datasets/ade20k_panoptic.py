@@ -98,5 +98,4 @@ SPEC = spec.DatasetSpec(
     layouts=(RAW, CONVERTED),
     read_label=read_label,
     metrics=("pq",),
-    inference={"clip_frames": 1, "overlap_frames": 0, "short_side_px": 640, "max_side_px": 2560},
 )

@@ -90,5 +90,5 @@ SPEC = spec.DatasetSpec(
     labels=panoptic_code(CLASSES),
     layouts=tuple(layout(name, place) for name, place in PLACES.items()),
     read_label=instance_json.read_label,
-    inference={"task": "vos", "clip_frames": 8, "overlap_frames": 4, "short_side_px": 480, "max_side_px": 1333},
+    inference={"task": "vos", "clip_frames": 8, "overlap_frames": 4, "short_side_px": 512},
 )

@@ -112,5 +112,4 @@ SPEC = spec.DatasetSpec(
     layouts=(INSTANCE_IDS, CONVERTED),
     read_label=read_label,
     metrics=("pq",),
-    inference={"clip_frames": 1, "overlap_frames": 0, "short_side_px": 1024, "max_side_px": 2048},
 )

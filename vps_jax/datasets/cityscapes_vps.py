@@ -145,6 +145,11 @@ SPEC = spec.DatasetSpec(
     scan=scan,
     truth="vps_jax.evaluation.cityscapes_vps_files",
     metrics=("vpq", "stq"),
-    inference={"clip_frames": 10, "overlap_frames": 5, "short_side_px": 1024, "max_side_px": 2048},
+    inference={
+        "clip_frames": 10,
+        "overlap_frames": 5,
+        "short_side_px": 1024,
+        "max_side_px": 2048,
+    },  # native, all frames
     fps=17.0 / 5,
 )

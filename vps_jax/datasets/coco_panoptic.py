@@ -49,5 +49,4 @@ SPEC = spec.DatasetSpec(
     layouts=tuple(layout(name, masks) for name, masks in MASKS.items()),
     read_label=panoptic_json.read_label,
     metrics=("pq",),
-    inference={"clip_frames": 1, "overlap_frames": 0, "short_side_px": 800, "max_side_px": 1333},
 )

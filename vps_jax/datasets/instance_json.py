@@ -14,6 +14,11 @@ from vps_jax.datasets.panoptic_json import by_id, check_categories, load_json, r
 from vps_jax.datasets.spec import LabelMap, VideoFiles
 from vps_jax.types import UserError
 
+# what the published settings of both data sets share
+INFERENCE = {
+    "task": "instance", "clip_frames": 12, "overlap_frames": 6, "score_threshold": 0.0, "max_tracks_per_clip": 10,
+}  # fmt: skip
+
 
 class Tracks(NamedTuple):
     """Tracks of one video.

@@ -86,6 +86,6 @@ SPEC = spec.DatasetSpec(
     scan=scan,
     truth="vps_jax.evaluation.step_folders",
     metrics=("stq", "vpq"),
-    inference={"clip_frames": 6, "overlap_frames": 3, "short_side_px": 320, "max_side_px": 1333},
+    inference={"clip_frames": 6, "overlap_frames": 3, "short_side_px": 375},  # native
     fps=10.0,
 )

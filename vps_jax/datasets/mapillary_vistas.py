@@ -54,5 +54,4 @@ SPEC = spec.DatasetSpec(
     read_label=panoptic_json.read_label,
     shrink=(800, 1333),
     metrics=("pq",),
-    inference={"clip_frames": 1, "overlap_frames": 0, "short_side_px": 800, "max_side_px": 1333},
 )

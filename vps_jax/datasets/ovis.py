@@ -46,6 +46,6 @@ SPEC = spec.DatasetSpec(
     read_label=instance_json.read_label,
     truth="vps_jax.evaluation.ytvis_folders",
     metrics=("ap",),
-    inference={"task": "instance", "clip_frames": 12, "overlap_frames": 6, "short_side_px": 480},
+    inference={**instance_json.INFERENCE, "short_side_px": 576},
     fps=5.0,
 )

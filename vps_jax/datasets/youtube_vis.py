@@ -47,7 +47,7 @@ def specification(name: str, title: str, classes: ClassTable) -> spec.DatasetSpe
         read_label=instance_json.read_label,
         truth="vps_jax.evaluation.ytvis_folders",
         metrics=("ap",),
-        inference={"task": "instance", "clip_frames": 12, "overlap_frames": 6, "short_side_px": 480},
+        inference={**instance_json.INFERENCE, "short_side_px": 448},
     )
 
 
