@@ -6,6 +6,7 @@ a run that was stopped takes up the shards whose json is there and whose source 
 
 import collections
 import concurrent.futures
+import contextlib
 import hashlib
 import itertools
 import json
@@ -116,12 +117,27 @@ def write_shard(shard: Shard, spec: DatasetSpec, serialize: Callable[[dict], byt
             for record in records_of(shard, spec, options, table):
                 data = serialize(record)
                 size += len(data)
-                writer.write(data)
-        finally:
-            writer.close()
+                on_disk(writer.write, data)
+        except BaseException:
+            with contextlib.suppress(RuntimeError):
+                writer.close()
+            raise
+        on_disk(writer.close)
     rows = {"fingerprint": shard.fingerprint, "bytes": size, **table.finished(shard.videos)}
     write_json(shard.rows, rows)
     return rows
+
+
+def on_disk(action: Callable, *given) -> None:
+    """Call a method of a record writer, which says RuntimeError where the disk is full or gone.
+
+    Raises:
+      OSError: the disk refuses.
+    """
+    try:
+        action(*given)
+    except RuntimeError as error:
+        raise OSError(str(error).split(";")[0]) from error
 
 
 def records_of(shard: Shard, spec: DatasetSpec, options: Options, table: "VideoTable") -> Iterator[dict]:

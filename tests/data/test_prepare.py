@@ -211,3 +211,31 @@ def test_large_frames_of_mapillary_are_shrunk(tmp_path):
     for video in opened.videos:
         image, labels = records.read_frame(opened, video, 0)
         assert image.shape[:2] == labels.shape == video.size
+
+
+def test_a_disk_that_fills_up_ends_in_one_line(raw_vipseg, tmp_path, many_shards, monkeypatch):
+    """The record writer raises a RuntimeError of its own."""
+    from array_record.python import array_record_module
+
+    class FullDisk(array_record_module.ArrayRecordWriter):
+        def __init__(self, path, options):
+            super().__init__(path, options)
+            self.full = "train-00002" in path
+
+        def close(self):
+            super().close()
+            if self.full:
+                raise RuntimeError(f"write() failed: No space left on device; writing {tmp_path}")
+
+    monkeypatch.setattr(array_record_module, "ArrayRecordWriter", FullDisk)
+    with pytest.raises(
+        UserError, match=r"cannot be written \(write\(\) failed: No space left on device\); make"
+    ):
+        prepare.prepare("vipseg", raw_vipseg, tmp_path / "out", progress=False)
+    kept = sorted(path.name for path in (tmp_path / "out" / "vipseg" / ".1.0.0.parts").iterdir())
+    assert kept == [f"train-{i:05d}.{suffix}" for i in range(2) for suffix in ("array_record", "json")]
+    monkeypatch.undo()
+    monkeypatch.setattr(shards, "LEAST", 6)
+    prepare.prepare("vipseg", raw_vipseg, tmp_path / "out", progress=False)
+    prepare.prepare("vipseg", raw_vipseg, tmp_path / "whole", progress=False)
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
