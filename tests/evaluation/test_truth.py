@@ -89,6 +89,7 @@ def test_videos_that_are_listed_are_scored(folders):
         (lambda c: c["categories"][1].pop("id"), ["category 1", "id is missing"]),
         (lambda c: c["categories"][1].pop("isthing"), ["isthing is missing"]),
         (lambda c: c["categories"][1].update(isthing="no"), ["isthing of category 1", "'no'", "0 or 1"]),
+        (lambda c: c["categories"][1].update(id=10**6), ["id of category 1", "1000000", "0..2047"]),
         (lambda c: c["categories"].append(c["categories"][1]), ["category", "1 stands in categories twice"]),
         (lambda c: first_row(c).update(area="n/a"), ["1_a", "00000002", "area of segment 7", "'n/a'"]),
         (lambda c: first_row(c).update(area=-1), ["area of segment 7", "-1"]),

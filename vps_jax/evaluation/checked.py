@@ -18,7 +18,7 @@ from vps_jax.evaluation.counts import Segments
 from vps_jax.types import UserError
 
 LAST_RGB_ID = (1 << 24) - 1  # R + 256 G + 65536 B
-LAST_CATEGORY = (1 << 16) - 1
+LAST_CATEGORY = (1 << 11) - 1  # a confusion matrix of so many classes has 32 MiB
 LARGEST_AREA = 1 << 48
 LONGEST_NAME = 255  # bytes that a file system takes
 
@@ -69,7 +69,7 @@ def read_list(path: pathlib.Path) -> list[str]:
       UserError: it is missing, no UTF-8 text, or has a name that cannot be a folder's.
     """
     try:
-        lines = path.read_text("utf-8").splitlines()
+        lines = path.read_text("utf-8-sig").splitlines()
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or 'cannot be read'}; expected one video id per line") from None
     except UnicodeDecodeError as error:
