@@ -13,6 +13,7 @@ import hashlib
 import multiprocessing
 import os
 import pathlib
+import pickle
 import shutil
 import threading
 import time
@@ -115,7 +116,7 @@ class FrameBuilder(tfds.core.dataset_builder.FileReaderBuilder, skip_registratio
 
     def written(self, cut: list[shards.Shard]) -> Iterator[tuple[shards.Shard, dict]]:
         """Shards and their rows, as they are done."""
-        if self.workers == 1 or len(cut) == 1:
+        if self.workers == 1 or len(cut) == 1 or not travels(self.SPEC):
             for shard in cut:
                 yield shard, shards.write_shard(shard, self.SPEC, serialize, self.options())
             return
@@ -161,6 +162,15 @@ def serialize(record: dict) -> bytes:
 def builder_of(spec: DatasetSpec) -> type[FrameBuilder]:
     """The builder of a data set, whether or not it has a folder here."""
     return type(spec.name, (FrameBuilder,), {"SPEC": spec, "name": spec.name}, skip_registration=True)
+
+
+def travels(spec: DatasetSpec) -> bool:
+    """Whether a specification can be sent to another process; one with lambdas cannot."""
+    try:
+        pickle.dumps(spec)
+    except (pickle.PicklingError, AttributeError, TypeError):
+        return False
+    return True
 
 
 def fingerprint(cut: list[shards.Shard]) -> str:

@@ -62,7 +62,8 @@ def test_it_is_known_everywhere(root, tmp_path):
     assert datasets.recognize(root) is SPEC
     report = check.check("garden", root, progress=False)
     assert not report.problems and report.splits[0][:5] == ("train", 2, 8, 8, 2)
-    prepare.prepare("garden", root, tmp_path / "out", progress=False)
+    # lambdas cannot be sent to other processes: one process does the work
+    prepare.prepare("garden", root, tmp_path / "out", workers=2, progress=False)
     opened = records.open_records(tmp_path / "out" / "garden", "train")
     assert opened.classes == CLASSES
     source = {"path": str(tmp_path / "out" / "garden"), "short_side": 64, "flip": 0.0, "color": None}

@@ -129,7 +129,7 @@ def decode_label(data: bytes, size: tuple[int, int]) -> np.ndarray:
 
 def decode_image(data: bytes) -> np.ndarray | None:
     """uint8 `[h, w, 3]` RGB, or None when the bytes are no image."""
-    # the EXIF orientation stays unused, as in the published loaders: masks lie on the stored raster
+    # masks lie on the stored raster, so images stay on it too; the published loaders turn an image by its EXIF tag
     return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
 
 

@@ -214,6 +214,7 @@ LAYOUTS = {
     "cityscapes_panoptic": (synthetic_images.write_cityscapes, None),
     "mapillary_vistas": (synthetic_images.write_mapillary, synthetic_images.write_mapillary_jsons),
     "youtube_vis_2021": (synthetic_videos.write_youtube_vis, synthetic_videos.write_youtube_vis_jsons),
+    "youtube_vis_2019": (synthetic_videos.write_youtube_vis_2019, synthetic_videos.write_youtube_vis_2019_jsons),
     "ovis": (synthetic_videos.write_ovis, synthetic_videos.write_ovis_jsons),
     "kitti_step": (synthetic_videos.write_kitti, None),
     "cityscapes_vps": (synthetic_videos.write_cityscapes_vps, None),

@@ -115,14 +115,15 @@ def video_row(scene: scenes.Scene, names: list[str]) -> dict:
     return {"width": scene.width, "height": scene.height, "length": len(names), "file_names": names}
 
 
-def write_youtube_vis(folder: pathlib.Path, scene: scenes.Scene, split: str) -> tuple[dict, list[dict]]:
+def write_youtube_vis(
+    folder: pathlib.Path, scene: scenes.Scene, split: str, table: ClassTable = youtube_vis.SPEC.classes
+) -> tuple[dict, list[dict]]:
     """Every fifth frame of a video; returns its rows of the json."""
     name = hex_name(scene, 10)
     images, masks = tracks_of(scene, whole=False)
     names = [f"{name}/{5 * i:05d}.jpg" for i in range(len(images))]
     for file, image in zip(names, images, strict=True):
         write(folder / youtube_vis.FOLDERS[split] / "JPEGImages" / file, image)
-    table = youtube_vis.SPEC.classes
     ids = {value: table.official_ids[class_of(int(vipseg.class_of(value)), table)] for value in masks}
     return video_row(scene, names), [annotation(masks[value], ids[value], as_text=False) for value in masks]
 
@@ -156,6 +157,18 @@ def write_youtube_vis_jsons(folder: pathlib.Path, rows: dict[str, list]) -> None
     for split, own in rows.items():
         path = folder / youtube_vis.FOLDERS[split] / "instances.json"
         write_track_json(path, own, youtube_vis.SPEC.classes, split == "train")
+
+
+def write_youtube_vis_2019(folder: pathlib.Path, scene: scenes.Scene, split: str) -> tuple[dict, list[dict]]:
+    """As `write_youtube_vis`, with the classes of 2019."""
+    return write_youtube_vis(folder, scene, split, youtube_vis.SPEC_2019.classes)
+
+
+def write_youtube_vis_2019_jsons(folder: pathlib.Path, rows: dict[str, list]) -> None:
+    """One json per split beside the folders of images; validation has no annotations."""
+    for split, own in rows.items():
+        path = folder / f"{youtube_vis.FOLDERS[split]}.json"
+        write_track_json(path, own, youtube_vis.SPEC_2019.classes, split == "train")
 
 
 def write_ovis_jsons(folder: pathlib.Path, rows: dict[str, list]) -> None:

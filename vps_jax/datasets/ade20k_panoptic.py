@@ -87,7 +87,7 @@ RAW = spec.Layout(
 )  # fmt: skip
 CONVERTED = spec.Layout(
     "converted by Mask2Former", ("images", "ade20k_panoptic_train.json|ade20k_panoptic_val.json"),
-    converted_splits, converted_videos, listing="ade20k_panoptic_{split}.json",
+    converted_splits, converted_videos,
 )  # fmt: skip
 
 SPEC = spec.DatasetSpec(

@@ -101,7 +101,7 @@ INSTANCE_IDS = spec.Layout(
 CONVERTED = spec.Layout(
     "official panoptic form",
     ("leftImg8bit", "gtFine/cityscapes_panoptic_train.json|gtFine/cityscapes_panoptic_val.json"),
-    converted_splits, converted_videos, listing="gtFine/cityscapes_panoptic_{split}.json",
+    converted_splits, converted_videos,
 )  # fmt: skip
 
 SPEC = spec.DatasetSpec(

@@ -37,7 +37,6 @@ def layout(name: str, masks: str) -> spec.Layout:
         needs=("|".join(JSON.format(f) for f in FOLDERS.values()), "|".join(masks.format(f) for f in FOLDERS.values())),
         splits=functools.partial(splits, masks=masks),
         videos=functools.partial(videos, masks=masks),
-        listing=JSON,
     )
 
 

@@ -54,7 +54,6 @@ def layout(size: str, masks: str) -> spec.Layout:
         needs=(f"{LISTS}/train.txt|{LISTS}/val.txt", f"JPEGImages/{size}", f"{masks}/{size}"),
         splits=splits,
         videos=functools.partial(videos, size=size, masks=masks),
-        listing=f"{LISTS}/{{split}}.txt",
     )
 
 

@@ -64,7 +64,6 @@ class Layout:
       videos: (root, split) -> the videos to prepare, with masks where the split has them. Raises UserError.
       truth: pattern of the file or folder that says that the truth of `{split}` is there; empty: none can be scored.
       predicted: (root, split) -> the videos to predict, in the order of the truth; None: those of `videos`.
-      listing: pattern of the file that lists the videos of `{split}`.
       strays: (root, split) -> one line per file of the split that no list or image accounts for; with the first split
         comes what no split accounts for.
     """
@@ -75,7 +74,6 @@ class Layout:
     videos: Callable[[pathlib.Path, str], list[VideoFiles]]
     truth: str = ""
     predicted: Callable[[pathlib.Path, str], list[VideoFiles]] | None = None
-    listing: str = ""
     strays: Callable[[pathlib.Path, str], list[str]] | None = None
 
     def missing(self, root: pathlib.Path) -> list[str]:

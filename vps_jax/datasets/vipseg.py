@@ -102,12 +102,12 @@ def truth_json(root: pathlib.Path, split: str) -> pathlib.Path:
 LISTS = "train.txt|val.txt|test.txt"
 CONVERTED = spec.Layout(
     "converted", ("images", f"{LISTS}|panoptic_gt_VIPSeg_*.json"), converted_splits, converted_videos,
-    truth="panoptic_gt_VIPSeg_{split}.json", predicted=converted_predicted, listing="{split}.txt",
+    truth="panoptic_gt_VIPSeg_{split}.json", predicted=converted_predicted,
     strays=functools.partial(strays, images="images"),
 )  # fmt: skip
 RAW = spec.Layout(
     "raw", ("imgs", LISTS), spec.listed_splits, raw_videos,
-    predicted=raw_predicted, listing="{split}.txt", strays=functools.partial(strays, images="imgs"),
+    predicted=raw_predicted, strays=functools.partial(strays, images="imgs"),
 )  # fmt: skip
 
 

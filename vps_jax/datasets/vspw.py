@@ -51,7 +51,7 @@ def predicted(root: pathlib.Path, split: str) -> list[spec.VideoFiles]:
 
 LAYOUT = spec.Layout(
     "as downloaded", ("data", "train.txt|val.txt|test.txt"), spec.listed_splits, videos,
-    truth="{split}.txt", predicted=predicted, listing="{split}.txt", strays=strays,
+    truth="{split}.txt", predicted=predicted, strays=strays,
 )  # fmt: skip
 
 SPEC = spec.DatasetSpec(
