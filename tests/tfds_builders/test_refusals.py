@@ -147,6 +147,14 @@ def test_davis_2016_is_refused(copy, tmp_path):
     refuse("davis", root, r"train.txt: '/JPEGImages.*; expected one video name per line", tmp_path)
 
 
+def test_a_frame_without_objects_may_have_void(copy, tmp_path):
+    root = copy("davis")
+    path = sorted((root / "Annotations").rglob("*.png"))[0]
+    values = np.asarray(Image.open(path))
+    cv2.imwrite(str(path), np.where(values > 0, 255, 0).astype(np.uint8))
+    assert prepare.prepare("davis", root, tmp_path / "out", progress=False)["train"]["frames"] == 24
+
+
 def test_train_ids_of_cityscapes_are_refused(copy, tmp_path):
     root = copy("cityscapes_panoptic")
     for path in root.rglob("*_instanceIds.png"):

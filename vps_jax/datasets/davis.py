@@ -37,12 +37,18 @@ def videos(root: pathlib.Path, split: str, size: str, masks: str) -> list[spec.V
     return [spec.paired(n, root / "JPEGImages" / size / n, root / masks / size / n) for n in names]
 
 
+def shows_object(path: pathlib.Path) -> bool:
+    """Whether a mask has an object number."""
+    mask = read_mask(path)
+    return bool(((mask > 0) & (mask < VOID)).any())
+
+
 def read_label(video: spec.VideoFiles, index: int) -> spec.LabelMap:
     """256 + object, 0 for background and void."""
     path = video.masks[index]
     mask = read_mask(path).astype(np.int64)
     objects = (mask > 0) & (mask < VOID)
-    if not objects.any() and (mask == VOID).any():
+    if not objects.any() and (mask == VOID).any() and not any(map(shows_object, filter(None, video.masks))):
         raise BadFrame(f"{path}: only values 0 and 255, as masks of DAVIS 2016; expected object numbers from 1")
     return spec.LabelMap(np.where(objects, panoptic_value(0, 0) + mask, 0).astype(np.uint16))
 
