@@ -124,6 +124,8 @@ def test_a_legend_shows_colours_and_names():
     corner = legend[:60, :160].reshape(-1, 3).tolist()
     assert list(TABLE.colors[SKY]) in corner and list(module.track_color(3)) in corner
     assert np.array_equal(plain[100:], legend[100:])
+    both = module.overlay(image, frame, TABLE, module.Style(legend=True))
+    assert np.array_equal(both[:30, :60], legend[:30, :60])  # names keep away from it
 
 
 def test_opacity_mixes_as_asked():

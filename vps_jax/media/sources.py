@@ -110,19 +110,11 @@ def expand(source: str, *, split: str | None) -> Iterable[str]:
 
 
 def folder_sources(folder: pathlib.Path, source: str) -> list[str]:
-    """The videos of a folder of videos, or the folder itself.
-
-    Raises:
-      UserError: it holds images and videos.
-    """
+    """The videos of a folder of videos; the folder itself where it holds images, whose videos are then left out."""
     files = [path for path in visible(folder) if path.is_file()]
     videos = [path for path in files if path.suffix.lower() in VIDEO_SUFFIXES]
-    images = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
-    if videos and images:
-        raise UserError(
-            f"{folder}: holds {len(images)} images, such as {images[0].name}, and {len(videos)} videos, such as "
-            f"{videos[0].name}; expected one kind, name what you mean"
-        )
+    if any(path.suffix.lower() in IMAGE_SUFFIXES for path in files):
+        return [source]
     return [str(path) for path in sorted(videos, key=lambda path: natural_key(path.name))] or [source]
 
 

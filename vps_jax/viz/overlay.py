@@ -88,10 +88,9 @@ def overlay(
         hidden = frame.categories == UNKNOWN
         drawn[hidden] = image[hidden]
     seen = named_segments(frame) if style.names or style.legend else []
+    taken = write_legend(drawn, seen, table) if style.legend else []
     if style.names:
-        write_names(drawn, frame, seen, table)
-    if style.legend:
-        write_legend(drawn, seen, table)
+        write_names(drawn, frame, seen, table, taken)
     return drawn
 
 
@@ -151,12 +150,12 @@ def title(one: Named, table: ClassTable) -> str:
     return f"{table.names[one.category]} {one.track}" if one.track else table.names[one.category]
 
 
-def write_names(image: np.ndarray, frame: PanopticFrame, seen: list[Named], table: ClassTable) -> None:
-    """Write names where segments are thickest. Things come first; a name that would cover another is moved or left."""
+def write_names(image: np.ndarray, frame: PanopticFrame, seen: list[Named], table: ClassTable, taken: list) -> None:
+    """Write names where segments are thickest. Things come first; a name that would cover another, or one of the boxes
+    `taken`, is moved or left out."""
     scale = max(0.35, min(image.shape[:2]) / 900)
     shrink = max(1, -(-min(image.shape[:2]) // SKETCH_SIDE))
     sketch = segments_of(frame)[::shrink, ::shrink]
-    taken: list[tuple[int, int, int, int]] = []
     for one in sorted(seen, key=lambda one: not one.track):
         mask = sketch == one.segment
         if mask.any():
@@ -189,13 +188,13 @@ def write_text(image: np.ndarray, text: str, center: tuple[int, int], scale: flo
     cv2.putText(image, text, (x, y), FONT, scale, (255, 255, 255), 1, cv2.LINE_AA)
 
 
-def write_legend(image: np.ndarray, seen: list[Named], table: ClassTable) -> None:
-    """Colours and names of what is seen, on a dark ground, as many as fit."""
+def write_legend(image: np.ndarray, seen: list[Named], table: ClassTable) -> list[tuple[int, int, int, int]]:
+    """Colours and names of what is seen, on a dark ground, as many as fit; returns the box `(x, y, x, y)` of it."""
     scale = max(0.35, min(image.shape[:2]) / 1200)
     line = round(30 * scale) + 4
     rows = seen[: max(0, image.shape[0] // line - 1)]
     if not rows:
-        return
+        return []
     width = max(cv2.getTextSize(title(one, table), FONT, scale, 1)[0][0] for one in rows) + 2 * line
     image[: line * len(rows) + 4, : min(width, image.shape[1])] //= 4
     for i, one in enumerate(rows):
@@ -204,3 +203,4 @@ def write_legend(image: np.ndarray, seen: list[Named], table: ClassTable) -> Non
         cv2.putText(
             image, title(one, table), (line + 4, (i + 1) * line - 3), FONT, scale, (255, 255, 255), 1, cv2.LINE_AA
         )
+    return [(0, 0, width, line * len(rows) + 4)]
