@@ -122,31 +122,22 @@ def terms(
     Returns:
       the sum over all sets, and the terms `[d]` each by name, without gradient through the masks'.
     """
-    t = sets.features.shape[2]
-    frames = Objects(
-        _samples(objects.ids)[:, None],
-        jnp.repeat(objects.labels, t, axis=0),
-        jnp.repeat(objects.valid, t, axis=0),
-        None if objects.overlaps is None else jnp.repeat(objects.overlaps, t, axis=0),
-    )
-    shared = {"num_points": num_points, "group": group and group * t, "mesh": mesh}
+    t, null = sets.features.shape[2], sets.class_logits.shape[-1] - 1
+    frames, group = frame_objects(objects), group and group * t
+    shared = {"num_points": num_points, "group": group, "mesh": mesh}
     shared |= {"base": points["base"]} if "base" in points else {}
-    own = functools.partial(match, weights=weights)
-    own = per_sample(own, mesh, (0, 0, 0, 0), 0)
+    own = per_sample(functools.partial(match, weights=weights), mesh, (0, 0, 0, 0), 0)
 
     def one_set(one: FrameSets, matcher, **drawn):
         columns = own(jax.lax.stop_gradient(one), objects, first, matcher)
         columns = jnp.repeat(columns, t, axis=0)[None]
-        logits = _samples(one.class_logits)[None]
-        null = logits.shape[-1] - 1
-        classes = set_loss.class_terms(
-            logits, columns, frames, null=null, null_weight=null_weight, group=shared["group"]
-        )
+        features, embeds, logits = _samples(one.features)[:, None], _samples(one.embeds), _samples(one.class_logits)
+        kind = {"null": null, "null_weight": null_weight, "group": group}
+        classes = weights[0] * set_loss.class_terms(logits[None], columns, frames, **kind)[0]
         drawn = {name: a[None] for name, a in drawn.items()}
-        features, embeds = _samples(one.features)[:, None], _samples(one.embeds)[None]
-        mask = set_loss.mask_terms(features, embeds, columns, frames, weights=weights[1:], **shared, **drawn)
-        loss, ce, dice = mask
-        classes = weights[0] * classes[0]
+        loss, ce, dice = set_loss.mask_terms(
+            features, embeds[None], columns, frames, weights=weights[1:], **shared, **drawn
+        )
         return loss + classes, (classes, ce[0], dice[0])
 
     matcher = jnp.broadcast_to(points["matcher"], (sets.features.shape[0], *points["matcher"].shape[1:]))
@@ -159,6 +150,14 @@ def terms(
 
     total, (classes, ce, dice) = jax.lax.scan(step, jnp.zeros(()), (sets, matcher, drawn))
     return total, {"class": classes, "mask": ce, "dice": dice}
+
+
+def frame_objects(objects: Objects) -> Objects:
+    """The objects of a batch of clips with every frame a sample."""
+    t = objects.ids.shape[1]
+    labels, valid = (jnp.repeat(a, t, axis=0) for a in (objects.labels, objects.valid))
+    overlaps = None if objects.overlaps is None else jnp.repeat(objects.overlaps, t, axis=0)
+    return Objects(_samples(objects.ids)[:, None], labels, valid, overlaps)
 
 
 def _samples(a):
