@@ -57,7 +57,8 @@ class Train:
     fsdp: int = number(1, low=1)  # devices that share one copy of the parameters
     seed: int = number(42, low=0)
     ema_decay: float = number(0.9998, low=0, high=1)  # after a ramp of (1 + n) / (10 + n) [ours]
-    on_nonfinite: str = choice("stop", "skip")
+    on_nonfinite: str = choice("stop", "skip")  # what a loss or gradient that is not finite leads to
+    skip_at_most: int = number(10, low=1)  # steps in a row; more of them stop the run
     log_every: int = number(50, low=0)
     checkpoint_every: int = number(1_000, low=0)
     evaluate_every: int = number(10_000, low=0)  # and after the last step; 0 never

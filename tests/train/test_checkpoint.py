@@ -1,6 +1,7 @@
 """Saving, resuming on other devices, reading for inference, and what the user is told when it does not fit."""
 
 import json
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -11,10 +12,10 @@ from micro_experiment import OPTIM, micro_variables
 from vps_jax import config
 from vps_jax.datasets import class_table
 from vps_jax.parsing import plain
-from vps_jax.train import checkpoint
+from vps_jax.train import checkpoint, integrity, saving
 from vps_jax.train.optimizer import make_optimizer
 from vps_jax.train.sharding import make_mesh, state_sharding
-from vps_jax.train.state import create_state
+from vps_jax.train.state import bytes_of, create_state
 from vps_jax.types import UserError
 
 CONFIG = config.experiment({"model": {"name": "tarvis", "backbone": "swin_tiny"}})
@@ -33,8 +34,12 @@ def assert_same(a, b):
         np.testing.assert_array_equal(x, y)
 
 
-def open_run(folder, keep=2):
-    return checkpoint.Checkpoints(folder, keep=keep, metric="vpq")
+def open_run(folder, keep=2, owner="me"):
+    return saving.Checkpoints(folder, keep=keep, owner=owner)
+
+
+def steps_of(folder) -> list[int]:
+    return sorted(int(p.name) for p in (folder / "checkpoints").iterdir() if p.name.isdigit())
 
 
 def test_a_state_comes_back_on_another_number_of_devices(tmp_path, monkeypatch):
@@ -49,17 +54,126 @@ def test_a_state_comes_back_on_another_number_of_devices(tmp_path, monkeypatch):
     restored = run.restore(jax.eval_shape(lambda: state), two)
     assert_same(restored, state)
     assert restored.variables["params"]["head"]["kernel"].sharding == two.variables["params"]["head"]["kernel"]
-    assert run.meta() == {"step": 7, **META}
+    assert run.meta() == {"step": 7, "run": "me", **META}
     run.close()
 
 
-def test_newest_and_best_are_kept(tmp_path):
+def test_the_newest_and_the_best_stay_and_the_disk_check_counts_them(tmp_path):
+    """Ten saves, two of them with scores."""
+    run, state = open_run(tmp_path), make_state()
+    for step in range(1, 11):
+        run.save(make_state(step), meta=META)
+        if step in (3, 6):
+            run.score(step, {3: 0.9, 6: 0.2}[step])
+        assert len(steps_of(tmp_path)) <= 3
+    run.close()
+    assert steps_of(tmp_path) == [3, 9, 10]
+    # what a checkpoint takes beside its numbers is some kilobytes of json
+    on_disk = integrity.bytes_on_disk(tmp_path / "checkpoints")
+    assert on_disk <= 4 * (bytes_of(state) + 100_000)
+
+
+def test_a_better_score_lets_the_best_one_before_go(tmp_path):
     run = open_run(tmp_path, keep=1)
-    for step, vpq in [(1, 0.3), (2, 0.9), (3, 0.1), (4, None)]:
-        run.save(make_state(step), meta=META, metrics=None if vpq is None else {"vpq": vpq})
+    for step, score in ((1, 0.5), (2, 0.7), (3, None), (4, 0.6), (5, None)):
+        run.save(make_state(step), meta=META)
+        if score is not None:
+            run.score(step, score)
     run.close()
-    kept = sorted(int(p.name) for p in (tmp_path / "checkpoints").iterdir() if p.name.isdigit())
-    assert kept == [2, 4]
+    assert steps_of(tmp_path) == [2, 5]
+    again = open_run(tmp_path, keep=1)  # scores are known to the next start
+    again.save(make_state(6), meta=META)
+    again.close()
+    assert steps_of(tmp_path) == [2, 6]
+
+
+def test_checkpoints_of_another_run_are_left_alone(tmp_path):
+    run = open_run(tmp_path, keep=1, owner="other")
+    run.save(make_state(1), meta=META)
+    run.close()
+    run = open_run(tmp_path, keep=1)
+    for step in (2, 3):
+        run.save(make_state(step), meta=META)
+    run.close()
+    assert steps_of(tmp_path) == [1, 3]
+
+
+def largest_file(folder):
+    return max(integrity.files(folder), key=lambda path: path.stat().st_size * ("ema" in path.parts))
+
+
+def truncate(folder):
+    largest = largest_file(folder)
+    largest.write_bytes(largest.read_bytes()[:-7])
+
+
+def flip(folder):
+    largest = largest_file(folder)
+    data = bytearray(largest.read_bytes())
+    data[len(data) // 2] ^= 1
+    largest.write_bytes(data)
+
+
+def lose_a_file(folder):
+    largest_file(folder).unlink()
+
+
+def empty(folder):
+    shutil.rmtree(folder)
+    folder.mkdir()
+
+
+DAMAGES = {
+    truncate: "bytes instead of", flip: "other bytes than were written", lose_a_file: "is missing",
+    empty: "variables is missing", lambda folder: shutil.rmtree(folder / "meta"): "meta is missing",
+    lambda folder: (folder / integrity.FILE).write_text("{"): "checksums.json cannot be read",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_newest_one_is_named_and_the_one_before_taken(tmp_path, capsys, damage):
+    run = open_run(tmp_path)
+    states = {step: make_state(step, shift=float(step)) for step in (1, 2)}
+    for state in states.values():
+        run.save(state, meta=META)
+    run.close()
+    damage(tmp_path / "checkpoints" / "2")
+
+    assert_same(checkpoint.restore_for_inference(tmp_path)[1], states[1].ema)
+    text = capsys.readouterr().err
+    assert "checkpoints/2 is damaged" in text and DAMAGES[damage] in text and "Traceback" not in text
+
+    run = open_run(tmp_path)
+    shardings = state_sharding(make_mesh(devices=jax.devices()[:1]), states[1])
+    assert_same(run.restore(jax.eval_shape(lambda: states[1]), shardings), states[1])
+    assert "checkpoint 2 is damaged" in capsys.readouterr().err
+    run.save(states[2], meta=META)  # its step is free again
+    run.close()
+    assert steps_of(tmp_path) == [1, 2]
+    assert len(list((tmp_path / saving.ASIDE).iterdir())) == 1
+
+
+def test_no_sound_one_is_one_line(tmp_path):
+    run = open_run(tmp_path)
+    run.save(make_state(1), meta=META)
+    run.close()
+    flip(tmp_path / "checkpoints" / "1")
+    with pytest.raises(UserError, match="holds no sound checkpoint; restore one"):
+        checkpoint.find_step(tmp_path)
+    with pytest.raises(UserError, match="checkpoints/1 is damaged"):
+        checkpoint.find_step(tmp_path / "checkpoints" / "1")
+    run = open_run(tmp_path)
+    with pytest.raises(UserError, match="holds no sound checkpoint .1: ema/.* other bytes"):
+        run.restore(make_state(1), make_state(1))
+
+
+def test_another_optimiser_is_named(tmp_path):
+    run = open_run(tmp_path)
+    run.save(make_state(1), meta=META)
+    variables = micro_variables()
+    other = create_state(variables, make_optimizer({**OPTIM, "name": "sgd"}, variables["params"]))
+    with pytest.raises(UserError, match="arrays of its optimiser, this one has .* optim.name it was trained with"):
+        run.restore(other, other)
 
 
 def test_saving_a_step_twice_keeps_the_first(tmp_path):
@@ -144,13 +258,18 @@ def test_full_disk_is_met_before_training(tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
     with pytest.raises(UserError, match="0.0 GB free, 4 checkpoints need"):
         checkpoint.check_disk_space(tmp_path, state, 2)
+    # those of an earlier start are part of what the run needs
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "file").write_bytes(bytes(4 * bytes_of(state)))
+    checkpoint.check_disk_space(tmp_path, state, 2)
 
 
 def test_meta_is_json(tmp_path):
     run = open_run(tmp_path)
     run.save(make_state(1), meta=META)
     run.close()
-    assert json.loads(json.dumps(checkpoint.read_meta(checkpoint.find_step(tmp_path)))) == {"step": 1, **META}
+    found = checkpoint.read_meta(checkpoint.find_step(tmp_path))
+    assert json.loads(json.dumps(found)) == {"step": 1, "run": "me", **META}
 
 
 def test_classes_are_those_of_the_meta_or_of_the_configs_name(tmp_path):

@@ -10,8 +10,9 @@ from micro_experiment import micro_config, use_micro_rooms
 
 from vps_jax.config import InitFrom
 from vps_jax.train import loop
-from vps_jax.train.checkpoint import Checkpoints, restore_for_inference
+from vps_jax.train.checkpoint import restore_for_inference
 from vps_jax.train.handover import describe, hand_over, make_plan, semantic_rows
+from vps_jax.train.saving import Checkpoints
 from vps_jax.train.setup import prepare, start_state
 from vps_jax.types import UserError
 
@@ -95,7 +96,7 @@ def test_a_run_starts_from_the_average_or_the_raw_weights_of_another(tmp_path, m
     loop.train(micro_config(steps=3), tmp_path / "first")
     config = micro_config(steps=2, init_from={"path": str(tmp_path / "first"), "weights": weights})
     setup = prepare(config, tmp_path / "second")
-    with contextlib.closing(Checkpoints(tmp_path / "second", keep=1, metric="vpq")) as checkpoints:
+    with contextlib.closing(Checkpoints(tmp_path / "second", keep=1)) as checkpoints:
         state = start_state(setup, checkpoints)
     both = {w: restore_for_inference(tmp_path / "first", w)[1] for w in ("ema", "raw")}
     wanted, other = both.pop(weights), *both.values()
@@ -106,5 +107,5 @@ def test_a_run_starts_from_the_average_or_the_raw_weights_of_another(tmp_path, m
 
     # once it has a checkpoint of its own, the other run's weights count no more
     loop.train(config, tmp_path / "second")
-    with contextlib.closing(Checkpoints(tmp_path / "second", keep=1, metric="vpq")) as checkpoints:
+    with contextlib.closing(Checkpoints(tmp_path / "second", keep=1)) as checkpoints:
         assert int(start_state(setup, checkpoints).step) == 2

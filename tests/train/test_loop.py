@@ -112,7 +112,7 @@ def test_evaluation_sees_both_weights_and_its_numbers_are_kept(tmp_path, monkeyp
     np.testing.assert_array_equal(seen[3][2], final_state(tmp_path)["ema"]["params"]["head"]["bias"])
     assert history[-1] == {"step": 6, "weights": "ema", "vpq": 61.0}
     assert json.loads((tmp_path / "metrics.json").read_text()) == history
-    assert json.loads((find_step(tmp_path) / "metrics" / "metrics").read_text()) == {"vpq": 61.0}
+    assert json.loads((find_step(tmp_path) / "score.json").read_text()) == 61.0
     events = EventAccumulator(str(tmp_path)).Reload()
     assert [e.step for e in events.Tensors("train_micro/squared")] == [2, 4, 6]
     assert events.Tensors("train/learning_rate")[0].tensor_proto.float_val[0] == pytest.approx(0.1)

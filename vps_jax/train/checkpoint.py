@@ -6,8 +6,10 @@ checkpoint therefore needs no config file to be used. Directories are renamed in
 run leaves only whole ones. Converted weights have the same layout with `variables` alone, under step 0.
 """
 
+import functools
 import os
 import pathlib
+import sys
 from collections.abc import Mapping
 
 import jax
@@ -17,89 +19,14 @@ from vps_jax.config import Experiment, experiment
 from vps_jax.datasets import ClassTable, class_table, from_rows
 from vps_jax.files import require_space
 from vps_jax.parsing import plain
+from vps_jax.train import integrity
 from vps_jax.train.state import TrainState, bytes_of, flat_paths
 from vps_jax.types import UserError
 
 FOLDER = "checkpoints"
 ITEMS = ("variables", "ema", "optimizer", "meta")
+SCORE = "score.json"  # in a step's folder: what the best one is chosen by
 SHOWN = 4  # paths named in an error line
-
-
-class Checkpoints:
-    """The checkpoints of one run.
-
-    Args:
-      workdir: the run's folder.
-      keep: how many of the newest stay; the one with the best `metric` stays as well.
-      metric: key of the numbers given to `save`, larger is better.
-    """
-
-    def __init__(self, workdir, *, keep: int, metric: str):
-        def best(metrics):
-            return metrics[metric]
-
-        policies = ocp.checkpoint_managers
-        policy = policies.AnyPreservationPolicy(
-            [policies.LatestN(keep), policies.BestN(get_metric_fn=best, n=1)]
-        )  # not max_to_keep with best_fn: that deletes the newest (spec: stack 7)
-        options = ocp.CheckpointManagerOptions(
-            preservation_policy=policy,
-            best_fn=best,
-            cleanup_tmp_directories=True,
-            # on a CPU host copies alias device buffers, which the next step's donation reuses
-            enable_async_checkpointing=jax.default_backend() != "cpu",
-        )
-        self.folder = pathlib.Path(workdir).absolute() / FOLDER
-        self._manager = ocp.CheckpointManager(self.folder, item_handlers=handlers(ITEMS), options=options)
-        self._metric = metric
-
-    def latest_step(self) -> int | None:
-        return self._manager.latest_step()
-
-    def save(self, state: TrainState, *, meta: dict, metrics: dict | None = None) -> None:
-        """Save a state under its step. `meta` must be json; `metrics` counts only if it holds the metric."""
-        step = int(state.step)
-        if step in self._manager.all_steps():
-            return
-        args = ocp.args.Composite(
-            variables=ocp.args.StandardSave(state.variables),
-            ema=ocp.args.StandardSave(state.ema),
-            optimizer=ocp.args.StandardSave(state.opt_state),
-            meta=ocp.args.JsonSave({"step": step, **meta}),
-        )
-        known = metrics if metrics and self._metric in metrics else None
-        if not self._manager.save(step, args=args, metrics=known, force=True):
-            raise RuntimeError(f"checkpoint {step} was not written")  # orbax refuses silently
-
-    def restore(self, abstract: TrainState, shardings: TrainState) -> TrainState:
-        """The newest state, laid out by `shardings`, whatever number of devices wrote it.
-
-        Raises:
-          UserError: the checkpoint's parameters are not those of `abstract`.
-        """
-        step = self.latest_step()
-        found = self._manager.item_metadata(step)["variables"].tree
-        check_same_tree(found, abstract.variables, self.folder / str(step))
-        target = jax.tree.map(
-            lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), abstract, shardings
-        )
-        args = {
-            "variables": ocp.args.StandardRestore(target.variables),
-            "ema": ocp.args.StandardRestore(target.ema),
-            "optimizer": ocp.args.StandardRestore(target.opt_state),
-        }
-        items = self._manager.restore(step, args=ocp.args.Composite(**args))
-        count = jax.device_put(jax.numpy.asarray(step, jax.numpy.int32), shardings.step)
-        return TrainState(count, items["variables"], items["ema"], items["optimizer"])
-
-    def meta(self) -> dict:
-        """Json of the newest checkpoint."""
-        return read_meta(self.folder / str(self.latest_step()))
-
-    def close(self) -> None:
-        """Wait for writes under way."""
-        self._manager.wait_until_finished()
-        self._manager.close()
 
 
 def handlers(names) -> dict:
@@ -129,21 +56,46 @@ def check_same_tree(found, expected, where) -> None:
 
 
 def find_step(path) -> pathlib.Path:
-    """The checkpoint folder that a user means: a workdir, its `checkpoints`, or one step in it; the newest step counts.
+    """The checkpoint folder that a user means: a workdir, its `checkpoints`, or one step in it.
+
+    Of several steps the newest counts whose weights are whole; a damaged one is named on stderr.
 
     Raises:
-      UserError: nothing of that kind is there.
+      UserError: nothing of that kind is there, or it is damaged.
     """
     path = pathlib.Path(path).absolute()
     if path.is_file():
         raise UserError(f"{path} is a file, expected a run's folder; turn published weights into one: vps-jax convert")
-    if (path / "meta").is_dir():
+    if (path / "meta").is_dir() or (path.name.isdigit() and path.parent.name == FOLDER and path.is_dir()):
+        if wrong := damage(path):
+            raise UserError(f"checkpoint {path} is damaged ({wrong}); give another one")
         return path
     for folder in (path / FOLDER, path):
-        steps = [int(p.name) for p in folder.glob("*") if p.name.isdigit() and (p / "meta").is_dir()]
+        steps = sorted((int(p.name) for p in folder.glob("*") if p.name.isdigit() and p.is_dir()), reverse=True)
+        for step in steps:
+            if not (wrong := damage(folder / str(step))):
+                return folder / str(step)
+            print(f"warning: checkpoint {folder / str(step)} is damaged ({wrong}), left out", file=sys.stderr)
         if steps:
-            return folder / str(max(steps))
+            raise UserError(f"{folder} holds no sound checkpoint; restore one, or give another folder")
     raise UserError(f"{path} holds no checkpoint; give a workdir of main.py or the output folder of `vps-jax convert`")
+
+
+def damage(folder: pathlib.Path) -> str | None:
+    """What is wrong with the weights of a checkpoint, None for nothing; files that did not change are read once."""
+    items = tuple(name for name in ITEMS if name in ("variables", "meta") or (name == "ema" and is_of_training(folder)))
+    times = tuple(path.stat().st_mtime_ns for path in sorted(folder.rglob("*")))
+    return _damage(folder, items, times)
+
+
+@functools.lru_cache(maxsize=16)
+def _damage(folder: pathlib.Path, items: tuple[str, ...], times: tuple[int, ...]) -> str | None:
+    return integrity.damage(folder, items)
+
+
+def is_of_training(folder: pathlib.Path) -> bool:
+    """Whether a checkpoint was written by a run; converted weights have neither optimizer nor EMA weights."""
+    return (folder / "optimizer").is_dir() or (folder / "ema").is_dir()
 
 
 def read_meta(step_folder) -> dict:
@@ -256,6 +208,11 @@ def check_writable(folder) -> None:
 
 
 def check_disk_space(workdir, abstract: TrainState, keep: int) -> None:
-    """Raise UserError unless the checkpoints of a whole run fit on the disk (newest, best, and one being written)."""
+    """Raise UserError unless the checkpoints of a whole run fit on the disk: the newest, the best, one being written.
+
+    What is there already counts, since it goes when others come.
+    """
+    checkpoints = pathlib.Path(workdir) / FOLDER
     needed = bytes_of(abstract) * (keep + 2)
-    require_space(pathlib.Path(workdir), needed, f"{keep + 2} checkpoints")
+    there = integrity.bytes_on_disk(checkpoints) if checkpoints.is_dir() else 0
+    require_space(pathlib.Path(workdir), needed - there, f"{keep + 2} checkpoints")

@@ -6,10 +6,10 @@ and the randomness of step k depend on k alone, so a run that was killed and sta
 
 import contextlib
 import json
-import signal
-import threading
+import pathlib
+import secrets
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -18,19 +18,22 @@ from jax.experimental import multihost_utils
 from vps_jax.config import Experiment
 from vps_jax.config import experiment as read_config
 from vps_jax.data import pipeline
-from vps_jax.files import write_json
+from vps_jax.files import write_json, write_text
 from vps_jax.parsing import plain
 from vps_jax.train import handover
-from vps_jax.train.checkpoint import Checkpoints
+from vps_jax.train.checkpoint import check_disk_space
 from vps_jax.train.optimizer import make_schedule
 from vps_jax.train.programs import StepPrograms
+from vps_jax.train.recorder import Recorder
 from vps_jax.train.report import CompileCounter, Report
+from vps_jax.train.saving import Checkpoints
 from vps_jax.train.setup import Setup, prepare, start_state
 from vps_jax.train.sharding import replicated
 from vps_jax.train.state import TrainState, count_parameters
+from vps_jax.train.stopping import Stop, held, stop_signals
 from vps_jax.types import UserError
 
-EVERY = ("log", "checkpoint", "evaluate")  # after so many steps and after the last
+MARK = "run_id"  # file of a workdir, see `run_mark`
 MIRRORED = {"data.seed", "data.batch_size"}  # follow those of `train`
 Evaluate = Callable[[Any, int, str], tuple[dict[str, float], dict[str, np.ndarray]]]
 
@@ -50,18 +53,20 @@ def train(experiment: Experiment, workdir, *, evaluate: Evaluate | None = None) 
     Raises:
       UserError: config, data, devices or disk do not fit, or the loss is not finite.
     """
-    settings = experiment.train
     setup = prepare(experiment, workdir)
-    checkpoints = Checkpoints(setup.workdir, keep=settings.keep_checkpoints, metric=settings.best_metric)
+    settings = experiment.train
+    checkpoints = Checkpoints(setup.workdir, keep=settings.keep_checkpoints, owner=run_mark(setup.workdir))
+    check_disk_space(setup.workdir, setup.abstract, settings.keep_checkpoints)
     schedule = make_schedule(experiment.optim)
-    with CompileCounter() as compiled, contextlib.closing(checkpoints), stop_signal() as stopping:
+    with CompileCounter() as compiled, contextlib.closing(checkpoints), stop_signals() as stop:
         state = start_state(setup, checkpoints)
         report = Report(setup.workdir, total=settings.steps, done=int(state.step), schedule=schedule)
-        with contextlib.closing(report):
+        with contextlib.closing(report), readable_errors(setup.workdir, checkpoints):
             introduce(setup, state, report)
             if int(state.step):
                 tell_changes(setup, checkpoints.meta(), report)
-            run_steps(setup, state, checkpoints=checkpoints, report=report, evaluate=evaluate, stopping=stopping)
+            run = Run(setup, checkpoints, report, evaluate, stop)
+            run_steps(run, state)
             report.progress.say(f"{compiled.count} XLA compilations in all")
     return report.history
 
@@ -74,7 +79,7 @@ def evaluate_newest(experiment: Experiment, workdir, *, evaluate: Evaluate) -> l
     """
     setup = prepare(experiment, workdir)
     settings = experiment.train
-    checkpoints = Checkpoints(setup.workdir, keep=settings.keep_checkpoints, metric=settings.best_metric)
+    checkpoints = Checkpoints(setup.workdir, keep=settings.keep_checkpoints)
     with contextlib.closing(checkpoints):
         if checkpoints.latest_step() is None:
             raise UserError(f"{workdir} holds no checkpoint to evaluate; train there first, or give another --workdir")
@@ -84,6 +89,28 @@ def evaluate_newest(experiment: Experiment, workdir, *, evaluate: Evaluate) -> l
     with contextlib.closing(report):
         run_evaluation(setup, state, evaluate, report)
     return report.history
+
+
+def run_mark(workdir: pathlib.Path) -> str:
+    """What tells the checkpoints of this run from those that others left in its folder; kept in a file there."""
+    file = workdir / MARK
+    if jax.process_index() == 0 and not file.exists():
+        write_text(file, secrets.token_hex(8))
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("run mark")
+    return file.read_text()
+
+
+@contextlib.contextmanager
+def readable_errors(workdir: pathlib.Path, checkpoints: Checkpoints):
+    """A disk that fails while a run writes to it becomes one line."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"{error.filename or workdir}: {error.strerror or error}; the newest checkpoint is "
+            f"{checkpoints.latest_step()}; make room or restore {workdir}, and start again"
+        ) from error
 
 
 def introduce(setup: Setup, state: TrainState, report: Report) -> None:
@@ -124,42 +151,79 @@ def flat(config: Mapping, prefix: str = "") -> dict[str, Any]:
     return rows
 
 
-def run_steps(setup: Setup, state: TrainState, *, checkpoints, report, evaluate, stopping) -> TrainState:
+class Run(NamedTuple):
+    """What the steps of a run work with."""
+
+    setup: Setup
+    checkpoints: Checkpoints
+    report: Report
+    evaluate: Evaluate | None
+    stop: Stop
+
+
+def run_steps(run: Run, state: TrainState) -> TrainState:
     """Steps until the end or until a signal asks to stop."""
-    settings = setup.experiment.train
-    first, total = int(state.step), settings.steps
-    programs = StepPrograms(setup)
-    watch = Watch(setup, report)
+    first, total = int(state.step), run.setup.experiment.train.steps
+    if first and is_scored(run, first) and not run.report.evaluated(first):
+        score(run, state)  # the run ended in this evaluation
+    programs = StepPrograms(run.setup)
+    recorder = Recorder(run.setup, run.report, run.checkpoints.newest_before)
     batches = pipeline.train_batches(
-        setup.experiment.data, first_step=first, host=jax.process_index(), num_hosts=jax.process_count()
+        run.setup.experiment.data, first_step=first, host=jax.process_index(), num_hosts=jax.process_count()
     )
-    for step in range(first, total):
-        batch = next(batches)
-        state, scalars = programs(step, state, batch)
-        watch.add(step, batch, scalars)
-        report.progress.step(step + 1)
-        done, last, stop = step + 1, step + 1 == total, stopping(step + 1)
-        log, save, score = (last or is_due(done, getattr(settings, f"{what}_every")) for what in EVERY)
-        score = score and evaluate and settings.evaluate_every and not stop
-        if log or save or score or stop:
-            watch.drain()  # nothing after a step that is not finite may be kept
-        if log or stop:
-            report.log(done)
-        metrics = None
-        if score:
-            metrics = run_evaluation(setup, state, evaluate, report)
-        if save or stop:
-            checkpoints.save(state, meta=setup.origin, metrics=metrics)
-        if save or metrics:
-            report.restart_clock()
-        if stop:
-            report.progress.say(f"stopped by a signal after step {done}; the same command resumes")
-            raise SystemExit(143)
+    with contextlib.closing(batches):
+        for step in range(first, total):
+            with held() if step == first else contextlib.nullcontext():
+                batch = next(batches)
+            state, scalars = programs(step, state, batch)
+            recorder.add(step, batch, scalars)
+            run.report.progress.step(step + 1)
+            end_step(run, state, step + 1, recorder)
     if first >= total:
-        report.progress.say(f"all {total} steps were done before; train.steps asks for no more")
+        run.report.progress.say(f"all {total} steps were done before; train.steps asks for no more")
     else:
-        report.progress.say(f"{len(programs.seen)} step program(s): {', '.join(sorted(programs.seen))}")
+        run.report.progress.say(f"{len(programs.seen)} step program(s): {', '.join(sorted(programs.seen))}")
     return state
+
+
+def end_step(run: Run, state: TrainState, done: int, recorder: Recorder) -> None:
+    """Log, save and evaluate where it is due; a step that is evaluated is saved first.
+
+    Raises:
+      SystemExit: a signal asked to stop.
+    """
+    settings, stopping = run.setup.experiment.train, run.stop.asked(done)
+    last, scored = done == settings.steps, is_scored(run, done)
+    log, save = (last or is_due(done, every) for every in (settings.log_every, settings.checkpoint_every))
+    if log or save or scored or stopping:
+        recorder.drain()  # nothing after a step that is not finite may be kept
+    if log or stopping:
+        run.report.log(done)
+    if save or scored or stopping:
+        recorder.check_state(state)
+        run.checkpoints.save(state, meta=run.setup.origin)
+    if stopping:
+        run.report.progress.say(f"stopped by a signal after step {done}; the same command resumes")
+        raise SystemExit(run.stop.exit_code)
+    if scored:
+        score(run, state)
+    if save or scored:
+        run.report.restart_clock()
+
+
+def is_scored(run: Run, done: int) -> bool:
+    """Whether the weights after so many steps are evaluated: when it is due, and at the end."""
+    settings = run.setup.experiment.train
+    wanted = run.evaluate is not None and settings.evaluate_every > 0
+    return wanted and (done == settings.steps or is_due(done, settings.evaluate_every))
+
+
+def score(run: Run, state: TrainState) -> None:
+    """Evaluate a saved state and add its score to the checkpoint."""
+    with run.stop.evaluation():
+        best = run_evaluation(run.setup, state, run.evaluate, run.report)
+    if best is not None:
+        run.checkpoints.score(int(state.step), best)
 
 
 def is_due(done: int, every: int) -> bool:
@@ -167,40 +231,7 @@ def is_due(done: int, every: int) -> bool:
     return bool(every) and done % every == 0
 
 
-class Watch:
-    """Reads the scalars of steps one step late, so that the device never waits, and stops on non-finite ones."""
-
-    def __init__(self, setup: Setup, report: Report):
-        self._setup, self._report = setup, report
-        self._pending: list = []
-
-    def add(self, step: int, batch, scalars) -> None:
-        self._pending.append((step, batch.task, batch.dataset, batch.records, scalars))
-        while len(self._pending) > 1:
-            self._read(*self._pending.pop(0))
-
-    def drain(self) -> None:
-        """Read all steps that were started."""
-        while self._pending:
-            self._read(*self._pending.pop(0))
-
-    def _read(self, step: int, task: str, dataset: str, records, scalars) -> None:
-        values = {name: float(value) for name, value in scalars.items()}
-        self._report.add(task, values)
-        broken = sorted(name for name, value in values.items() if not np.isfinite(value))
-        if not broken:
-            return
-        file = self._setup.workdir / f"nonfinite_step{step}.json"
-        terms = {name: value if np.isfinite(value) else str(value) for name, value in values.items()}
-        row = {"step": step, "task": task, "dataset": dataset, "records": list(records), "terms": terms}
-        write_json(file, row, indent=1)
-        line = f"step {step}: {', '.join(broken)} not finite on {len(records)} clips of {dataset}, listed in {file}"
-        if self._setup.experiment.train.on_nonfinite == "stop":
-            raise UserError(f"{line}; look at them, lower optim.lr, or set train.on_nonfinite=skip, and start again")
-        self._report.progress.say(f"{line}; step skipped")
-
-
-def run_evaluation(setup: Setup, state: TrainState, evaluate: Evaluate, report: Report) -> dict[str, float]:
+def run_evaluation(setup: Setup, state: TrainState, evaluate: Evaluate, report: Report) -> float | None:
     """Evaluate raw and averaged weights on process 0; every process gets the number that picks the best checkpoint."""
     step, best = int(state.step), float("nan")
     name = setup.experiment.train.best_metric
@@ -212,31 +243,10 @@ def run_evaluation(setup: Setup, state: TrainState, evaluate: Evaluate, report: 
             best = metrics.get(name, best)
     if jax.process_count() > 1:
         best = float(multihost_utils.broadcast_one_to_all(np.float64(best)))
-    return {} if np.isnan(best) else {name: best}
+    return None if np.isnan(best) else best
 
 
 def local_copy(mesh, tree):
     """A tree gathered onto this process's first device."""
     gathered = jax.jit(lambda t: t, out_shardings=replicated(mesh))(tree)
     return jax.tree.map(lambda a: a.addressable_data(0), gathered)
-
-
-@contextlib.contextmanager
-def stop_signal():
-    """A function `steps done -> whether to save and stop now`, true once SIGTERM came.
-
-    Schedulers send that before they take a machine away. With several processes jax agrees on a step that all of them
-    reach.
-    """
-    if jax.process_count() > 1:
-        yield multihost_utils.reached_preemption_sync_point
-        return
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda done: False
-        return
-    before = signal.signal(signal.SIGTERM, lambda *_: event.set())
-    try:
-        yield lambda done: event.is_set()
-    finally:
-        signal.signal(signal.SIGTERM, before)

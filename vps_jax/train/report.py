@@ -43,15 +43,16 @@ class Report:
     def __init__(self, workdir, *, total: int, done: int, schedule):
         self._main = jax.process_index() == 0
         self._file = pathlib.Path(workdir) / "metrics.json"
-        self._writer = make_writer(workdir, just_logging=not self._main)
+        self._writer = make_writer(workdir, just_logging=not self._main, first_step=done + 1)
         self.progress = ProgressLine(total, done, show=self._main)
         self._schedule = schedule
         self._window = collections.defaultdict(list)
+        self._skipped = 0
         self._last = (done, time.monotonic())
         self.history = [row for row in read_history(self._file) if row["step"] <= done]
 
     def config(self, text: str) -> None:
-        self._writer.write_texts(0, {"config": f"```\n{text}\n```"})
+        self._write("write_texts", 0, {"config": f"```\n{text}\n```"})
 
     def add(self, task: str, scalars: dict[str, float]) -> None:
         """Remember the scalars of one step."""
@@ -70,7 +71,7 @@ class Report:
         loss = means.pop("loss", float("nan"))
         means["train/steps_per_second"] = speed
         means["train/learning_rate"] = float(self._schedule(done - 1))
-        self._writer.write_scalars(done, means)
+        self._write("write_scalars", done, means)
         self.progress.report(done, loss, speed)
 
     def evaluation(self, step: int, label: str, metrics: dict[str, float], images: dict[str, np.ndarray]) -> None:
@@ -80,9 +81,9 @@ class Report:
         self.history = [old for old in self.history if not same <= old.items()] + [row]
         if self._main:
             write_json(self._file, self.history, indent=1)
-        self._writer.write_scalars(step, {f"eval_{label}/{name}": value for name, value in metrics.items()})
+        self._write("write_scalars", step, {f"eval_{label}/{name}": value for name, value in metrics.items()})
         if images:
-            self._writer.write_images(step, {f"{label}/{name}": image for name, image in images.items()})
+            self._write("write_images", step, {f"{label}/{name}": image for name, image in images.items()})
         self.progress.say(f"step {step}, {label} weights: " + ", ".join(f"{k} {v:.2f}" for k, v in metrics.items()))
 
     def restart_clock(self) -> None:
@@ -91,8 +92,28 @@ class Report:
 
     def close(self) -> None:
         self.progress.close()
-        self._writer.flush()
-        self._writer.close()
+        self._write("flush")
+        self._write("close")
+
+    def skipped(self, done: int) -> None:
+        """Count a step that left the weights as they were."""
+        self._skipped += 1
+        self._write("write_scalars", done, {"train/skipped_steps": self._skipped})
+
+    def evaluated(self, step: int) -> bool:
+        """Whether both kinds of weights have their numbers of a step."""
+        return {"raw", "ema"} <= {row["weights"] for row in self.history if row["step"] == step}
+
+    def _write(self, method: str, *args) -> None:
+        """Call the event writer; what goes wrong in it is told once and ends no training."""
+        if self._writer is None:
+            return
+        try:
+            getattr(self._writer, method)(*args)
+        except Exception as error:  # the writer works in a thread and wraps whatever the disk says
+            self._writer = None
+            line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            self.progress.say(f"warning: TensorBoard events cannot be written ({line}); the run goes on without them")
 
 
 def read_history(file: pathlib.Path) -> list[dict]:

@@ -14,14 +14,9 @@ from vps_jax.data import pipeline
 from vps_jax.datasets import ClassTable, from_rows
 from vps_jax.parsing import plain
 from vps_jax.train import handover
-from vps_jax.train.checkpoint import (
-    Checkpoints,
-    check_disk_space,
-    check_writable,
-    restore_for_inference,
-    shapes_for_inference,
-)
+from vps_jax.train.checkpoint import FOLDER, check_writable, restore_for_inference, shapes_for_inference
 from vps_jax.train.optimizer import make_optimizer
+from vps_jax.train.saving import Checkpoints
 from vps_jax.train.sharding import check_batch, make_mesh, state_sharding
 from vps_jax.train.state import TrainState, create_state
 
@@ -39,7 +34,7 @@ class Setup(NamedTuple):
       model: flax module.
       mesh, tx: devices and optax transformation.
       abstract, shardings: shapes of the state, and where it lies.
-      plan: what is taken from another run's weights, None for nothing.
+      plan: what is taken from another run's weights, None for nothing, or when the run goes on from its own.
       origin: what every checkpoint says of its origin, as json.
     """
 
@@ -72,12 +67,18 @@ def prepare(experiment: Experiment, workdir) -> Setup:
     variables = jax.eval_shape(functools.partial(initial_variables, model, settings.seed))
     tx = make_optimizer(experiment.optim, variables["params"])
     abstract = jax.eval_shape(functools.partial(create_state, tx=tx), variables)
-    check_disk_space(workdir, abstract, settings.keep_checkpoints)
     return Setup(
-        experiment, pathlib.Path(workdir), {name: source_task(experiment, name) for name in experiment.data.sources},
-        model, mesh, tx, abstract, state_sharding(mesh, abstract), plan_handover(experiment, variables),
-        origin(experiment, mesh),
-    )  # fmt: skip
+        experiment=experiment,
+        workdir=pathlib.Path(workdir),
+        tasks={name: source_task(experiment, name) for name in experiment.data.sources},
+        model=model,
+        mesh=mesh,
+        tx=tx,
+        abstract=abstract,
+        shardings=state_sharding(mesh, abstract),
+        plan=None if has_steps(workdir) else plan_handover(experiment, variables),
+        origin=origin(experiment, mesh),
+    )
 
 
 def origin(experiment: Experiment, mesh) -> dict:
@@ -134,6 +135,11 @@ def warn_of_slow_jax() -> None:
     """Say so when this jax has the GPU regression that the requirements avoid."""
     if jax.__version__ in SLOW_SCATTER and jax.default_backend() == "gpu":
         print(f"warning: jax {jax.__version__} is up to 450 x slower in scatter-add on GPUs; install requirements.txt")
+
+
+def has_steps(workdir) -> bool:
+    """Whether a run was there before."""
+    return any(path.name.isdigit() for path in (pathlib.Path(workdir) / FOLDER).glob("*"))
 
 
 def start_state(setup: Setup, checkpoints: Checkpoints) -> TrainState:

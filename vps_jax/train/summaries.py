@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.scalar.summary_v2 import scalar_pb
 from tensorboard.plugins.text.summary_v2 import text_pb
@@ -71,8 +71,16 @@ def _clu_writers():
     return metric_writers
 
 
-def make_writer(workdir, *, just_logging: bool = False):
-    """clu's asynchronous writer of scalars, texts and images into `workdir`; only process 0 writes files."""
+def make_writer(workdir, *, just_logging: bool = False, first_step: int = 0):
+    """clu's asynchronous writer of scalars, texts and images into `workdir`; only process 0 writes files.
+
+    TensorBoard drops what was written before for `first_step` and later ones, since a run that is resumed after a kill
+    repeats its last steps.
+    """
+    if first_step and not just_logging:
+        start = EventFileWriter(str(workdir))
+        start.add_event(Event(step=first_step, wall_time=time.time(), session_log=SessionLog(status=SessionLog.START)))
+        start.close()
     return _clu_writers().create_default_writer(str(workdir), just_logging=just_logging)
 
 
