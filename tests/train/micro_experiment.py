@@ -105,13 +105,14 @@ def micro_config(*, init_from=None, optim=OPTIM, tasks=None, **train) -> config.
 
 
 def micro_batches(broken_step=None):
-    """A stand-in for `pipeline.train_batches`; one step may have a color that is not a number."""
+    """A stand-in for `pipeline.train_batches`; some steps may have a color that is not a number."""
+    broken = broken_step if isinstance(broken_step, range) else (broken_step,)
 
     def train_batches(data, *, first_step=0, host=0, num_hosts=1):
         step = first_step
         while True:
             clip = micro_clip(step)
-            clip = clip._replace(images=clip.images.astype(np.float32) * (np.nan if step == broken_step else 1))
+            clip = clip._replace(images=clip.images.astype(np.float32) * (np.nan if step in broken else 1))
             clip = Clip(*(np.split(a, num_hosts)[host] for a in clip[:3]))
             yield TrainBatch("micro", "clips", clip, tuple(f"video{step}/{i:05d}" for i in range(8 // num_hosts)))
             step += 1

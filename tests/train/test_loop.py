@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +13,8 @@ import time
 import jax
 import numpy as np
 import pytest
-from micro_experiment import micro_config, use_micro_rooms
+from micro_experiment import OPTIM, micro_config, use_micro_rooms
+from tensorboard.backend.event_processing import plugin_event_accumulator
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from vps_jax.parsing import plain
@@ -45,7 +47,7 @@ def test_a_run_in_two_parts_ends_in_the_same_bits(tmp_path, monkeypatch):
 
 RUN = """
 import sys, time, pytest
-from micro_experiment import micro_config, use_micro_rooms
+from micro_experiment import OPTIM, micro_config, use_micro_rooms
 from vps_jax.train import loop
 patch = pytest.MonkeyPatch()
 use_micro_rooms(patch)
@@ -53,18 +55,18 @@ batches = loop.pipeline.train_batches
 def slow(data, **where):
     for batch in batches(data, **where):
         print("batch", flush=True)
-        time.sleep(0.02)
+        time.sleep(float(sys.argv[2]))
         yield batch
 patch.setattr(loop.pipeline, "train_batches", slow)
 loop.train(micro_config(steps=40, checkpoint_every=3, log_every=40), sys.argv[1])
 """
 
 
-def start_run(workdir) -> subprocess.Popen:
+def start_run(workdir, slow: float = 0.02) -> subprocess.Popen:
     path = os.pathsep.join([str(pathlib.Path(__file__).parent), *sys.path])
     return subprocess.Popen(
-        [sys.executable, "-c", RUN, str(workdir)], env=os.environ | {"PYTHONPATH": path}, stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL, text=True,
+        [sys.executable, "-c", RUN, str(workdir), str(slow)], env=os.environ | {"PYTHONPATH": path},
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
     )  # fmt: skip
 
 
@@ -156,22 +158,174 @@ def test_loss_that_is_not_finite_can_be_skipped(tmp_path, monkeypatch, capsys):
     assert "step 3: grad_norm, loss, squared not finite" in capsys.readouterr().err
 
 
-def test_a_termination_signal_saves_first(tmp_path, monkeypatch):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_saves_first(tmp_path, monkeypatch, number, code):
     use_micro_rooms(monkeypatch)
-    batches = loop.pipeline.train_batches
+    batches, before = loop.pipeline.train_batches, signal.getsignal(number)
 
     def interrupted(data, *, first_step=0, **kwargs):
         for step, batch in enumerate(batches(data, first_step=first_step), first_step):
             if step == 2:
-                os.kill(os.getpid(), signal.SIGTERM)
+                os.kill(os.getpid(), number)
             yield batch
 
     monkeypatch.setattr(loop.pipeline, "train_batches", interrupted)
     with pytest.raises(SystemExit) as stop:
         loop.train(micro_config(checkpoint_every=100), tmp_path)
-    assert stop.value.code == 143
+    assert stop.value.code == code
     assert find_step(tmp_path).name == "3"
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert signal.getsignal(number) == before
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_ends_an_evaluation_whose_step_is_saved_and_evaluated_again(tmp_path, monkeypatch, number, code):
+    use_micro_rooms(monkeypatch)
+    seen = []
+
+    def evaluate(variables, step, label):
+        seen.append((step, label))
+        if len(seen) == 2:
+            os.kill(os.getpid(), number)
+            time.sleep(60)
+        return {"vpq": float(step)}, {}
+
+    with pytest.raises(SystemExit) as stop:
+        loop.train(micro_config(checkpoint_every=100), tmp_path, evaluate=evaluate)
+    assert stop.value.code == code and find_step(tmp_path).name == "4"
+    history = loop.train(micro_config(checkpoint_every=100), tmp_path, evaluate=evaluate)
+    assert seen == [(4, "raw"), (4, "ema"), (4, "raw"), (4, "ema"), (6, "raw"), (6, "ema")]
+    assert [(row["step"], row["weights"]) for row in history] == [(4, "raw"), (4, "ema"), (6, "raw"), (6, "ema")]
+
+
+def test_an_error_in_an_evaluation_loses_nothing(tmp_path, monkeypatch):
+    use_micro_rooms(monkeypatch)
+
+    def evaluate(variables, step, label):
+        raise RuntimeError("no video")
+
+    with pytest.raises(RuntimeError):
+        loop.train(micro_config(checkpoint_every=100), tmp_path, evaluate=evaluate)
+    assert find_step(tmp_path).name == "4"
+
+
+def test_a_second_signal_ends_at_once(tmp_path):
+    run = start_run(tmp_path, slow=30)
+    run.stdout.readline()
+    start = time.monotonic()
+    run.send_signal(signal.SIGINT)
+    time.sleep(0.5)
+    run.send_signal(signal.SIGINT)
+    assert run.wait(timeout=20) == 130 and time.monotonic() - start < 10
+
+
+WORKER = """
+import multiprocessing, os, time
+from vps_jax.data.pipeline import keep_to_parent
+def work(ready):
+    keep_to_parent(0, 1)
+    ready.set()
+    time.sleep(60)
+if __name__ == "__main__":
+    spawn = multiprocessing.get_context("spawn")
+    ready = spawn.Event()
+    worker = spawn.Process(target=work, args=(ready,), daemon=True)
+    worker.start()
+    ready.wait()
+    print(worker.pid, flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_data_worker_ends_with_its_parent_and_with_nothing_else(tmp_path):
+    script = tmp_path / "parent.py"
+    script.write_text(WORKER)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    parent = subprocess.Popen([sys.executable, str(script)], env=environment, stdout=subprocess.PIPE, text=True)
+    worker = int(parent.stdout.readline())
+    for number in (signal.SIGTERM, signal.SIGINT):
+        os.kill(worker, number)
+    time.sleep(0.5)
+    assert is_running(worker)
+    parent.kill()
+    parent.wait()
+    deadline = time.monotonic() + 20
+    while is_running(worker) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not is_running(worker)
+
+
+def is_running(process: int) -> bool:
+    """Whether a process is there and no zombie."""
+    try:
+        return pathlib.Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_steps_that_are_not_finite_are_skipped_only_so_often_in_a_row(tmp_path, monkeypatch):
+    use_micro_rooms(monkeypatch, broken_step=range(3, 100))
+    config = micro_config(on_nonfinite="skip", skip_at_most=2, steps=20, checkpoint_every=2)
+    with pytest.raises(UserError, match="step 5: .* train.skip_at_most=2 steps in a row: .* sound checkpoint is 4"):
+        loop.train(config, tmp_path)
+
+
+def test_weights_that_are_not_finite_are_not_saved(tmp_path, monkeypatch):
+    use_micro_rooms(monkeypatch)
+    optim = {**OPTIM, "name": "sgd", "clip_norm": 0.0, "lr": 3e38, "lr_groups": (("all", "", 1e30),), "no_decay": ()}
+    with pytest.raises(UserError, match="there is no sound checkpoint") as error:
+        loop.train(micro_config(optim=optim, checkpoint_every=1), tmp_path)
+    assert "\n" not in str(error.value)
+    assert not list((tmp_path / "checkpoints").glob("[0-9]*"))
+
+
+def test_a_failing_event_writer_is_a_warning(tmp_path, monkeypatch, capsys):
+    use_micro_rooms(monkeypatch)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("vps_jax.train.summaries.EventFileWriter.add_event", full)
+    loop.train(micro_config(steps=4), tmp_path)
+    assert find_step(tmp_path).name == "4"
+    assert capsys.readouterr().err.count("warning: TensorBoard events cannot be written") == 1
+
+
+def test_a_workdir_that_goes_away_is_one_line(tmp_path, monkeypatch):
+    use_micro_rooms(monkeypatch)
+    batches = loop.pipeline.train_batches
+
+    def removing(data, **where):
+        for step, batch in enumerate(batches(data, **where)):
+            if step == 3:
+                shutil.rmtree(tmp_path / "run")
+                (tmp_path / "run").write_text("")  # so that it cannot be made again
+            yield batch
+
+    monkeypatch.setattr(loop.pipeline, "train_batches", removing)
+    with pytest.raises(UserError, match="checkpoint 4 cannot be written to") as error:
+        loop.train(micro_config(), tmp_path / "run")
+    assert "\n" not in str(error.value)
+
+
+def test_resuming_does_not_ask_for_the_weights_it_started_from(tmp_path, monkeypatch):
+    use_micro_rooms(monkeypatch)
+    loop.train(micro_config(steps=2), tmp_path / "first")
+    second = {"init_from": {"path": str(tmp_path / "first")}}
+    loop.train(micro_config(steps=2, **second), tmp_path / "second")
+    shutil.rmtree(tmp_path / "first")
+    loop.train(micro_config(steps=4, **second), tmp_path / "second")
+    assert find_step(tmp_path / "second").name == "4"
+
+
+def test_events_are_not_doubled_after_a_kill(tmp_path, monkeypatch):
+    use_micro_rooms(monkeypatch)
+    loop.train(micro_config(steps=4, log_every=1), tmp_path)
+    for step in (3, 4):
+        shutil.rmtree(tmp_path / "checkpoints" / str(step), ignore_errors=True)  # as if it was killed after step 2
+    time.sleep(1.1)  # files of events are told apart, and ordered, by their second
+    loop.train(micro_config(steps=4, log_every=1), tmp_path)
+    events = plugin_event_accumulator.EventAccumulator(str(tmp_path)).Reload()  # what TensorBoard itself reads with
+    assert [e.step for e in events.Tensors("train_micro/loss")] == [1, 2, 3, 4]
 
 
 @pytest.mark.parametrize(

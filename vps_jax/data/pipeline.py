@@ -6,6 +6,10 @@ Its source and shape come from the schedule (mixture.py) and the video table, ne
 
 import hashlib
 import json
+import os
+import signal
+import threading
+import time
 from collections.abc import Iterator
 
 import numpy as np
@@ -44,8 +48,27 @@ def train_batches(data: Data, *, first_step: int = 0, host: int = 0, num_hosts: 
     threads = grain.ReadOptions(num_threads=data.num_threads, prefetch_buffer_size=data.prefetch)
     stream = batches.to_iter_dataset(threads)
     if data.num_workers:
-        stream = stream.mp_prefetch(grain.MultiprocessingOptions(num_workers=data.num_workers))
+        workers = grain.MultiprocessingOptions(num_workers=data.num_workers)
+        stream = stream.mp_prefetch(workers, worker_init_fn=keep_to_parent)
     return iter(stream)
+
+
+def keep_to_parent(*_) -> None:
+    """Let a worker process end with its parent, and with nothing else.
+
+    A signal to the whole group must not take the workers away before the run has saved, and a run that is killed must
+    not leave them behind.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    parent = os.getppid()
+
+    def watch():
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def describe(data: Data) -> list[tuple[str, str, tuple[int, ...]]]:

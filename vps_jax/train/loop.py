@@ -30,7 +30,7 @@ from vps_jax.train.saving import Checkpoints
 from vps_jax.train.setup import Setup, prepare, start_state
 from vps_jax.train.sharding import replicated
 from vps_jax.train.state import TrainState, count_parameters
-from vps_jax.train.stopping import Stop, held, stop_signals
+from vps_jax.train.stopping import Stop, stop_signals
 from vps_jax.types import UserError
 
 MARK = "run_id"  # file of a workdir, see `run_mark`
@@ -173,7 +173,7 @@ def run_steps(run: Run, state: TrainState) -> TrainState:
     )
     with contextlib.closing(batches):
         for step in range(first, total):
-            with held() if step == first else contextlib.nullcontext():
+            with run.stop.starting() if step == first else contextlib.nullcontext():
                 batch = next(batches)
             state, scalars = programs(step, state, batch)
             recorder.add(step, batch, scalars)

@@ -1,6 +1,7 @@
 """What a run says: scalars to TensorBoard, the progress line, `metrics.json`, and how often XLA compiled."""
 
 import collections
+import contextlib
 import json
 import pathlib
 import time
@@ -43,9 +44,11 @@ class Report:
     def __init__(self, workdir, *, total: int, done: int, schedule):
         self._main = jax.process_index() == 0
         self._file = pathlib.Path(workdir) / "metrics.json"
-        self._writer = make_writer(workdir, just_logging=not self._main, first_step=done + 1)
         self.progress = ProgressLine(total, done, show=self._main)
         self._schedule = schedule
+        self._writer = None
+        with self._telling():
+            self._writer = make_writer(workdir, just_logging=not self._main, resumed=done)
         self._window = collections.defaultdict(list)
         self._skipped = 0
         self._last = (done, time.monotonic())
@@ -105,11 +108,16 @@ class Report:
         return {"raw", "ema"} <= {row["weights"] for row in self.history if row["step"] == step}
 
     def _write(self, method: str, *args) -> None:
-        """Call the event writer; what goes wrong in it is told once and ends no training."""
-        if self._writer is None:
-            return
+        """Call the event writer, if there is one."""
+        if self._writer is not None:
+            with self._telling():
+                getattr(self._writer, method)(*args)
+
+    @contextlib.contextmanager
+    def _telling(self):
+        """What goes wrong in the event writer is told once and ends no training."""
         try:
-            getattr(self._writer, method)(*args)
+            yield
         except Exception as error:  # the writer works in a thread and wraps whatever the disk says
             self._writer = None
             line = (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -44,6 +44,16 @@ class Stop:
             raise SystemExit(self.exit_code)
 
     @contextlib.contextmanager
+    def starting(self) -> Iterator[None]:
+        """A phase in which child processes start: a signal to the whole group ends them before they can ignore it."""
+        try:
+            yield
+        except Exception:
+            if self.signal is None:
+                raise
+            raise SystemExit(self.exit_code) from None
+
+    @contextlib.contextmanager
     def evaluation(self) -> Iterator[None]:
         """A phase that a signal ends in its middle."""
         if self.signal is not None:
@@ -72,16 +82,3 @@ def stop_signals() -> Iterator[Stop]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-@contextlib.contextmanager
-def held() -> Iterator[None]:
-    """Keep the signals back while child processes start: these inherit that they are blocked, and never see them."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)

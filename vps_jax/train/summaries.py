@@ -71,15 +71,15 @@ def _clu_writers():
     return metric_writers
 
 
-def make_writer(workdir, *, just_logging: bool = False, first_step: int = 0):
+def make_writer(workdir, *, just_logging: bool = False, resumed: int = 0):
     """clu's asynchronous writer of scalars, texts and images into `workdir`; only process 0 writes files.
 
-    TensorBoard drops what was written before for `first_step` and later ones, since a run that is resumed after a kill
-    repeats its last steps.
+    A run that is resumed after so many steps may repeat some of an earlier start: TensorBoard drops what that wrote,
+    since from the second one on a mark of a start says so.
     """
-    if first_step and not just_logging:
+    if not just_logging:
         start = EventFileWriter(str(workdir))
-        start.add_event(Event(step=first_step, wall_time=time.time(), session_log=SessionLog(status=SessionLog.START)))
+        start.add_event(Event(step=resumed + 1, wall_time=time.time(), session_log=SessionLog(status=SessionLog.START)))
         start.close()
     return _clu_writers().create_default_writer(str(workdir), just_logging=just_logging)
 
