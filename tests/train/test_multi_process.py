@@ -14,8 +14,8 @@ from vps_jax.train.checkpoint import find_step, read_tree
 
 RUN = """
 import sys, pytest
-from vps_jax.train.sharding import initialize_distributed
-initialize_distributed()
+from vps_jax.train import launch
+launch.join()
 from micro_experiment import OPTIM, micro_config, use_micro_rooms
 from vps_jax.train import loop
 import jax

@@ -36,6 +36,14 @@ def run(config: Experiment, workdir, mode: str = "train") -> list[dict]:
     if mode not in MODES:
         raise UserError(f"mode {mode!r}; choose one of {', '.join(MODES)}")
     set_up_jax()
+    from vps_jax.train import launch
+
+    with launch.ending_together(lambda error: 2 if isinstance(error, UserError) else 1):
+        return run_mode(config, workdir, mode)
+
+
+def run_mode(config: Experiment, workdir, mode: str) -> list[dict]:
+    """`run`, once the processes are together."""
     from vps_jax.train import loop
 
     check(config, mode)
@@ -57,14 +65,14 @@ def set_up_jax() -> None:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # XLA:CPU doubts its own cached programs, at great length
     import jax
 
-    from vps_jax.train.sharding import initialize_distributed
+    from vps_jax.train import launch
 
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache")) / "vps_jax" / "xla"
         jax.config.update("jax_compilation_cache_dir", str(cache))
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
-    initialize_distributed()
+    launch.join()
 
 
 def make_synthetic(settings: Synthetic) -> None:

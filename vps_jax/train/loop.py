@@ -20,8 +20,8 @@ from vps_jax.config import experiment as read_config
 from vps_jax.data import pipeline
 from vps_jax.files import write_json, write_text
 from vps_jax.parsing import plain
-from vps_jax.train import handover
-from vps_jax.train.checkpoint import check_disk_space
+from vps_jax.train import handover, launch
+from vps_jax.train.checkpoint import check_disk_space, check_writable
 from vps_jax.train.optimizer import make_schedule
 from vps_jax.train.programs import StepPrograms
 from vps_jax.train.recorder import Recorder
@@ -53,6 +53,14 @@ def train(experiment: Experiment, workdir, *, evaluate: Evaluate | None = None) 
     Raises:
       UserError: config, data, devices or disk do not fit, or the loss is not finite.
     """
+    check_writable(workdir)
+    launch.check_agreement(plain(experiment), pathlib.Path(workdir))
+    with launch.locked(pathlib.Path(workdir)):
+        return train_alone(experiment, workdir, evaluate)
+
+
+def train_alone(experiment: Experiment, workdir, evaluate: Evaluate | None) -> list[dict]:
+    """`train` in a workdir that no other run is in."""
     setup = prepare(experiment, workdir)
     settings = experiment.train
     checkpoints = Checkpoints(setup.workdir, keep=settings.keep_checkpoints, owner=run_mark(setup.workdir))

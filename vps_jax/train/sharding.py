@@ -1,11 +1,9 @@
-"""Devices: the mesh, where parameters and batches lie on it, and the start of multi-process runs.
+"""Devices: the mesh, and where parameters and batches lie on it.
 
 The mesh is `('data', 'fsdp')`. The batch is split over both axes; parameters are replicated when `fsdp` is 1 and
 otherwise split over `fsdp` along their largest divisible axis. All numbers of a step are those of one device up to
 rounding, because the step is one program over global arrays (design: parallelism).
 """
-
-import os
 
 import jax
 import numpy as np
@@ -78,20 +76,3 @@ def check_batch(batch_size: int, accumulate: int, mesh: Mesh) -> None:
             f"train.batch_size={batch_size} cannot be split over {devices} devices x {accumulate} micro-batches "
             f"(train.accumulate); choose a multiple of {devices * max(accumulate, 1)} or fewer micro-batches"
         )
-
-
-def initialize_distributed() -> None:
-    """Join the other processes of this run, if the environment announces any.
-
-    JAX reads Slurm, Open MPI and Kubernetes by itself; elsewhere the variables JAX_COORDINATOR_ADDRESS,
-    JAX_NUM_PROCESSES and JAX_PROCESS_ID say who takes part. A single process does nothing.
-    """
-    if jax.distributed.is_initialized():
-        return
-    address = os.environ.get("JAX_COORDINATOR_ADDRESS")
-    if address and "JAX_NUM_PROCESSES" in os.environ:
-        jax.distributed.initialize(
-            address, int(os.environ["JAX_NUM_PROCESSES"]), int(os.environ.get("JAX_PROCESS_ID", "0"))
-        )
-    elif int(os.environ.get("SLURM_NTASKS", "1")) > 1 and "SLURM_STEP_NODELIST" in os.environ:
-        jax.distributed.initialize()

@@ -1,0 +1,5 @@
+#!/bin/bash
+# Eight processes on this machine, one per GPU:  examples/mpirun.sh configs/stage3.py runs/stage3
+# One process alone uses all GPUs of a machine as well; several are of use where the launcher wants them.
+set -euo pipefail
+mpirun -n 8 python main.py --config="$1" --workdir="$2" "${@:3}"
