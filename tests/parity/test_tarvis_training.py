@@ -113,9 +113,9 @@ def average_misses(found: dict, manifest: dict) -> list[Miss]:
 
 
 @pytest.mark.parametrize("steps", LENGTHS)
-@pytest.mark.parametrize("prefix", ["free_"])
+@pytest.mark.parametrize("prefix", ["free_", "joint_"])
 def test_free_in_float64(prefix, steps, golden, golden_dir, tmp_path):
-    """Own masks, assignments and uncertain points."""
+    """Own masks, assignments and uncertain points; `joint_` takes panoptic, semantic and instance steps in turn."""
     manifest, arrays = golden
     steps = steps or len(arrays[f"{prefix}loss"])
     (found,) = run_in_float64(golden_dir, tmp_path, f"{prefix}:{steps}")
