@@ -228,9 +228,7 @@ def test_a_disk_that_fills_up_ends_in_one_line(raw_vipseg, tmp_path, many_shards
                 raise RuntimeError(f"write() failed: No space left on device; writing {tmp_path}")
 
     monkeypatch.setattr(array_record_module, "ArrayRecordWriter", FullDisk)
-    with pytest.raises(
-        UserError, match=r"cannot be written \(write\(\) failed: No space left on device\); make"
-    ):
+    with pytest.raises(UserError, match=r"cannot be written \(write\(\) failed: No space left on device\); make"):
         prepare.prepare("vipseg", raw_vipseg, tmp_path / "out", progress=False)
     kept = sorted(path.name for path in (tmp_path / "out" / "vipseg" / ".1.0.0.parts").iterdir())
     assert kept == [f"train-{i:05d}.{suffix}" for i in range(2) for suffix in ("array_record", "json")]
