@@ -76,3 +76,10 @@ def test_merge_of_parts_equals_the_whole():
         one.merge(other)
     with pytest.raises(ValueError, match="twice"):
         one.add("a", confusions[0])
+
+
+def test_negative_labels_are_no_class():
+    truth, prediction = np.array([[0, -1, 1, 1]]), np.array([[0, 0, -1, 1]], np.int8)
+    unsigned = miou.confusion_of_maps(truth.astype(np.uint8), prediction.astype(np.uint8), 4)
+    np.testing.assert_array_equal(miou.confusion_of_maps(truth, prediction, 4), unsigned)
+    assert unsigned[4, 0] == unsigned[1, 4] == unsigned[1, 1] == unsigned[0, 0] == 1

@@ -22,8 +22,13 @@ def confusion_of_counts(counts: VideoCounts, num_classes: int) -> np.ndarray:
 
 def confusion_of_maps(truth: np.ndarray, prediction: np.ndarray, num_classes: int) -> np.ndarray:
     """Confusion matrix of one frame of class maps `[h, w]` with 0-based classes; other values are no class."""
-    pairs = count_frame(truth, prediction)
+    pairs = count_frame(*(_without_negatives(labels, num_classes) for labels in (truth, prediction)))
     return _confusion(pairs.truth, pairs.prediction, pairs.pixels, num_classes)
+
+
+def _without_negatives(labels: np.ndarray, num_classes: int) -> np.ndarray:
+    """Negative labels, which cannot be counted as ids, become another value that is no class."""
+    return np.where(labels < 0, num_classes, labels) if labels.dtype.kind == "i" else labels
 
 
 def _confusion(truth: np.ndarray, prediction: np.ndarray, pixels: np.ndarray, num_classes: int) -> np.ndarray:

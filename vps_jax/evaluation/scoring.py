@@ -78,14 +78,14 @@ def count_video(
 def score_class_maps(
     states: States, video: str, frames: Iterable[tuple[np.ndarray, np.ndarray]], settings: Settings
 ) -> None:
-    """Add a video of class maps: truth unsigned `[h, w]` class + 1, prediction class; other values are no class."""
+    """Add a video of class maps: truth `[h, w]` class + 1, prediction class; other values are no class."""
     watchers = [state.watch for state in states.values() if hasattr(state, "watch")]
     num_classes = len(settings.classes.names)
     pairs, truth_tables, prediction_tables = [], [], []
     for truth, prediction in frames:
         lengths, (values, classes) = counting.runs(truth, prediction)
-        truth_ids = np.where(values <= num_classes, values, counting.VOID)
-        ids = np.where(classes < num_classes, classes + 1, counting.VOID)
+        truth_ids = np.where((values > 0) & (values <= num_classes), values, counting.VOID)
+        ids = np.where((classes >= 0) & (classes < num_classes), classes + 1, counting.VOID)
         pairs.append(counting.count_runs(lengths, truth_ids, ids))
         truth_tables.append(_class_segments(truth_ids))
         prediction_tables.append(_class_segments(ids))
