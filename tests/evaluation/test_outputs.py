@@ -97,6 +97,12 @@ def test_standard_output_gets_the_json_alone(folders, tmp_path, path):
     assert json.loads((tmp_path / "out.json").read_text())["frames"] == 1
 
 
+def test_standard_error_is_an_output_too(folders):
+    done = command(folders, "--json", "/dev/stderr")
+    assert done.returncode == 0 and json.loads(done.stderr)["frames"] == 1
+    assert "VPQ in percent" in done.stdout
+
+
 def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     (tmp_path / "x.json").write_text("old")
     monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))

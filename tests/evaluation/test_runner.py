@@ -424,6 +424,16 @@ def test_report_names_windows_classes_and_quirks(folders):
     assert ["STQ", f"{result['stq']['stq']:.2f}"] in numbers
 
 
+def test_names_that_look_like_markup_are_shown_as_they_are(tmp_path):
+    classes = CLASSES._replace(names=("[bold]", "[/x]", "c", "d"))
+    scene = video([[[1, 1, 2]]], {1: 0, 2: 1})
+    write_vipseg(tmp_path / "[t]", tmp_path / "[r]", {"[v]": (scene, scene)}, classes=classes)
+    text = io.StringIO()
+    result = evaluate_folders(tmp_path / "[t]", tmp_path / "[r]", metrics="vpq", windows=(1,))
+    print_report(result, console=Console(file=text, width=200))
+    assert all(name in text.getvalue() for name in ("[bold]", "[/x]", "[t]", "[r]"))
+
+
 def test_report_of_many_classes_shows_the_best_and_the_worst(tmp_path):
     names = tuple(f"class{c}" for c in range(8))
     classes = CLASSES._replace(names=names, colors=((0, 0, 0),) * 8, is_thing=(True,) * 8)

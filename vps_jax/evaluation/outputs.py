@@ -65,6 +65,9 @@ def _is_special(path: pathlib.Path) -> bool:
 
 def _stream(path: pathlib.Path):
     """The text stream of this process that a path such as /dev/stdout is, else None."""
+    by_name = {"/dev/stdout": sys.stdout, "/dev/fd/1": sys.stdout, "/dev/stderr": sys.stderr, "/dev/fd/2": sys.stderr}
+    if str(path) in by_name:
+        return by_name[str(path)]
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError, AttributeError):
             if os.path.samestat(path.stat(), os.fstat(stream.fileno())):

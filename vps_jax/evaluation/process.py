@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 
 
@@ -11,21 +12,19 @@ from collections.abc import Iterator
 def tidy() -> Iterator[None]:
     """End by SIGTERM as by an exception, so that workers end and no partial file stays; and print only our own lines.
 
-    For the main thread of a command. The exit code is then 143, as a shell names a process that SIGTERM ended.
+    The exit code is then 143, as a shell names a process that SIGTERM ended. Only the main thread can take signals.
     """
-    before = signal.signal(signal.SIGTERM, _terminated)
-    stderr, kept = sys.stderr, os.dup(2)
-    try:
-        with open(kept, "w", buffering=1, errors="backslashreplace") as ours:
-            sys.stderr = ours if stderr is sys.__stderr__ else stderr
+    with contextlib.ExitStack() as undo:
+        if threading.current_thread() is threading.main_thread():
+            undo.callback(signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, _terminated))
+        with contextlib.suppress(OSError):  # there may be no standard error at all
+            ours = undo.enter_context(open(os.dup(2), "w", buffering=1, errors="backslashreplace"))
+            if sys.stderr is sys.__stderr__:
+                undo.callback(setattr, sys, "stderr", sys.stderr)
+                sys.stderr = ours
+            undo.callback(os.dup2, ours.fileno(), 2)
             silence_libraries()
-            try:
-                yield
-            finally:
-                os.dup2(kept, 2)
-    finally:
-        sys.stderr = stderr
-        signal.signal(signal.SIGTERM, before)
+        yield
 
 
 def _terminated(number: int, frame) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from rich import table as rich_table
 from rich.console import Console
+from rich.markup import escape
 
 from vps_jax.evaluation import metrics as metric_table
 from vps_jax.evaluation.compare import Comparison, as_tables
@@ -14,14 +15,14 @@ from vps_jax.evaluation.tables import LEADERBOARD_COLUMNS, leaderboard_row
 def _cell(value) -> str:
     if value is None:
         return "-"
-    return f"{value:.2f}" if isinstance(value, float) else str(value)
+    return f"{value:.2f}" if isinstance(value, float) else escape(str(value))
 
 
 def draw(title: str, columns: Sequence[str], rows: Sequence[Sequence | None]) -> rich_table.Table:
     """A table whose numbers have two digits; a row of None is a gap, and a last row that begins with `mean` is bold."""
-    drawn = rich_table.Table(title=title, title_justify="left", title_style="bold")
+    drawn = rich_table.Table(title=escape(title), title_justify="left", title_style="bold")
     for i, column in enumerate(columns):
-        drawn.add_column(column, justify="left" if i == 0 else "right")
+        drawn.add_column(escape(column), justify="left" if i == 0 else "right")
     for row in rows:
         cells = ("...", *[""] * (len(columns) - 1)) if row is None else tuple(map(_cell, row))
         drawn.add_row(*cells, style="bold" if cells[0] == "mean" else None)
@@ -50,10 +51,11 @@ def print_report(result: dict, *, console: Console | None = None, classes: int |
         f"{result['predictions']} against {result['truth']} ({result['layout']}, split {result['split']}): "
         f"{result['videos']} videos, {result['frames']} frames, in percent",
         highlight=False,
+        markup=False,
         soft_wrap=True,
     )
     for line in result.get("notes", ()):
-        console.print(f"note: {line}", style="yellow", highlight=False, soft_wrap=True)
+        console.print(f"note: {line}", style="yellow", highlight=False, markup=False, soft_wrap=True)
     if result.get("quirks_on"):
         console.print(f"as the official scripts also: {', '.join(result['quirks_on'])}", style="yellow")
     if result["quirks_off"]:
