@@ -27,9 +27,9 @@ def parse_flags(argv: list[str]) -> list[str]:
         left = flags.FLAGS(argv)
         name = CONFIG.value.name  # an error in the file itself comes here
     except (AttributeError, KeyError) as error:
-        fail(f"no config key {one_line(error)} in {given}; expected a key of configs/common.py or of the experiment")
+        fail(f"no config key {one_line(error)} in {given}; `vps-jax configs NAME` prints the keys of an experiment")
     except (flags.Error, TypeError, ValueError, OSError) as error:
-        fail(f"{one_line(error)} in {given}; see configs/common.py for keys and types")
+        fail(f"{one_line(error)} in {given}; see vps_jax/config.py for keys and types")
     if len(left) > 1:
         fail(f"{left[1:]} is left over; write values with '=', as in --config.train.steps=100")
     if WORKDIR.value is None:

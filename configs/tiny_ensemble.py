@@ -5,7 +5,7 @@ Command:   python main.py && python main.py --config configs/vspw_tiny.py      (
 Hardware:  two CPU cores
 Expected:  in the demo 47.3 VPQ, its first member 43.4
 Weights:   chosen on these validation videos over three seeds, with stage 4 of the tiny chain as first member (47.9; on
-           videos of another seed 46.9); see docs/inference.md
+           videos of another seed 46.9); see docs/results.md
 
 The demo's last step; it trains the second member for fewer steps, see `image_experiment`.
 """

@@ -5,7 +5,7 @@ Command:   python main.py --config configs/tiny_stages.py:STAGE --workdir DIR --
 Chain:     python -m benchmarks.stage_chain
 Hardware:  one CPU core or more, 4 GB of memory
 Time:      about four minutes a stage on one core, compilation aside
-Expected:  VPQ of the EMA weights about 31 after stage 2, 41 after stages 3 and 4; see docs/training.md
+Expected:  VPQ of the EMA weights about 31 after stage 2, 41 after stages 3 and 4; see docs/results.md
 
 Tasks, query groups, hand-over and what stays frozen are those of the stages, everything else is that of
 configs/tiny.py. `vps_alone` is what joint training is compared with: stage 3's steps and rate on VPS alone.

@@ -28,6 +28,11 @@ def blocks(page: pathlib.Path, language: str) -> list[str]:
     return ["\n" * text.count("\n", 0, m.start(2)) + m[2] for m in BLOCK.finditer(text) if m[1] == language]
 
 
+def joined(text: str) -> str:
+    """A text whose commands stand in one line each: a backslash at the end of a line goes on with the next."""
+    return re.sub(r"\\\n\s*", "", text)
+
+
 def missing(text: str) -> list[str]:
     """Files and tests that a text names in code marks and that are not there."""
     wrong = []
@@ -84,7 +89,8 @@ def unknown_options(line: str) -> list[str]:
 
 @pytest.mark.parametrize("page", OURS, ids=name)
 def test_commands_have_these_options(page):
-    lines = [line for block in blocks(page, "") for line in block.splitlines() if line.startswith("vps-jax ")]
+    texts = [joined(block) for block in blocks(page, "")]
+    lines = [line for text in texts for line in text.splitlines() if line.startswith("vps-jax ")]
     lines = [line for line in lines if not re.match(r"vps-jax (COMMAND|--)", line)]
     assert not [(line, wrong) for line in lines if (wrong := unknown_options(line))]
 
@@ -100,6 +106,7 @@ def wrong_experiments(text: str) -> list[str]:
     from vps_jax.runs import config_files
 
     made = re.findall(r"--output (configs/\w+\.py)", text)  # by a command on the same page
+    text = joined(text)
     modules = re.findall(r"python -m benchmarks\.(\w+)", text)
     wrong = [module for module in modules if not (ROOT / "benchmarks" / f"{module}.py").exists()]
     for line in re.findall(r"python main\.py.*", text):
