@@ -74,17 +74,14 @@ def fingerprint(videos: Sequence[VideoFiles], options: Options) -> str:
     told = hashlib.sha256(repr(options[:2]).encode())
     for video in videos:
         told.update(f"{video.name}\n".encode())
-        for path in (*video.images, *(video.masks or ())):
-            size = path.stat().st_size if path is not None and path.exists() else -1
-            told.update(f"{path.name if path else ''} {size}\n".encode())
-        told.update(notes_bytes(video.notes))
+        told.update(notes_bytes((video.images, video.masks, video.notes)))
     return told.hexdigest()[:16]
 
 
 def notes_bytes(notes) -> bytes:
-    """A stable form of what a data set keeps about a video."""
-    if isinstance(notes, np.ndarray):
-        return notes.tobytes()
+    """A stable form of what a data set keeps about a video; of a file its name and size, wherever it lies."""
+    if isinstance(notes, pathlib.Path):
+        return f"{notes.name} {notes.stat().st_size if notes.exists() else -1}\n".encode()
     if isinstance(notes, dict):
         return b"".join(repr(key).encode() + notes_bytes(value) for key, value in notes.items())
     if isinstance(notes, (tuple, list)):

@@ -1,5 +1,6 @@
 """Synthetic data in the official layouts: prepared, and read back as a slow reader reads the files."""
 
+import shutil
 import zlib
 
 import numpy as np
@@ -84,6 +85,16 @@ def test_the_folder_says_what_it_holds(prepared, folder):
             keys |= pixel if isinstance(pixel, set) else {pixel} if pixel and pixel[1] else set()
         shown.setdefault(video, []).append(min(9, len(keys)))
     assert {v.name: list(v.instances) for v in opened.videos} == shown
+
+
+def test_the_same_files_elsewhere_are_the_same_source(prepared, folder, tmp_path):
+    name, root, report = prepared
+    shutil.copytree(root, tmp_path / "moved")
+    assert prepare.prepare(name, tmp_path / "moved", folder / "prepared", progress=False) == report
+    changed = datasets.dataset(name).videos(tmp_path / "moved", "train")[-1].images[-1]
+    changed.write_bytes(changed.read_bytes() + b"  ")
+    with pytest.raises(datasets.UserError, match="was prepared from other files or options"):
+        prepare.prepare(name, tmp_path / "moved", folder / "prepared", progress=False)
 
 
 def test_tables_are_the_official_ones():

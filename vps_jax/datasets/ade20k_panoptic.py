@@ -26,7 +26,7 @@ def raw_videos(root: pathlib.Path, split: str) -> list[spec.VideoFiles]:
     for image in spec.frame_files(root / "images" / name):
         masks = [root / part / name / f"{image.stem}.png" for part in ("annotations", "annotations_instance")]
         whole = all(mask.exists() for mask in masks)
-        found.append(spec.VideoFiles(image.stem, (image,), (masks[0] if whole else None,), str(masks[1])))
+        found.append(spec.VideoFiles(image.stem, (image,), (masks[0] if whole else None,), masks[1]))
     return found
 
 
@@ -34,7 +34,7 @@ def read_label(video: spec.VideoFiles, index: int) -> spec.LabelMap:
     """Labels of either form."""
     if isinstance(video.notes, panoptic_json.Segments):
         return panoptic_json.read_label(video, index)
-    return of_maps(read_mask(video.masks[index]), read_rgb(pathlib.Path(video.notes)), video.masks[index])
+    return of_maps(read_mask(video.masks[index]), read_rgb(video.notes), video.masks[index])
 
 
 def of_maps(semantic: np.ndarray, objects: np.ndarray, path: pathlib.Path) -> spec.LabelMap:

@@ -36,7 +36,7 @@ def videos(root: pathlib.Path, split: str, place: str) -> list[spec.VideoFiles]:
     for row in rows_of(load_json(path), "sequences", NEEDS, path):
         own = f"{row['dataset']}/{row['seq_name']}"
         images = tuple(folder / own / name for name in row["annotated_image_paths"])
-        tracks = tracks_of(row, f"{path}: sequence {own}")
+        tracks = tracks_of(row, path, f"sequence {own}")
         there = [i for i, image in enumerate(images) if image.exists()]
         found.append(
             spec.VideoFiles(own, *instance_json.kept(images, tracks, there))
@@ -46,12 +46,13 @@ def videos(root: pathlib.Path, split: str, place: str) -> list[spec.VideoFiles]:
     return found
 
 
-def tracks_of(row: Mapping, where: str) -> instance_json.Tracks:
+def tracks_of(row: Mapping, source: pathlib.Path, own: str) -> instance_json.Tracks:
     """Tracks of one sequence, numbered from 1 in the order of their numbers.
 
     Raises:
       UserError: another number of segmentations than annotated frames, or a track without code.
     """
+    where = f"{source}: {own}"
     frames, segmentations = len(row["annotated_image_paths"]), row["segmentations"]
     if not isinstance(segmentations, list) or len(segmentations) != frames:
         count = len(segmentations) if isinstance(segmentations, list) else segmentations
@@ -68,8 +69,8 @@ def tracks_of(row: Mapping, where: str) -> instance_json.Tracks:
     guessed = sum(not mask.get("is_gt", True) for frame in segmentations for mask in frame.values())
     findings = (("objects beyond 255 of their class", beyond), ("masks made automatically", guessed))
     return instance_json.Tracks(
-        (int(row["height"]), int(row["width"])), tuple(values), tuple(codes), tuple(f for f in findings if f[1]), where,
-        panoptic_value(len(CLASSES.names), 0), LEAST_AREA,
+        (int(row["height"]), int(row["width"])), tuple(values), tuple(codes), tuple(f for f in findings if f[1]),
+        source, own, panoptic_value(len(CLASSES.names), 0), LEAST_AREA,
     )  # fmt: skip
 
 

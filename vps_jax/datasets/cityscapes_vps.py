@@ -2,6 +2,8 @@
 
 import itertools
 import pathlib
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,7 +17,6 @@ CLASSES = class_table("cityscapes_vps")
 COLORS = {r + 256 * g + 65536 * b: c for c, (r, g, b) in enumerate(CLASSES.colors)}
 PER_CLASS = 1000  # instance maps: x * 1000 + number, where x is not always the class; below it no instance
 VOID = 255
-IMAGE_ENDS = ("_newImg8bit.png", "_leftImg8bit.png")  # the fourth frame of a snippet is Cityscapes' own
 FOLDERS = ("train", "val", "test")
 
 
@@ -41,8 +42,15 @@ def made_videos(root: pathlib.Path, split: str) -> list[spec.VideoFiles]:
     return snippets(root / split, "panoptic_inst")
 
 
+class Notes(NamedTuple):
+    """The instance map of every frame (None with the authors' maps), and the label value of every wide value."""
+
+    objects: tuple[pathlib.Path | None, ...]
+    values: Mapping[int, int] = {}
+
+
 def snippets(folder: pathlib.Path, masks: str | None, numbers: str | None = None) -> list[spec.VideoFiles]:
-    """Snippets of a split, whose number begins each name; `notes` are the files of the instance maps.
+    """Snippets of a split, whose number begins each name.
 
     Raises:
       UserError: two files of one folder belong to one frame.
@@ -51,9 +59,11 @@ def snippets(folder: pathlib.Path, masks: str | None, numbers: str | None = None
     found = []
     for name, frames in itertools.groupby(of_frames(folder / "img").items(), key=lambda row: row[0].split("_")[0]):
         keys, images = zip(*frames, strict=True)
-        whole = [labels.get(key) if numbers is None or key in objects else None for key in keys]
-        notes = tuple(str(objects.get(key, "")) for key in keys) if numbers else None
-        found.append(spec.VideoFiles(name, images, tuple(whole) if masks else None, notes))
+        if masks is None:
+            found.append(spec.VideoFiles(name, images, None))
+            continue
+        whole = tuple(labels.get(key) if numbers is None or key in objects else None for key in keys)
+        found.append(spec.VideoFiles(name, images, whole, Notes(tuple(objects.get(key) for key in keys))))
     return found
 
 
@@ -68,9 +78,9 @@ def of_frames(folder: pathlib.Path) -> dict[str, pathlib.Path]:
     return found
 
 
-def wide_values(mask: pathlib.Path, objects: str) -> np.ndarray:
+def wide_values(mask: pathlib.Path, objects: pathlib.Path | None) -> np.ndarray:
     """class * 65536 + 1 + official number int64 `[h, w]`, -1 for void; things without an instance are void."""
-    if not objects:
+    if objects is None:
         values = read_mask(mask).astype(np.int64)
         classes = np.where(values >= PER_CLASS, values // PER_CLASS, values)
         numbers = np.where(values >= PER_CLASS, 1 + values % PER_CLASS, 0)
@@ -78,7 +88,7 @@ def wide_values(mask: pathlib.Path, objects: str) -> np.ndarray:
         if wrong.any():
             raise BadFrame(f"{mask}: value {values[wrong][0]}; expected 0..10, class * 1000 + number, or 255 for void")
         return np.where(values == VOID, -1, classes * numbering.WIDE + numbers)
-    return of_maps(read_rgb(mask).astype(np.int32), read_mask(pathlib.Path(objects)).astype(np.int64), mask)
+    return of_maps(read_rgb(mask).astype(np.int32), read_mask(objects).astype(np.int64), mask)
 
 
 def of_maps(colors: np.ndarray, objects: np.ndarray, path: pathlib.Path) -> np.ndarray:
@@ -102,27 +112,21 @@ def of_maps(colors: np.ndarray, objects: np.ndarray, path: pathlib.Path) -> np.n
     return wide
 
 
-def note(video: spec.VideoFiles, index: int) -> str:
-    """The instance map of a frame, empty for the authors' panoptic maps."""
-    return video.notes[index] if isinstance(video.notes, tuple) else ""
-
-
 def scan(video: spec.VideoFiles) -> spec.VideoFiles:
     """Numbers of all objects of the snippet; a map that cannot be read is named when its frame is."""
     seen: set[int] = set()
-    for i, path in enumerate(video.masks):
+    for mask, objects in zip(video.masks, video.notes.objects, strict=True):
         try:
-            seen |= set(np.unique(wide_values(path, note(video, i))).tolist()) if path is not None else set()
+            seen |= set(np.unique(wide_values(mask, objects)).tolist()) if mask is not None else set()
         except BadFrame:
             continue
-    return video._replace(
-        notes=(*(note(video, i) for i in range(len(video.images))), numbering.renumber(seen, CLASSES.thing_ids))
-    )
+    return video._replace(notes=video.notes._replace(values=numbering.renumber(seen, CLASSES.thing_ids)))
 
 
 def read_label(video: spec.VideoFiles, index: int) -> spec.LabelMap:
     """Labels of one frame."""
-    return spec.LabelMap(numbering.look_up(wide_values(video.masks[index], video.notes[index]), video.notes[-1]))
+    wide = wide_values(video.masks[index], video.notes.objects[index])
+    return spec.LabelMap(numbering.look_up(wide, video.notes.values))
 
 
 TRUTH = "panoptic_gt_{split}_city_vps.json"  # made by the authors' scripts, with PNGs in <split>/panoptic_video

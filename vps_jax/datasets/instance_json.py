@@ -28,7 +28,7 @@ class Tracks(NamedTuple):
       values: label value of every track.
       codes: of every track, the run-length code of each frame, or None.
       findings: counts for the report.
-      source: json and video, for messages.
+      source, video: the json and the video in it, for messages.
       first_combination: value of the first combination of overlapping masks.
       least_area: pixels below which a mask is left out of its frame.
     """
@@ -37,7 +37,8 @@ class Tracks(NamedTuple):
     values: tuple[int, ...]
     codes: tuple[tuple[Any, ...], ...]
     findings: tuple[tuple[str, int], ...]
-    source: str
+    source: pathlib.Path
+    video: str
     first_combination: int
     least_area: int = 0
 
@@ -70,12 +71,12 @@ def read_videos(path: pathlib.Path, classes: ClassTable, image_of: Callable[[str
         by_video[row["video_id"]].append(row)
     found = []
     for number, video in videos.items():
-        where, names = f"{path}: video {number!r}", video["file_names"]
+        own, names = f"video {number!r}", video["file_names"]
         if not isinstance(names, list) or not names:
-            raise UserError(f"{where}: file_names is {names!r}; expected a list of image files")
+            raise UserError(f"{path}: {own}: file_names is {names!r}; expected a list of image files")
         images = tuple(image_of(name) for name in names)
         name = str(pathlib.PurePosixPath(names[0]).parent)
-        tracks = tracks_of(by_video[number], video, classes, where) if rows is not None else None
+        tracks = tracks_of(by_video[number], video, classes, path, own) if rows is not None else None
         there = [i for i, image in enumerate(images) if image.exists()]
         if not there:
             found.append(VideoFiles(name, (), None))
@@ -105,7 +106,7 @@ def kept(images: Sequence[pathlib.Path], tracks: Tracks | None, there: list[int]
     return tuple(images[i] for i in there), None, tracks
 
 
-def tracks_of(rows: list[dict], video: Mapping, classes: ClassTable, where: str) -> Tracks:
+def tracks_of(rows: list[dict], video: Mapping, classes: ClassTable, source: pathlib.Path, name: str) -> Tracks:
     """Tracks of one video.
 
     Raises:
@@ -114,7 +115,7 @@ def tracks_of(rows: list[dict], video: Mapping, classes: ClassTable, where: str)
     index = {number: c for c, number in enumerate(classes.official_ids)}
     frames, values, codes, seen, crowd, beyond = len(video["file_names"]), [], [], {}, 0, 0
     for row in rows:
-        own = f"{where}: track {row.get('id', len(values))!r}"
+        own = f"{source}: {name}: track {row.get('id', len(values))!r}"
         category = index.get(row["category_id"])
         if category is None:
             raise UserError(f"{own} has category {row['category_id']!r}, which is no official id")
@@ -134,13 +135,13 @@ def tracks_of(rows: list[dict], video: Mapping, classes: ClassTable, where: str)
     findings = (("crowd tracks", crowd), ("objects beyond 255 of their class", beyond))
     size = int(video["height"]), int(video["width"])
     first = panoptic_value(len(classes.names), 0)
-    return Tracks(size, tuple(values), tuple(codes), tuple(f for f in findings if f[1]), where, first)
+    return Tracks(size, tuple(values), tuple(codes), tuple(f for f in findings if f[1]), source, name, first)
 
 
 def read_label(video: VideoFiles, index: int) -> LabelMap:
     """Labels of one frame; pixels of several masks name their combination."""
     tracks: Tracks = video.notes
-    where = f"{tracks.source}, {video.images[index].name}"
+    where = f"{tracks.source}: {tracks.video}, {video.images[index].name}"
     masks = [decode(track[index], tracks.size, where) if track[index] is not None else None for track in tracks.codes]
     shown = [(value, mask) for value, mask in zip(tracks.values, masks, strict=True) if mask is not None]
     large = [(value, mask) for value, mask in shown if mask.sum() >= tracks.least_area]
