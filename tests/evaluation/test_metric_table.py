@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 import pytest
-from label_scenes import video, write_vipseg
+from label_scenes import CLASSES, video, write_vipseg
 
 from vps_jax.evaluation import metrics
 from vps_jax.evaluation.protocol import INSTANCES, PANOPTIC, SEMANTIC
@@ -48,6 +48,15 @@ def test_headline_is_what_each_metric_puts_first_without_what_is_undefined():
     }
     result = {"videos": 3, "vpq": vpq, "stq": {"stq": 7}, "vc": {"mvc8": 1.0, "windows": {"8": 4}}, "pq": {}}
     assert metrics.headline(result) == {"vpq": 50.0, "vpq_stuff": 40.0, "vpq1": 51.0, "stq": 7.0, "mvc8": 1.0}
+
+
+def test_headline_names_are_those_that_a_score_will_have():
+    names = metrics.headline_names("vpq,stq", (1, 4), CLASSES)
+    assert names == ["vpq", "vpq_things", "vpq_stuff", "vpq1", "vpq4", "stq"]
+    everything = metrics.headline_names("all", (1,), CLASSES)
+    assert {"hota", "idf1", "ap", "miou", "mvc8"} <= set(everything)
+    with pytest.raises(UserError, match="'nosuch'"):
+        metrics.headline_names("nosuch", (1,), CLASSES)
 
 
 PLUGIN = """
