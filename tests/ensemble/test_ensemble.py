@@ -17,12 +17,13 @@ from vps_jax.ensemble.averaging import Ensemble, make_groups, scaled
 from vps_jax.ensemble.members import Member
 from vps_jax.infer.clip_model import ClipModel, geometry
 from vps_jax.infer.clip_predictor import ClipPredictor, stitched_clips
+from vps_jax.infer.fusion import fuse_frames
 from vps_jax.infer.predict import predict
-from vps_jax.infer.score_maps import to_grid
+from vps_jax.infer.score_maps import GridScores, to_grid
 from vps_jax.infer.window_predictor import WindowPredictor
 from vps_jax.media import result_folders
 from vps_jax.media import sources as media_sources
-from vps_jax.types import QueryOutputs
+from vps_jax.types import FrameScores, Geometry, QueryOutputs
 
 CLASSES = class_table("vipseg")
 STUFF = np.array(CLASSES.stuff_ids)
@@ -366,3 +367,45 @@ def test_too_little_room_is_said_before_anything_runs(tmp_path, monkeypatch, sou
 def test_the_ensemble_reads_videos_lazily(sources):
     assert [v.size() for v in media_sources.open_sources(sources)] == [(60, 90), (64, 64)]
     assert media_sources.open_videos(sources[1])[0].stems == ("00000000", "00000001", "00000002")
+
+
+class GreenPredictor:
+    """Somebody's model: the greener a pixel, the more it is of the first stuff class, in probabilities."""
+
+    kind, final_identities, programs = "probabilities", True, {}
+
+    def __init__(self, module, variables, infer):
+        pass
+
+    def stream(self, video):
+        for frame in video.frames():
+            height, width = (side // 4 * 4 for side in frame.image.shape[:2])
+            scores = np.zeros((124, height // 4, width // 4), np.float32)
+            scores[STUFF[0]] = frame.image[2:height:4, 2:width:4, 1] / 255
+            sizes = Geometry((height, width), (height, width), frame.image.shape[:2])
+            yield FrameScores(frame.stem, sizes, GridScores(scores, sizes))
+
+    def fuse(self, frames, classes):
+        return fuse_frames(frames, classes)
+
+
+def test_somebodys_model_of_twenty_lines_is_a_member(tmp_path, monkeypatch, sources):
+    green = Member(
+        "green",
+        GreenPredictor.kind,
+        predictor=GreenPredictor,
+        classes=CLASSES,
+        load=dict,
+        identity="green",
+        weight=50.0,
+    )
+    run(monkeypatch, sources[:1], tmp_path / "alone", [vps()])
+    for how in ("together", "in_turn"):
+        run(monkeypatch, sources[:1], tmp_path / how, [vps(), green], how)
+    assert_same(tmp_path / "together", tmp_path / "in_turn")
+    alone_frames, both = (
+        list(result_folders.read_video(tmp_path / name, "video0", CLASSES)) for name in ("alone", "together")
+    )
+    share = [np.mean(frames[0].categories == STUFF[0]) for frames in (alone_frames, both)]
+    assert share[1] > share[0] + 0.5
+    assert np.array_equal(alone_frames[0].track_ids, both[0].track_ids)  # things stay those of the panoptic member

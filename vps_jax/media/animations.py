@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import Image, ImageSequence
 
-from vps_jax.media.image_files import first_line
+from vps_jax.media.image_files import BROKEN, first_line
 from vps_jax.media.video import DEFAULT_FPS, Frame, Video, fingerprint_of
 from vps_jax.media.video_files import frame_name
 from vps_jax.types import UserError
@@ -21,7 +21,7 @@ def is_animated(path: pathlib.Path) -> bool:
     try:
         with Image.open(path) as picture:
             return getattr(picture, "n_frames", 1) > 1 or picture.format == "GIF"
-    except (OSError, ValueError, SyntaxError):
+    except BROKEN:
         return False
 
 
@@ -55,5 +55,5 @@ def pictures(path: pathlib.Path) -> Iterator[tuple[np.ndarray, float]]:
                 image = np.asarray(picture.convert("RGB"))
                 yield image, picture.info.get("duration", 0) / 1000 or 1 / DEFAULT_FPS
                 done += 1
-    except (OSError, ValueError, SyntaxError) as error:
+    except BROKEN as error:
         raise UserError(f"{path}: broken after picture {done} ({first_line(error)}); expected a whole file") from error

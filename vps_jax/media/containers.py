@@ -7,7 +7,14 @@ import av
 
 from vps_jax.types import UserError
 
+# what PyAV raises for files that are broken
+BROKEN = (av.error.FFmpegError, OSError, ValueError, ArithmeticError, LookupError, MemoryError, RuntimeError)
 EBML, SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
+
+
+def open_container(path: pathlib.Path):
+    """A file for reading. FFmpeg takes what stands before a colon in a relative path for a protocol."""
+    return av.open(f"file:{path.absolute()}", metadata_errors="replace")
 
 
 def check_whole(path: pathlib.Path) -> None:
@@ -58,5 +65,5 @@ def ebml_number(data: bytes, at: int) -> tuple[int, int]:
 
 def index_end(path: pathlib.Path) -> int:
     """Where the last packet ends that the index of a file names."""
-    with av.open(f"file:{path.absolute()}") as container:
+    with open_container(path) as container:
         return max((e.pos + e.size for s in container.streams.video for e in s.index_entries), default=0)

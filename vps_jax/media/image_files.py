@@ -8,12 +8,17 @@ import warnings
 import cv2
 import numpy as np
 import simplejpeg
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from vps_jax.types import UserError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".avif")
 EXIF_ORIENTATION = 0x0112
+# what decoders raise for files that are broken; Pillow's are of many authors
+BROKEN = (
+    OSError, ValueError, SyntaxError, ArithmeticError, LookupError, TypeError, AttributeError, EOFError, MemoryError,
+    AssertionError, RuntimeError, struct.error, cv2.error, Image.DecompressionBombError,
+)  # fmt: skip
 # a marker that ends entropy-coded data: not a stuffed zero, not a restart, not a fill byte (ITU T.81, B.1.1.2)
 JPEG_MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")
 UPRIGHT = {
@@ -45,7 +50,7 @@ def read_image(path: pathlib.Path, *, upright: bool = False) -> np.ndarray:
             image = decode_png(data, path)
         else:
             image = decode_other(path)
-    except (ValueError, OSError, cv2.error) as error:
+    except BROKEN as error:
         raise UserError(f"{path}: cannot be decoded ({first_line(error)}); expected an image, restore it") from error
     return np.ascontiguousarray(UPRIGHT.get(orientation(path), lambda x: x)(image)) if upright else image
 
@@ -93,7 +98,7 @@ def orientation(path: pathlib.Path) -> int:
     try:
         with Image.open(path) as picture:
             return int(picture.getexif().get(EXIF_ORIENTATION, 1))
-    except (OSError, ValueError, SyntaxError):
+    except BROKEN:
         return 1
 
 
@@ -124,7 +129,7 @@ def check_other(path: pathlib.Path, data: bytes) -> None:
     try:
         with Image.open(path):
             pass
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
+    except BROKEN as error:
         raise UserError(
             f"{path}: is not an image ({len(data)} bytes); expected JPEG, PNG, WebP, BMP, TIFF or AVIF, restore it"
         ) from error

@@ -9,6 +9,7 @@ from fractions import Fraction
 import av
 import numpy as np
 
+from vps_jax.media.containers import BROKEN, open_container
 from vps_jax.media.image_files import first_line
 
 TICKS = 90_000  # per second; divides by all common frame rates
@@ -72,7 +73,7 @@ class MovieWriter:
     def _read_sound(self) -> Iterator[tuple[float, av.Packet]]:
         """Times in the source and packets of its best sound."""
         try:
-            with av.open(f"file:{self._sound.absolute()}") as source:
+            with open_container(self._sound) as source:
                 found = source.streams.best("audio")
                 if found is None:
                     return
@@ -85,7 +86,7 @@ class MovieWriter:
                         continue
                     packet.pts, packet.dts, packet.stream = packet.pts - shift, packet.dts - shift, copy
                     yield time, packet
-        except (av.error.FFmpegError, OSError, ValueError) as error:
+        except BROKEN as error:
             warnings.warn(f"{self.path}: without the sound of {self._sound.name} ({first_line(error)})", stacklevel=2)
 
     def _copy_sound(self, *, until: float) -> None:

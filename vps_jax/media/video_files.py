@@ -53,7 +53,9 @@ def open_video_file(path: pathlib.Path, *, strict: bool = False) -> Video:
     try:
         containers.check_whole(path)
         facts = read_facts(path)
-    except (av.error.FFmpegError, OSError) as error:
+    except UserError:
+        raise
+    except containers.BROKEN as error:
         raise UserError(
             f"{path}: cannot be read as a video ({first_line(error)}); expected mp4, avi or webm"
         ) from error
@@ -70,23 +72,18 @@ def frame_name(index: int) -> str:
     return f"{index:08d}"
 
 
-def url_of(path: pathlib.Path) -> str:
-    """A path for FFmpeg, which takes what stands before a colon in a relative one for a protocol."""
-    return f"file:{path.absolute()}"
-
-
 def read_facts(path: pathlib.Path) -> Facts:
     """What the container says, from its packets; the first frame is decoded to prove that there is one.
 
     Raises:
       UserError: no video stream; cover art is none.
     """
-    with av.open(url_of(path)) as container:
+    with containers.open_container(path) as container:
         stream = best_stream(container, path)
         index, rate, base = stream.index, stream.average_rate or stream.guessed_rate, stream.time_base
         aspect = stream.sample_aspect_ratio or Fraction(1)
         first = next(container.decode(stream), None)
-    with av.open(url_of(path)) as container:  # from its start again: decoding has taken packets
+    with containers.open_container(path) as container:  # from its start again: decoding has taken packets
         shown = [p.pts for p in container.demux(container.streams[index]) if p.size and not p.is_discard]
     if first is None or not shown:
         raise UserError(f"{path}: no frame can be decoded; expected a whole video, copy it again")
@@ -128,7 +125,7 @@ def decode_file(path: pathlib.Path, facts: Facts, *, strict: bool) -> Iterator[F
     """The frames of a file, upright; see `open_video_file`."""
     done, damaged, count = 0, [], len(facts.times)
     try:
-        with av.open(url_of(path)) as container:
+        with containers.open_container(path) as container:
             stream = container.streams[facts.stream]
             stream.thread_type = "AUTO"
             for frame in container.decode(stream):
@@ -142,7 +139,9 @@ def decode_file(path: pathlib.Path, facts: Facts, *, strict: bool) -> Iterator[F
                     time = float(frame.pts * frame.time_base) - facts.start
                 yield Frame(frame_name(done), upright(frame), time)
                 done += 1
-    except av.error.FFmpegError as error:
+    except UserError:
+        raise
+    except containers.BROKEN as error:
         raise UserError(
             f"{path}: broken after frame {done} ({first_line(error)}); expected a whole video, copy it again"
         ) from error
