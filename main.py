@@ -23,6 +23,7 @@ def parse_flags(argv: list[str]) -> list[str]:
         # not as the flag's own default, which would be loaded, with all overrides, whatever --config says
         argv = [*argv[:1], f"--config={pathlib.Path(__file__).parent / DEFAULT_CONFIG}", *argv[1:]]
     given = " ".join(sys.argv[1:])
+    sys.path.append(str(config_file(argv).resolve().parent))  # an experiment may import what lies beside it
     try:
         left = flags.FLAGS(argv)
         name = CONFIG.value.name  # an error in the file itself comes here
@@ -35,6 +36,14 @@ def parse_flags(argv: list[str]) -> list[str]:
     if WORKDIR.value is None:
         flags.FLAGS.workdir = str(pathlib.Path("runs") / name)
     return left
+
+
+def config_file(argv: list[str]) -> pathlib.Path:
+    """The file that `--config FILE[:ARGUMENT]` or `--config=FILE[:ARGUMENT]` names last."""
+    words = [word.lstrip("-") for word in argv]
+    named = [word.partition("=")[2] for word in words if word.startswith("config=")]
+    named += [after for word, after in zip(words, argv[1:], strict=False) if word == "config"]
+    return pathlib.Path(named[-1].partition(":")[0])
 
 
 def one_line(error: Exception) -> str:

@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Float, Int32
 
 from vps_jax.losses.mask_losses import Objects, row_losses
 from vps_jax.ops.masks import mask_logits
+from vps_jax.shapes import Float, Int32
 from vps_jax.types import Array
 
 ROWS_AT_A_TIME = 8  # objects whose logits exist together

@@ -11,7 +11,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
-from jaxtyping import Float, Int32
 
 from vps_jax.losses import set_loss
 from vps_jax.losses.mask_losses import Objects
@@ -19,6 +18,7 @@ from vps_jax.losses.matcher import matching_costs
 from vps_jax.ops.assignment import assign
 from vps_jax.ops.masks import ids_present
 from vps_jax.ops.per_sample import per_sample
+from vps_jax.shapes import Float, Int32
 from vps_jax.types import Array
 
 TAKEN = 5e4  # cost of a query that another object has; any real cost is far below

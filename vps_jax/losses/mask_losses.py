@@ -5,9 +5,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
-from jaxtyping import Bool, Float, Integer
 
 from vps_jax.ops import sampling
+from vps_jax.shapes import Bool, Float, Integer
 from vps_jax.types import Array, Targets
 
 POINTS = "points"  # checkpoint name of chosen points: small, and dear to choose again for the gradient

@@ -5,13 +5,13 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
-from jaxtyping import Float, Int32
 
 from vps_jax.losses.mask_losses import Objects
 from vps_jax.ops import sampling
 from vps_jax.ops.assignment import assign
 from vps_jax.ops.masks import mask_logits
 from vps_jax.ops.per_sample import per_sample
+from vps_jax.shapes import Float, Int32
 from vps_jax.types import Array
 
 
@@ -94,9 +94,9 @@ def _mask_costs(logits, labels):
     count = logits.shape[1] * logits.shape[2]
     s = jax.nn.sigmoid(logits)
     agree, overlap = (jnp.einsum("btpn,btpq->bnq", labels, a) for a in (logits, s))
-    loud, area = (jnp.sum(a, axis=(1, 2))[:, None] for a in (jax.nn.softplus(logits), s))  # [b, 1, q]
+    softplus, area = (jnp.sum(a, axis=(1, 2))[:, None] for a in (jax.nn.softplus(logits), s))  # [b, 1, q]
     truth = jnp.sum(labels, axis=(1, 2))[:, :, None]  # [b, n, 1]
-    return (loud - agree) / count, 1 - (2 * overlap + 1) / (area + truth + 1)
+    return (softplus - agree) / count, 1 - (2 * overlap + 1) / (area + truth + 1)
 
 
 def _class_cost(class_logits, labels):

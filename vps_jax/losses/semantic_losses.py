@@ -6,11 +6,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
-from jaxtyping import Bool, Float, Integer, Shaped
 
 from vps_jax.losses.mask_losses import POINTS
 from vps_jax.ops import masks as mask_ops
 from vps_jax.ops import sampling
+from vps_jax.shapes import Bool, Float, Integer, Shaped
 from vps_jax.types import IGNORE, Array
 
 POINTS_AT_A_TIME = 16384  # points whose logits exist together
@@ -99,8 +99,8 @@ def point_sums(
         logits = jnp.where(null[:, None], NEVER, logits)
     known = labels != IGNORE
     # the label's logit by comparison: the gradient of a gather would be a scatter
-    told = jnp.sum(jnp.where(jnp.arange(logits.shape[-1]) == labels[..., None], logits, 0), axis=-1)
-    ce = jax.nn.logsumexp(logits, axis=-1) - told
+    label_logit = jnp.sum(jnp.where(jnp.arange(logits.shape[-1]) == labels[..., None], logits, 0), axis=-1)
+    ce = jax.nn.logsumexp(logits, axis=-1) - label_logit
     # the square root's slope at zero is infinite; there the norm has the subgradient 0
     square = jnp.sum(jnp.square(logits), axis=-1)
     norm = jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), 0)

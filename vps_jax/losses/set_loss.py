@@ -12,11 +12,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
-from jaxtyping import Bool, Float, Int32, Integer
 
 from vps_jax.losses import assigned_masks, mask_losses, semantic_losses
 from vps_jax.losses.mask_losses import Objects
 from vps_jax.ops.per_sample import ALL, per_sample
+from vps_jax.shapes import Bool, Float, Int32, Integer
 from vps_jax.types import Array
 
 

@@ -5,11 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jax.typing import DTypeLike
-from jaxtyping import Float, Float32
 
 from vps_jax.models.initializers import xavier
 from vps_jax.ops import deformable_attention as ops
 from vps_jax.ops.levels import Shapes
+from vps_jax.shapes import Float, Float32
 from vps_jax.types import Array
 
 

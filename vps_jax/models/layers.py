@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
-from jaxtyping import Bool, Float, Shaped
 
 from vps_jax.models.initializers import torch_bias, torch_kernel, xavier
+from vps_jax.shapes import Bool, Float, Shaped
 from vps_jax.types import Array
 
 PIXEL_MEAN = (123.675, 116.28, 103.53)  # ImageNet's RGB, for values 0..255

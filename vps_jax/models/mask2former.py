@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
-from jaxtyping import Float, Shaped
 
 from vps_jax import config
 from vps_jax.models import mask_decoder
@@ -18,6 +17,7 @@ from vps_jax.models.pixel_decoder import PixelDecoder
 from vps_jax.models.vit_adapter import ViTAdapter
 from vps_jax.ops.levels import LEVELS
 from vps_jax.ops.position import sine_2d
+from vps_jax.shapes import Float, Shaped
 from vps_jax.types import Array, QueryOutputs, UserError
 
 TASK = "mask_classification"

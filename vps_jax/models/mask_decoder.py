@@ -11,12 +11,12 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
-from jaxtyping import Bool, Float
 
 from vps_jax.models.initializers import packed_xavier, xavier
 from vps_jax.models.layers import FeedForward, LayerNorm, MultiHeadAttention
 from vps_jax.ops import masked_attention
 from vps_jax.ops.levels import LEVELS
+from vps_jax.shapes import Bool, Float
 from vps_jax.types import Array
 
 

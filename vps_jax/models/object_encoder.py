@@ -14,12 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jax.typing import DTypeLike
-from jaxtyping import Bool, Float
 
 from vps_jax.models.initializers import normal
 from vps_jax.models.layers import MLP, FeedForward, LayerNorm, torch_dense
 from vps_jax.models.mask_decoder import Attention
 from vps_jax.ops import position
+from vps_jax.shapes import Bool, Float
 from vps_jax.types import Array
 
 GRID = (4, 4)  # background queries over the padded image

@@ -4,9 +4,9 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Float
 
 from vps_jax.models.initializers import normal
+from vps_jax.shapes import Float
 from vps_jax.types import Array, UserError
 
 SemanticGroups = tuple[tuple[str, int], ...]

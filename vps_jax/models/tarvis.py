@@ -10,7 +10,6 @@ from typing import Any
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
-from jaxtyping import Float, Shaped
 
 from vps_jax.config import Tarvis
 from vps_jax.models import mask_decoder
@@ -23,6 +22,7 @@ from vps_jax.models.temporal_neck import TemporalNeck
 from vps_jax.ops.levels import LEVELS
 from vps_jax.ops.position import sine_3d
 from vps_jax.parsing import parse
+from vps_jax.shapes import Float, Shaped
 from vps_jax.types import Array, QueryOutputs, UserError
 
 GROUPS = ("background", "semantic", "instance")

@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
-from jaxtyping import Float, Shaped
 
 from vps_jax.config import VidEoMT as Config
 from vps_jax.config import model_config
@@ -19,6 +18,7 @@ from vps_jax.models.layers import normalize, torch_dense
 from vps_jax.models.videomt_layers import Heads, Trunk, keep_probability, mask_bias
 from vps_jax.models.vit import stacked_init
 from vps_jax.ops.resize import resize
+from vps_jax.shapes import Float, Shaped
 from vps_jax.types import Array, FrameQueryOutputs, UserError
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}

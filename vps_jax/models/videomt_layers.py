@@ -4,13 +4,13 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
-from jaxtyping import Bool, Float
 
 from vps_jax.models import vit
 from vps_jax.models.adapter_layers import Upsample2x
 from vps_jax.models.initializers import linear_init
 from vps_jax.models.layers import gelu, torch_dense
 from vps_jax.models.vit import Block
+from vps_jax.shapes import Bool, Float
 from vps_jax.types import Array
 
 

@@ -11,12 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jax.typing import DTypeLike
-from jaxtyping import Float
 
 from vps_jax.models import layers
 from vps_jax.models.initializers import kaiming_fan_out, linear_init
 from vps_jax.ops.relative_tables import beit_bias
 from vps_jax.ops.resize import resize
+from vps_jax.shapes import Float
 from vps_jax.types import Array
 
 EPS = 1e-6  # LayerNorm of the whole backbone

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Bool, Float, Int32
 
+from vps_jax.shapes import Bool, Float, Int32
 from vps_jax.types import Array
 
 WORST = 1e5  # costs are cut to +-this and a non-finite one is this bad, so that the loop ends whatever a model says
@@ -81,10 +81,10 @@ def _start(cost, valid, usable) -> _Search:
     _, n, m = cost.shape
     open_cost = jnp.where(usable[:, None], cost, jnp.inf)
     u = jnp.min(open_cost, axis=2)
-    wish = jnp.argmin(open_cost, axis=2).astype(jnp.int32)  # [B, n]
-    same = (wish[:, :, None] == wish[:, None, :]) & valid[:, None, :]
+    cheapest = jnp.argmin(open_cost, axis=2).astype(jnp.int32)  # [B, n]
+    same = (cheapest[:, :, None] == cheapest[:, None, :]) & valid[:, None, :]
     earlier = jnp.any(same & jnp.tri(n, k=-1, dtype=bool), axis=2)
-    column_of = jnp.where(valid & ~earlier, wish, -1)
+    column_of = jnp.where(valid & ~earlier, cheapest, -1)
     taken = column_of[:, :, None] == jnp.arange(m)  # [B, n, m]
     row_of = jnp.max(jnp.where(taken, jnp.arange(n)[:, None], -1), axis=1).astype(jnp.int32)
     zero = jnp.zeros_like(u[:, 0])

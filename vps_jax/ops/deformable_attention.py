@@ -16,9 +16,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Float32
 
 from vps_jax.ops.levels import Shapes
+from vps_jax.shapes import Float, Float32
 from vps_jax.types import Array
 
 CACHE_BYTES = 2**22

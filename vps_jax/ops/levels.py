@@ -4,8 +4,8 @@ import itertools
 from collections.abc import Sequence
 
 import jax.numpy as jnp
-from jaxtyping import Float, Shaped
 
+from vps_jax.shapes import Float, Shaped
 from vps_jax.types import Array
 
 LEVELS = 3  # maps of strides 32, 16, 8 (finest first in ViT-Adapter), which attention runs over

@@ -9,8 +9,8 @@ import functools
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Bool, Float, Shaped
 
+from vps_jax.shapes import Bool, Float, Shaped
 from vps_jax.types import Array
 
 

@@ -2,8 +2,8 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Bool, Float, Integer, Shaped
 
+from vps_jax.shapes import Bool, Float, Integer, Shaped
 from vps_jax.types import Array
 
 

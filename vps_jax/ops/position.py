@@ -6,8 +6,8 @@ map-sized constant is compiled into it.
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Float32, Float64, Shaped
 
+from vps_jax.shapes import Float, Float32, Float64, Shaped
 from vps_jax.types import Array
 
 TEMPERATURE = 10000.0

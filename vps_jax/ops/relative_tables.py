@@ -2,8 +2,8 @@
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int64
 
+from vps_jax.shapes import Float, Int64
 from vps_jax.types import Array
 
 

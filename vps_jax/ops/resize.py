@@ -9,8 +9,8 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float64, Shaped
 
+from vps_jax.shapes import Float64, Shaped
 from vps_jax.types import Array
 
 CUBIC_A = -0.75

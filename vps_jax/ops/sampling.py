@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Float, Int32, Integer, Shaped
 
+from vps_jax.shapes import Float, Int32, Integer, Shaped
 from vps_jax.types import Array
 
 OVERSAMPLE = 3  # candidates per kept point (spec: tarvis 6.1)

@@ -5,8 +5,8 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Int32, Integer, Shaped
 
+from vps_jax.shapes import Int32, Integer, Shaped
 from vps_jax.types import Array
 
 

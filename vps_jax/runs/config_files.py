@@ -51,9 +51,8 @@ def load_module(reference: str) -> tuple[ModuleType, str]:
       UserError: there is no such file, or it has no `get_config`.
     """
     path, argument = find(reference)
-    parent = str(path.parents[1])
-    if parent not in sys.path:
-        sys.path.insert(0, parent)
+    # as a script finds what lies beside it; the parent is for `from configs import common`
+    sys.path[:0] = [place for place in map(str, (path.parents[1], path.parent)) if place not in sys.path]
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

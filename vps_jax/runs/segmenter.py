@@ -1,0 +1,137 @@
+"""A checkpoint as a function from a video to panoptic frames: what `vps_jax.load` gives."""
+
+import dataclasses
+import functools
+import logging
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from vps_jax.config import Experiment
+from vps_jax.datasets import ClassTable
+from vps_jax.media.video import DEFAULT_FPS, Frame, Video
+from vps_jax.types import FrameScores, PanopticFrame, UserError
+
+
+def load(checkpoint: str | pathlib.Path, *, weights: str = "ema", short_side: int | None = None) -> "Segmenter":
+    """The segmenter of a checkpoint; its weights are read when the first video comes.
+
+    Example:
+      segmenter = vps_jax.load("runs/stage4")
+      for frame in segmenter("clip.mp4"):
+          print(frame.stem, segmenter.classes.names[frame.categories[0, 0]])
+
+    Args:
+      checkpoint: workdir of a run, one step in its `checkpoints`, or the output folder of `vps-jax convert`.
+      weights: `ema` or `raw`.
+      short_side: pixels to which frames are resized, in place of the checkpoint's own; the bound of the long side
+        grows with it.
+
+    Raises:
+      UserError: no checkpoint is there, or a value is none of these.
+    """
+    from vps_jax.train.checkpoint import find_step
+
+    if weights not in ("ema", "raw"):
+        raise UserError(f"weights={weights!r}: expected ema or raw")
+    if short_side is not None and short_side < 1:
+        raise UserError(f"short_side={short_side}: expected a number of pixels above 0")
+    return Segmenter(find_step(checkpoint), weights, short_side)
+
+
+class Segmenter:
+    """Segments one video after another; programs that were compiled once are kept, on the disk too."""
+
+    def __init__(self, folder: pathlib.Path, weights: str, short_side: int | None):
+        self._folder, self._weights, self._short_side = folder, weights, short_side
+
+    def __repr__(self) -> str:
+        return f"Segmenter({str(self._folder)!r}, weights={self._weights!r})"
+
+    def __call__(self, video: Any) -> Iterator[PanopticFrame]:
+        """Panoptic frames in order, each as soon as it is final, in bounded memory.
+
+        Args:
+          video: a video file, a folder of frames, or RGB uint8 frames `[t, h, w, 3]`.
+
+        Raises:
+          UserError: it cannot be read, or is more than one video.
+        """
+        return self.predictor.fuse(self.scores(video), self.classes)
+
+    def scores(self, video: Any) -> Iterator[FrameScores]:
+        """What the model says of every frame, before it is fused to a panoptic frame; arguments as for a call."""
+        return self.predictor.stream(open_video(video))
+
+    @functools.cached_property
+    def experiment(self) -> Experiment:
+        """The experiment that the checkpoint carries."""
+        from vps_jax.train.checkpoint import read_experiment
+
+        quiet()
+        return read_experiment(self._folder)
+
+    @functools.cached_property
+    def classes(self) -> ClassTable:
+        """The classes of the frames: `frame.categories` are positions in it."""
+        from vps_jax.train.checkpoint import read_classes
+
+        quiet()
+        return read_classes(self._folder)
+
+    @functools.cached_property
+    def predictor(self):
+        """The model with its weights; see `vps_jax.infer.predictor.Predictor`."""
+        from vps_jax import convert
+        from vps_jax.infer.predictor import make_predictor
+        from vps_jax.runs.experiment import set_up_jax
+        from vps_jax.train.checkpoint import check_same_tree, read_tree, weights_item
+
+        quiet()
+        set_up_jax()
+        model, infer = self.experiment.model, self.experiment.infer
+        variables = read_tree(weights_item(self._folder, self._weights))
+        check_same_tree(variables, convert.expected(model), self._folder)
+        if self._short_side is not None:
+            long = round(infer.max_side_px * self._short_side / infer.short_side_px)
+            infer = dataclasses.replace(infer, short_side_px=self._short_side, max_side_px=long)
+        return make_predictor(model, variables, infer, classes=self.classes)
+
+
+def open_video(video: Any) -> Video:
+    """One video from a path or from frames.
+
+    Raises:
+      UserError: it cannot be read, is more than one video, or no RGB uint8 `[t, h, w, 3]`.
+    """
+    if isinstance(video, Video):
+        return video
+    if isinstance(video, (str, pathlib.Path)):
+        from vps_jax.media.sources import open_videos
+
+        found = open_videos(video)
+        if len(found) != 1:
+            raise UserError(f"{video}: holds {len(found)} videos; expected one, use `vps-jax predict` for many")
+        return found[0]
+    frames = np.asarray(video)
+    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or not len(frames):
+        raise UserError(f"frames of {frames.dtype} {list(frames.shape)}: expected RGB uint8 [t, h, w, 3]")
+    return array_video(frames)
+
+
+def array_video(frames: np.ndarray) -> Video:
+    """A video of RGB uint8 frames `[t, h, w, 3]`; stems are eight-digit frame numbers from 0."""
+    stems = tuple(f"{i:08d}" for i in range(len(frames)))
+    times = tuple(i / DEFAULT_FPS for i in range(len(frames)))
+
+    def decode() -> Iterator[Frame]:
+        return map(Frame, stems, frames, times)
+
+    return Video("frames", len(frames), DEFAULT_FPS, decode, lambda: frames.shape[1:3], stems, times)
+
+
+def quiet() -> None:
+    """Keep the libraries' remarks away; our own errors are exceptions."""
+    logging.getLogger("absl").setLevel(logging.ERROR)
