@@ -69,7 +69,7 @@ COCO = "annotations/panoptic_train2017.json"
          r"image 1: segment id 70001 stands in segments_info twice"),
         (lambda c: c["annotations"][0]["segments_info"][0].pop("id"), r"image 1: segment .* lacks id or category_id"),
         (lambda c: c["annotations"][0]["segments_info"][0].update(id=1 << 24), r"segment id 16777216; expected R \+"),
-        (lambda c: c["categories"].append({"id": 12, "name": "street sign"}), r"category 12 is none of the 133"),
+        (lambda c: [row.update(id=row["id"] + 1000) for row in c["categories"]], r"category 1001 is none of the 133"),
         (lambda c: c["images"][0].update(width=71), r"0001.png: mask is 72x40, expected 71x40 as the json says"),
     ],
 )  # fmt: skip
@@ -87,9 +87,10 @@ def test_a_damaged_json_is_named(copy, tmp_path):
     refuse("coco_panoptic", root, r"panoptic_train2017.json: holds a list; expected an object", tmp_path)
 
 
-def test_a_json_without_categories_is_enough(copy, tmp_path):
+@pytest.mark.parametrize("more", [None, {"id": 12, "name": "street sign"}])
+def test_a_json_without_categories_is_enough_and_one_more_does_no_harm(copy, tmp_path, more):
     root = copy("coco_panoptic")
-    edit(root / COCO, lambda content: content.pop("categories") and None)
+    edit(root / COCO, lambda content: content["categories"].append(more) if more else content.update(categories=None))
     report = prepare.prepare("coco_panoptic", root, tmp_path / "out", progress=False)
     assert report["train"]["videos"] == 2
 

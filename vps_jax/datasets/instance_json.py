@@ -88,7 +88,7 @@ def read_videos(path: pathlib.Path, classes: ClassTable, image_of: Callable[[str
 def check_names(content: Mapping, classes: ClassTable, path: pathlib.Path) -> None:
     """Raises UserError when most categories have other names: two editions number different classes alike."""
     names = dict(zip(classes.official_ids, (name.casefold() for name in classes.names), strict=True))
-    rows = [row for row in content.get("categories") or () if "name" in row]
+    rows = [row for row in content.get("categories") or () if "name" in row and row["id"] in names]
     other = [row for row in rows if names[row["id"]] != str(row["name"]).casefold()]
     if 2 * len(other) > len(rows):
         found, expected = other[0]["name"], classes.names[classes.official_ids.index(other[0]["id"])]
