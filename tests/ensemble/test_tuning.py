@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from test_ensemble import CLASSES, alone, image_member, run, vps, vss
 
+from vps_jax.config import EnsembleConfig, MemberConfig
 from vps_jax.datasets.colors import SegmentColors
 from vps_jax.ensemble import tuning
 from vps_jax.ensemble.tuning import Candidate, Trial, candidates, tune, write_tuned
@@ -16,6 +17,7 @@ from vps_jax.evaluation.runner import evaluate_folders
 from vps_jax.infer.predict import predict_video
 from vps_jax.media import result_folders
 from vps_jax.media.sources import open_sources
+from vps_jax.parsing import parse
 from vps_jax.types import UserError
 
 
@@ -125,9 +127,10 @@ def test_the_written_config_is_the_best_candidate(tmp_path):
     text = (tmp_path / "tuned.py").read_text()
     found = runpy.run_path(str(tmp_path / "tuned.py"))["get_config"]()
     assert found.things == "vps"
-    assert found.members.to_dict() == {
-        "image": {"checkpoint": "b", "weight": 0.25, "scale": "log_scores"},
-        "vps": {"checkpoint": "a", "weight": 0.75, "scale": "logits"},
+    tuned = parse(EnsembleConfig, found)  # it is a config, with every key
+    assert tuned.members == {
+        "image": MemberConfig(checkpoint="b", weight=0.25, scale="log_scores"),
+        "vps": MemberConfig(checkpoint="a", weight=0.75, scale="logits"),
     }
     for words in (
         "best            vpq 44.40",

@@ -4,6 +4,7 @@ Things do not depend on weights or scales: their pixels are taken from a result 
 candidate's stuff map is made from the kept scores, the things are painted over it, and the whole is scored.
 """
 
+import dataclasses
 import itertools
 import pathlib
 import pprint
@@ -12,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from vps_jax.config import EnsembleConfig
 from vps_jax.ensemble.averaging import weighted_mean
 from vps_jax.ensemble.kept_scores import read_header, read_scores, score_path
 from vps_jax.ensemble.members import Member, kept_folder
@@ -24,6 +26,7 @@ from vps_jax.evaluation.vpq import window_lengths
 from vps_jax.files import track, write_text
 from vps_jax.infer.upsampling import label_map
 from vps_jax.media.result_folders import read_video
+from vps_jax.parsing import parse, plain
 from vps_jax.types import Geometry, PanopticFrame, UserError
 
 METRICS = ("vpq", "stq", "miou")
@@ -170,7 +173,9 @@ def alone(trials: Sequence[Trial], member: int) -> Trial:
     return next(t for t in trials if t.candidate.weights[member] == 1)
 
 
-def write_tuned(path: str | pathlib.Path, config: Mapping, trials: Sequence[Trial], *, truth: str, split: str) -> None:
+def write_tuned(
+    path: str | pathlib.Path, config: EnsembleConfig | Mapping, trials: Sequence[Trial], *, truth: str, split: str
+) -> None:
     """Write the best candidate as a config file, with its numbers and those it was compared with.
 
     Args:
@@ -179,12 +184,12 @@ def write_tuned(path: str | pathlib.Path, config: Mapping, trials: Sequence[Tria
       trials: from `tune`.
       truth, split: named in the file.
     """
-    names, best = sorted(config["members"]), trials[0]
-    members = {name: dict(config["members"][name]) for name in names}
+    config, best = parse(EnsembleConfig, config), trials[0]
+    names, members = sorted(config.members), {}
     for name, weight, scale in zip(names, *best.candidate, strict=True):
-        members[name] |= {"weight": weight, "scale": scale}
+        members[name] = dataclasses.replace(config.members[name], weight=weight, scale=scale)
     lines = [f"  {line}" for line in table(names, trials)]
-    content = pprint.pformat(dict(config) | {"members": members}, width=100, sort_dicts=False)
+    content = pprint.pformat(plain(dataclasses.replace(config, members=members)), width=100, sort_dicts=False)
     head = f'"""Ensemble chosen from {len(trials)} candidates by its VPQ on {split} of {truth}.\n\n'
     text = head + "\n".join(lines) + '\n"""\n\nimport ml_collections\n\n\ndef get_config():\n'
     indented = content.replace("\n", "\n        ")

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from vps_jax.config import EnsembleConfig
 from vps_jax.config import ensemble_experiment as read_ensemble
 from vps_jax.datasets.classes import class_table
-from vps_jax.parsing import plain
 from vps_jax.runs import experiment
 from vps_jax.types import UserError
 
@@ -139,5 +138,5 @@ def tune(
         found, keep_scores, predictions, truth, split=split, tried=tuning.candidates(found, steps=parts),
         windows=windows or settings.windows, progress=progress,
     )  # fmt: skip
-    tuning.write_tuned(out, plain(config), trials, truth=str(truth), split=split)
+    tuning.write_tuned(out, config, trials, truth=str(truth), split=split)
     return trials
