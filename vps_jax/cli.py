@@ -1,7 +1,8 @@
 """Commands on files: `python -m vps_jax COMMAND`, installed as `vps-jax`. Each module is imported by its command.
 
-Exit codes: 0 the work was done, 1 `data check` found problems, 2 something was given that cannot work; one line on
-stderr then names the value, what was expected and the next step.
+Exit codes: 0 when the work was done; 1 when `data check` or `evaluate --check` found faults or `predict` could not read
+some videos; 2 when something that was given cannot work. One line on stderr then names the value, what was expected and
+the next step.
 """
 
 import importlib.metadata
@@ -69,7 +70,7 @@ def common(
 
 @app.command()
 def configs(
-    name: Annotated[str | None, typer.Argument(help="Experiment, with :ARGUMENT if it takes one.")] = None,
+    name: Annotated[str | None, typer.Argument(help="Name of an experiment, with :ARGUMENT if it takes one.")] = None,
 ):
     """List the experiments, or print one with every key resolved.
 
@@ -96,29 +97,29 @@ def predict(
     ],
     output: Annotated[Folder, Text("--output", help="Folder for pan_pred/, pred.json, tracks/ and overlay/.")],
     checkpoint: Annotated[Folder | None, Text("--checkpoint", help="Workdir, or one step in its checkpoints/.")] = None,
-    ensemble: Annotated[str | None, Text("--ensemble", help="Config of several models, in its place.")] = None,
-    split: Annotated[str | None, Text("--split", help="Split of a VIPSeg root.")] = None,
-    weights: Annotated[Weights | None, Text("--weights", help="Average (default) or raw, of --checkpoint.")] = None,
-    short_side: Annotated[int | None, Text("--short-side", help="Pixels; default as --checkpoint says.")] = None,
-    keep_scores: Annotated[Folder | None, Text("--keep-scores", help="Keep an --ensemble's scores there.")] = None,
-    overlay: Annotated[bool, Text("--overlay/--no-overlay", help="Write overlay videos too.")] = True,
-    opacity: Annotated[float, Text("--opacity", help="Of the overlay's colours, 0 to 1.")] = 0.5,
-    legend: Annotated[bool, Text("--legend", help="List what is seen in the overlay.")] = False,
-    classes: Annotated[str | None, Text("--classes", help="Names that the overlay shows, as person,car.")] = None,
-    layout: Annotated[str, Text("--format", help="vipseg, vspw, davis, kitti-step, ytvis or coco-rle.")] = "vipseg",
-    archive: Annotated[Folder | None, Text("--archive", help="Zip file of the results, to hand in.")] = None,
-    tracks: Annotated[bool, Text("--tracks/--no-tracks", help="Write tables of the tracks too.")] = True,
-    overwrite: Annotated[bool, Text("--overwrite", help="Do finished videos again, not skip them.")] = False,
-    start: Annotated[str, Text("--start", help="Seconds, or as 1:30, of each video.")] = "0",
-    end: Annotated[str | None, Text("--end", help="As --start; that frame is not read any more.")] = None,
-    stride: Annotated[int, Text("--stride", help="Every so many frames.")] = 1,
-    fps: Annotated[float | None, Text("--fps", help="At most so many frames per second.")] = None,
-    max_frames: Annotated[int | None, Text("--max-frames", help="At most so many frames of each video.")] = None,
+    ensemble: Annotated[str | None, Text("--ensemble", help="Ensemble config, instead of --checkpoint.")] = None,
+    split: Annotated[str | None, Text("--split", help="Split of a data-set root.")] = None,
+    weights: Annotated[Weights | None, Text("--weights", help="EMA weights (default) or raw ones.")] = None,
+    short_side: Annotated[int | None, Text("--short-side", help="Pixels; default: the checkpoint's own.")] = None,
+    keep_scores: Annotated[Folder | None, Text("--keep-scores", help="Folder for the members' scores.")] = None,
+    overlay: Annotated[bool, Text("--overlay/--no-overlay", help="Also write overlay videos.")] = True,
+    opacity: Annotated[float, Text("--opacity", help="Opacity of the overlay, 0 to 1.")] = 0.5,
+    legend: Annotated[bool, Text("--legend", help="Show a legend in the overlay.")] = False,
+    classes: Annotated[str | None, Text("--classes", help="Show only these, as person,car.")] = None,
+    layout: Annotated[str, Text("--format", help="vipseg, vspw, davis, kitti-step, ytvis, coco-rle.")] = "vipseg",
+    archive: Annotated[Folder | None, Text("--archive", help="Zip file for submission.")] = None,
+    tracks: Annotated[bool, Text("--tracks/--no-tracks", help="Also write tables of the tracks.")] = True,
+    overwrite: Annotated[bool, Text("--overwrite", help="Predict finished videos again.")] = False,
+    start: Annotated[str, Text("--start", help="Start in each video: seconds, or 1:30.")] = "0",
+    end: Annotated[str | None, Text("--end", help="End in each video, exclusive.")] = None,
+    stride: Annotated[int, Text("--stride", help="Read every n-th frame.")] = 1,
+    fps: Annotated[float | None, Text("--fps", help="Upper bound of frames per second.")] = None,
+    max_frames: Annotated[int | None, Text("--max-frames", help="Upper bound of frames per video.")] = None,
     strict: Annotated[bool, Text("--strict", help="Refuse videos with damaged frames.")] = False,
 ):
     """Segment videos: panoptic PNGs, pred.json, tables of the tracks and overlay videos.
 
-    Run it again to go on; several processes may share one output. Exit code 1: some videos could not be read.
+    Run it again to resume. Several processes may share one output. The exit code is 1 if some videos could not be read.
 
     Example: vps-jax predict clip.mp4 --checkpoint runs/tiny --output results
 
@@ -151,16 +152,16 @@ def refuse_beside(option: str, others: dict) -> None:
 
 @app.command("tune-ensemble")
 def tune_ensemble(
-    ensemble: Annotated[str, Text("--ensemble", help="Config whose scales and weights are to be chosen.")],
+    ensemble: Annotated[str, Text("--ensemble", help="Config of the ensemble to tune.")],
     predictions: Annotated[Folder, Text("--predictions", help="Result folder of a split with truth.")],
     output: Annotated[Folder, Text("--output", help="New config file.")],
-    keep_scores: Annotated[Folder | None, Text("--keep-scores", help="As it was given to predict.")] = None,
-    truth: Annotated[Folder | None, Text("--truth", help="VIPSeg root (converted); default the config's.")] = None,
-    split: Annotated[str | None, Text("--split", help="Split of the truth; default the config's.")] = None,
-    windows: Annotated[str | None, Text("--windows", help="Of VPQ; default the config's.")] = None,
-    parts: Annotated[int, Text("--parts", help="Weights are multiples of one part.")] = 4,
+    keep_scores: Annotated[Folder | None, Text("--keep-scores", help="Folder that predict was given.")] = None,
+    truth: Annotated[Folder | None, Text("--truth", help="Converted VIPSeg; default: the config's.")] = None,
+    split: Annotated[str | None, Text("--split", help="Split of the truth; default: the config's.")] = None,
+    windows: Annotated[str | None, Text("--windows", help="Windows of VPQ; default: the config's.")] = None,
+    parts: Annotated[int, Text("--parts", help="Weights are multiples of 1/PARTS.")] = 4,
 ):
-    """Choose an ensemble's scales and weights by VPQ, from scores that predict kept; no model runs.
+    """Choose the scales and weights of an ensemble by VPQ, from scores that predict has kept. No model runs.
 
     Example: vps-jax tune-ensemble --ensemble configs/ensemble.py --keep-scores scores --predictions out --output new.py
     """
@@ -178,26 +179,26 @@ def tune_ensemble(
 
 @app.command()
 def evaluate(
-    truth: Annotated[Folder, Text("--truth", help="Root of a data set with truth, or YouTube-VIS' json.")],
-    predictions: Annotated[Folder, Text("--predictions", help="Results in the official layout, or their zip file.")],
+    truth: Annotated[Folder, Text("--truth", help="Root of a data set, or a json of YouTube-VIS.")],
+    predictions: Annotated[Folder, Text("--predictions", help="Results in the official layout, or a zip of them.")],
     split: Annotated[str, Text("--split", help="Split of the truth.")] = "val",
     metrics: Annotated[
-        str | None, Text("--metrics", help="Of vpq,stq,pq,miou,vc,anatomy,hota,idf1,ap; or all.")
+        str | None, Text("--metrics", help="Some of vpq,stq,pq,miou,vc,anatomy,hota,idf1,ap; or all.")
     ] = None,
     windows: Annotated[
-        str, Text("--windows", help="leaderboard, official-script, or lengths as 1,2,4.")
+        str, Text("--windows", help="leaderboard, official-script, or lengths such as 1,2,4.")
     ] = "leaderboard",
     videos: Annotated[str | None, Text("--videos", help="Only these: a,b or a file with one per line.")] = None,
-    check: Annotated[bool, Text("--check", help="Only look whether the results can be handed in.")] = False,
+    check: Annotated[bool, Text("--check", help="Check a submission; score nothing.")] = False,
     json_out: Annotated[Folder | None, Text("--json", help="File for all numbers.")] = None,
     per_video: Annotated[Folder | None, Text("--per-video", help="File for one row per video, .csv or .md.")] = None,
     per_class: Annotated[Folder | None, Text("--per-class", help="File for one row per class, .csv or .md.")] = None,
     confusion: Annotated[Folder | None, Text("--confusion", help="File for the confusion matrix, .csv or .md.")] = None,
     plots: Annotated[Folder | None, Text("--plots", help="Folder for pictures.")] = None,
-    classes: Annotated[int, Text("--classes", help="So many best and worst classes are shown; 0: all.")] = 5,
-    processes: Annotated[int, Text("--processes", help="Videos are scored in so many processes.")] = 1,
-    quirks_on: Annotated[str | None, Text("--quirks-on", help="Habits of the official scripts to take.")] = None,
-    quirks_off: Annotated[str | None, Text("--quirks-off", help="Habits of the official scripts to leave.")] = None,
+    classes: Annotated[int, Text("--classes", help="Number of best and worst classes shown; 0: all.")] = 5,
+    processes: Annotated[int, Text("--processes", help="Number of processes that score videos.")] = 1,
+    quirks_on: Annotated[str | None, Text("--quirks-on", help="Official habits to switch on.")] = None,
+    quirks_off: Annotated[str | None, Text("--quirks-off", help="Official habits to switch off.")] = None,
 ):
     """Score a result folder against a truth folder.
 
@@ -230,18 +231,18 @@ def evaluate(
 
 @app.command()
 def compare(
-    a: Annotated[Folder, typer.Argument(help="Json of evaluate, or a result folder or zip file beside --truth.")],
-    b: Annotated[Folder, typer.Argument(help="The other; differences are B - A.")],
-    truth: Annotated[Folder | None, Text("--truth", help="What result folders are scored against.")] = None,
+    a: Annotated[Folder, typer.Argument(help="Json of evaluate, or results with --truth.")],
+    b: Annotated[Folder, typer.Argument(help="The other one; differences are B - A.")],
+    truth: Annotated[Folder | None, Text("--truth", help="Truth to score result folders with.")] = None,
     split: Annotated[str, Text("--split", help="Split of the truth.")] = "val",
-    metrics: Annotated[str | None, Text("--metrics", help="As of evaluate.")] = None,
-    windows: Annotated[str, Text("--windows", help="As of evaluate.")] = "leaderboard",
-    processes: Annotated[int, Text("--processes", help="As of evaluate.")] = 1,
-    rows: Annotated[int, Text("--rows", help="So many greatest gains and losses are shown.")] = 5,
-    samples: Annotated[int, Text("--samples", help="Resampled sets of videos behind the intervals.")] = 1000,
-    seed: Annotated[int, Text("--seed", help="Of the resampling.")] = 0,
+    metrics: Annotated[str | None, Text("--metrics", help="As in evaluate.")] = None,
+    windows: Annotated[str, Text("--windows", help="As in evaluate.")] = "leaderboard",
+    processes: Annotated[int, Text("--processes", help="As in evaluate.")] = 1,
+    rows: Annotated[int, Text("--rows", help="Number of gains and losses shown.")] = 5,
+    samples: Annotated[int, Text("--samples", help="Number of resampled sets of videos.")] = 1000,
+    seed: Annotated[int, Text("--seed", help="Seed of the resampling.")] = 0,
 ):
-    """Two results of one truth: differences of scores, classes and videos, with intervals over videos.
+    """Compare two results of one truth: scores, classes and videos, with intervals over videos.
 
     Example: vps-jax compare before.json after.json
 
@@ -266,11 +267,11 @@ def compare(
 
 @app.command()
 def convert(
-    source: Annotated[Folder, typer.Argument(help="Published .pth, .pkl, .safetensors, .npz; or our checkpoint.")],
-    output: Annotated[Folder, Text("--output", help="New folder, it serves as --checkpoint; or new .pth file.")],
-    config: Annotated[str | None, Text("--config", help="Experiment of the published file's model.")] = None,
-    to: Annotated[Form, Text("--to", help="A checkpoint of ours, or PyTorch's file.")] = Form.checkpoint,
-    weights: Annotated[Weights, Text("--weights", help="Which of our weights go to PyTorch.")] = Weights.ema,
+    source: Annotated[Folder, typer.Argument(help="Published .pth, .pkl, .safetensors or .npz, or our checkpoint.")],
+    output: Annotated[Folder, Text("--output", help="New folder for use as --checkpoint, or new .pth file.")],
+    config: Annotated[str | None, Text("--config", help="Experiment with the model of the file.")] = None,
+    to: Annotated[Form, Text("--to", help="Our checkpoint, or a file for PyTorch.")] = Form.checkpoint,
+    weights: Annotated[Weights, Text("--weights", help="Weights that go to PyTorch.")] = Weights.ema,
 ):
     """Turn published PyTorch weights into a checkpoint, or a checkpoint into a state dict with the published names.
 
@@ -303,7 +304,7 @@ def synthesize(
     test: Annotated[int, Text("--test", help="Test videos, without masks.")] = 6,
     layout: Annotated[str, Text("--layout", help="Data set whose layout is written.")] = "vipseg",
 ):
-    """Draw a data set in the official layout of VIPSeg or of another set.
+    """Generate a synthetic data set in the official layout of VIPSeg or of another set.
 
     Example: vps-jax data synthesize --seed 0 --out runs/data/raw
     """
@@ -320,7 +321,7 @@ def convert_data(
     out: Out,
     height: Annotated[str, Text("--height", help="Frame height in pixels, or native.")] = "720",
 ):
-    """The official conversion: resized frames, RGB panoptic PNGs, truth json.
+    """Convert a data set as its authors do: resized frames, RGB panoptic PNGs, json files of the truth.
 
     Example: vps-jax data convert vipseg --source VIPSeg --out VIPSEG_720P
     """
@@ -339,11 +340,11 @@ def prepare(
     name: Annotated[str, typer.Argument(help="Data set: vipseg, coco_panoptic, ...; see docs/data.md.")],
     source: Source,
     out: Out,
-    skip_bad: Annotated[bool, Text("--skip-bad", help="Leave unreadable frames out and report them.")] = False,
+    skip_bad: Annotated[bool, Text("--skip-bad", help="Leave out and list unreadable frames.")] = False,
     short_side: Annotated[int | None, Text("--short-side", help="Store larger frames with this short side.")] = None,
-    workers: Annotated[int | None, Text("--workers", help="Processes; default one per processor.")] = None,
+    workers: Annotated[int | None, Text("--workers", help="Number of processes; default: one per processor.")] = None,
 ):
-    """Write the records that training reads; started again it goes on, and a finished set is only reported.
+    """Write the records that training reads. Run it again to resume; a finished set is only reported.
 
     Example: vps-jax data prepare vipseg --source VIPSEG_720P --out data/prepared --short-side 512
     """
@@ -360,7 +361,7 @@ def check(
     source: Source,
     json_out: Annotated[Folder | None, Text("--json", help="File for counts and problems.")] = None,
 ):
-    """Decode every image and mask, and name everything that is wrong.
+    """Decode every image and mask, and report every fault.
 
     Example: vps-jax data check vipseg --source VIPSeg --json check.json
     """
@@ -379,10 +380,10 @@ def check(
 @app.command()
 def demo(
     workdir: Annotated[str, Text("--workdir", help="Folder for everything the demo makes.")] = "runs/demo",
-    seed: Annotated[int | None, Text("--seed", help="Seed of the training; default the config's.")] = None,
-    data_seed: Annotated[list[int], Text("--data-seed", help="Also score videos drawn from this seed.")] = [],  # noqa: B006
+    seed: Annotated[int | None, Text("--seed", help="Seed of the training; default: the config's.")] = None,
+    data_seed: Annotated[list[int], Text("--data-seed", help="Also score videos of this seed.")] = [],  # noqa: B006
 ):
-    """Everything once at a small size: draw data, train, predict, evaluate, pictures.
+    """Run everything at small scale: generate data, train, predict, evaluate, draw pictures.
 
     Example: vps-jax demo --workdir runs/seed1 --seed 1 --data-seed 11 --data-seed 12
     """

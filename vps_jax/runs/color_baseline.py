@@ -1,4 +1,4 @@
-"""What colour alone can do: the nearest mean colour per pixel, connected regions as objects. The demo's baseline."""
+"""Baseline of the demo: the class with the nearest mean colour at each pixel, connected regions as objects."""
 
 import pathlib
 from collections.abc import Iterable, Iterator
@@ -51,7 +51,7 @@ def label_by_color(images: np.ndarray, colors: dict[int, np.ndarray], thing_ids:
 
 
 def predict(raw, source, out, *, split: str, category_table: str = "vipseg") -> None:
-    """Write a VIPSeg result folder of the baseline: colours from `raw`'s train split, videos of `source`'s `split`."""
+    """Write a VIPSeg result folder: mean colours from the train split of `raw`, videos from `split` of `source`."""
     colors = class_colors(raw)
     things = class_table(category_table).thing_ids
     writer = VipsegWriter(pathlib.Path(out), class_table(category_table))

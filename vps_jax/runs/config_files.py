@@ -1,4 +1,4 @@
-"""Experiment files: those of `configs/` by name, in a clone or as a wheel carries them, and a user's own by path."""
+"""Experiment files: those of `configs/` by name, in a clone or in a wheel, and a user's own by path."""
 
 import ast
 import importlib.util
@@ -13,7 +13,7 @@ PACKAGE = pathlib.Path(__file__).resolve().parents[1]
 
 
 def folder() -> pathlib.Path:
-    """The folder `configs`: beside the package in a clone, inside of it when a wheel is installed."""
+    """The folder `configs`: beside the package in a clone, inside the package in a wheel."""
     places = (PACKAGE.parent / "configs", PACKAGE / "shipped" / "configs")
     return next((place for place in places if (place / "common.py").is_file()), places[0])
 
@@ -45,7 +45,7 @@ def find(reference: str) -> tuple[pathlib.Path, str]:
 
 
 def load_module(reference: str) -> tuple[ModuleType, str]:
-    """The module of an experiment file, and the argument; it may import what its folder holds, as with main.py.
+    """The module of an experiment file, and the argument. The file may import its neighbours, as with main.py.
 
     Raises:
       UserError: there is no such file, or it has no `get_config`.

@@ -1,6 +1,6 @@
-"""The whole way on a laptop: draw videos, prepare, train, predict, evaluate, compare, ensemble, draw pictures.
+"""The whole system at small scale: generate videos, prepare, train, predict, evaluate, ensemble, pictures.
 
-`make demo` runs it. Everything lands below one folder; started again it goes on where it was.
+`make demo` runs it. It writes into one folder; started again, it continues where it was.
 """
 
 import dataclasses
@@ -23,13 +23,13 @@ def run(folder="runs/demo", *, seed: int | None = None, data_seeds: tuple[int, .
     """Run the demo and print its table.
 
     Args:
-      folder: for data, checkpoints, results and pictures.
-      seed: of the training; the config's when left out.
-      data_seeds: also score the trained model on validation videos that these seeds draw.
-      steps: fewer training steps of both models, to try it out.
+      folder: receives data, checkpoints, results and pictures.
+      seed: seed of the training; None for that of the config.
+      data_seeds: also score the trained model on validation videos of these seeds.
+      steps: number of training steps of both models; None for those of the configs.
 
     Returns:
-      Row name -> numbers in percent, see `experiment.headline`.
+      Row name -> scores in percent, see `experiment.headline`.
     """
     start = time.monotonic()
     folder = pathlib.Path(folder)
@@ -60,7 +60,7 @@ def tiny_config(folder: pathlib.Path, seed: int | None, steps: int | None) -> Ex
 
 
 def compare(config: Experiment, folder: pathlib.Path, history: list[dict]) -> dict[str, dict[str, float]]:
-    """Score the trained model and the two baselines on the validation videos; `history` has the raw weights' row."""
+    """Score the trained model and two baselines on the validation videos; `history` has the row of the raw weights."""
     import jax
 
     from vps_jax import models
@@ -84,9 +84,9 @@ def compare(config: Experiment, folder: pathlib.Path, history: list[dict]) -> di
 
 
 def run_ensemble(config: Experiment, folder: pathlib.Path, steps: int | None) -> dict[str, float]:
-    """Train the image model on the same scenes, drawn in VSPW's layout, and score it together with the trained model.
+    """Train the image model on the same scenes in VSPW's layout, and score it together with the trained model.
 
-    Its training videos are those of the first model: the validation videos stay unseen.
+    Both are trained on the same videos, so the validation videos stay unseen.
     """
     module, _ = config_files.load_module("tiny_ensemble")
     image, ensemble = module.image_experiment(), read_ensemble(module.get_config())
@@ -106,7 +106,7 @@ def run_ensemble(config: Experiment, folder: pathlib.Path, steps: int | None) ->
 
 
 def predict(variables, config: Experiment, out: pathlib.Path, *, overlay: bool) -> None:
-    """Result folder of the validation videos."""
+    """Write a result folder of the validation videos."""
     from vps_jax.infer.predict import predict as run_model
     from vps_jax.infer.predictor import make_predictor
 
@@ -116,7 +116,7 @@ def predict(variables, config: Experiment, out: pathlib.Path, *, overlay: bool) 
 
 
 def score(config: Experiment, predictions: pathlib.Path) -> dict[str, float]:
-    """Numbers in percent of a result folder."""
+    """Scores of a result folder in percent, by name; also written to its `metrics.json`."""
     from vps_jax.evaluation.runner import evaluate_folders
 
     settings = config.evaluate
@@ -128,7 +128,7 @@ def score(config: Experiment, predictions: pathlib.Path) -> dict[str, float]:
 
 
 def score_other_seed(config: Experiment, folder: pathlib.Path, data_seed: int) -> dict[str, float]:
-    """The EMA weights on validation videos of another generator seed."""
+    """Score the EMA weights on validation videos of another data seed."""
     from vps_jax.train.checkpoint import restore_for_inference
 
     data = folder / f"data_seed{data_seed}"
@@ -143,7 +143,7 @@ def score_other_seed(config: Experiment, folder: pathlib.Path, data_seed: int) -
 
 
 def print_table(results: Mapping[str, Mapping[str, float]]) -> None:
-    """VPQ by window, mean, things and stuff."""
+    """Print VPQ for each window, its mean, things and stuff."""
     windows = sorted({k for row in results.values() for k in row if k[3:].isdigit()}, key=lambda k: int(k[3:]))
     table = Table(title="unseen videos, VPQ in percent (leaderboard windows 1, 2, 4, 6 frames)")
     for column in ("", *windows, "mean", "things", "stuff"):
@@ -155,7 +155,7 @@ def print_table(results: Mapping[str, Mapping[str, float]]) -> None:
 
 
 def draw(config: Experiment, folder: pathlib.Path) -> pathlib.Path:
-    """A sheet of images, truth and predictions of the first validation videos."""
+    """Draw a sheet of the first validation videos with their predictions; returns its path."""
     import cv2
     import numpy as np
 

@@ -1,4 +1,4 @@
-"""An ensemble from its config to numbers: binds checkpoints, inference, tuning and evaluation."""
+"""An ensemble from its config to scores: checkpoints, inference, tuning and evaluation."""
 
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -15,15 +15,15 @@ MODES = ("predict", "evaluate")
 def run(config: EnsembleConfig | Mapping, workdir, mode: str) -> dict[str, float]:
     """Predict the evaluation split with an ensemble, and score it.
 
-    The workdir gets the result folder `predictions` and, when scored, `metrics.json` and overlay sheets in `samples`.
+    The workdir receives the result folder `predictions` and, with `evaluate`, `metrics.json` and overlays in `samples`.
 
     Args:
-      config: the ensemble's, see configs/ensemble.py.
+      config: config of the ensemble, see configs/ensemble.py.
       workdir: folder of the run.
       mode: `predict` or `evaluate`.
 
     Returns:
-      Numbers in percent, see `experiment.headline`; none for `predict`.
+      Scores in percent by name, see `experiment.headline`; empty for `predict`.
 
     Raises:
       UserError: another mode, members that do not fit, no truth, or a folder that cannot be written.
@@ -68,7 +68,7 @@ def predict(
 
 
 def open_checkpoint(path, weights: str):
-    """A member's checkpoint, with its weights still on the disk.
+    """A member's checkpoint, whose weights have not been read yet.
 
     Args:
       path: see `train.checkpoint.find_step`.
@@ -103,14 +103,14 @@ def tune(
     config: EnsembleConfig | Mapping, out, *, predictions, keep_scores=None, truth=None, split: str | None = None,
     windows=None, parts: int = 4, progress: bool = True,
 ) -> list:  # fmt: skip
-    """Choose scales and weights from kept scores and write the config with the best VPQ; no model runs.
+    """Choose scales and weights from kept scores, and write the config with the best VPQ. No model runs.
 
     Args:
-      config: the ensemble's.
+      config: config of the ensemble.
       out: new config file.
       predictions: result folder of a run that kept its scores.
-      keep_scores: their folder; by default the config's.
-      truth, split, windows: by default the config's `evaluate`.
+      keep_scores: folder of the kept scores; by default that of the config.
+      truth, split, windows: by default those of the config's `evaluate`.
       parts: weights are multiples of `1 / parts`.
       progress: show a progress bar on stderr.
 

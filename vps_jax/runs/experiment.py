@@ -1,4 +1,4 @@
-"""An experiment from data to numbers: binds training, inference and evaluation for main.py and the demo."""
+"""An experiment from data to scores: training, inference and evaluation for main.py and the demo."""
 
 import dataclasses
 import functools
@@ -31,7 +31,7 @@ def run(config: Experiment, workdir, mode: str = "train") -> list[dict]:
       Rows of metrics.json, one per evaluation; none for `predict`.
 
     Raises:
-      UserError: something given does not fit.
+      UserError: the config, the data or a checkpoint does not fit.
     """
     if mode not in MODES:
         raise UserError(f"mode {mode!r}; choose one of {', '.join(MODES)}")
@@ -76,9 +76,9 @@ def set_up_jax() -> None:
 
 
 def make_synthetic(settings: Synthetic) -> None:
-    """Draw and prepare a synthetic data set in `settings.folder`, whatever part of it is missing.
+    """Generate and prepare a synthetic data set in `settings.folder`, as far as it is missing.
 
-    Gives `raw/` in the data set's own layout, `prepared/<layout>` for training, and for VIPSeg `converted/` with truth
+    Writes `raw/` in the data set's own layout, `prepared/<layout>` for training, and for VIPSeg `converted/` with truth
     json for evaluation. `also` names further layouts of the same scenes, in `raw_<layout>/` and `prepared/<layout>`.
     """
     from vps_jax.data import prepare, synthetic, vipseg_convert
@@ -144,7 +144,7 @@ def evaluate(config: Experiment, workdir, variables, step: int, label: str) -> t
       step, label: name the files; `label` is `raw` or `ema`.
 
     Returns:
-      (numbers in percent, overlay images `[1, h, w, 3]` by video).
+      Scores in percent by name, and overlay images `[1, h, w, 3]` by video.
     """
     from vps_jax.evaluation.runner import evaluate_folders
     from vps_jax.infer.predict import predict
@@ -164,14 +164,14 @@ def evaluate(config: Experiment, workdir, variables, step: int, label: str) -> t
 
 
 def class_list(config: Experiment) -> ClassTable:
-    """The classes of a model's scores while it is trained: those of its data, or those that the config names."""
+    """Classes of a model's scores during training: those of its data, or else those that the config names."""
     from vps_jax.train.setup import group_classes
 
     return group_classes(config) or class_table(config.infer.taxonomy)
 
 
 def predict_newest(config: Experiment, workdir) -> None:
-    """Result folder `predictions/ema` of the evaluation split, by the average of the newest checkpoint in `workdir`.
+    """Predict the evaluation split with the EMA weights of the newest checkpoint, into `predictions/ema` of `workdir`.
 
     Raises:
       UserError: no checkpoint, not of this config's architecture, or no such split.
@@ -199,13 +199,13 @@ def predict_with_checkpoint(
     """Segment videos with the weights and settings of a checkpoint; see `infer.predict.predict`.
 
     Args:
-      sources: video files, folders of frames, VIPSeg roots.
+      sources: see `media.sources.open_videos`.
       checkpoint: see `train.checkpoint.find_step`.
       out: result folder.
-      split: split of a VIPSeg root.
+      split: split of a data-set root.
       weights: `ema` or `raw`.
       short_side: pixels, instead of the checkpoint's `infer.short_side_px`; the bound of the long side grows with it.
-      overlay: write overlay videos too.
+      overlay: also write overlay videos.
       resume: skip videos that these weights and settings have finished.
       options: more of `infer.predict.predict`.
 
@@ -242,7 +242,7 @@ def predict_with_checkpoint(
 
 
 def convert_weights(source, config: Experiment, out) -> dict:
-    """Turn a published file into a checkpoint with this config; what the file does not hold starts fresh.
+    """Turn a published file into a checkpoint with this config. Parameters that the file lacks are initialised.
 
     Returns:
       The report of `convert.convert_file`: `parameters`, `from_file`, `notes`, `model`.
@@ -288,17 +288,17 @@ def export_torch(checkpoint, out, *, weights: str = "ema") -> int:
 def write_samples(
     settings: Evaluate, predictions, classes: ClassTable, folder: pathlib.Path, name: str
 ) -> dict[str, np.ndarray]:
-    """Overlay sheets of the first videos, as files and as images for TensorBoard; none of class maps alone.
+    """Write overlay sheets of the first videos, and return them for TensorBoard; class maps have none.
 
     Args:
       settings: `config.evaluate`.
       predictions: result folder of its split.
-      classes: of the predictions.
-      folder: gets `<name>_<video>.jpg`.
-      name: of the sheets.
+      classes: class table of the predictions.
+      folder: receives `<name>_<video>.jpg`.
+      name: first part of the file names.
 
     Returns:
-      RGB uint8 `[1, h, w, 3]` by video.
+      Video id -> RGB uint8 `[1, h, w, 3]`.
     """
     if settings.layout != "vipseg":
         return {}

@@ -12,10 +12,10 @@ from vps_jax.viz.overlay import Style
 
 
 def selection(start: str, end: str | None, stride: int, fps: float | None, max_frames: int | None) -> Selection:
-    """Which frames are read, from the words of the command line.
+    """Which frames are read, from options of the command line.
 
     Raises:
-      UserError: a time or number that means nothing.
+      UserError: a value is not a time, or a number is out of range.
     """
     return Selection(seconds(start), None if end is None else seconds(end), stride, fps, max_frames)
 
@@ -34,17 +34,17 @@ def predict(
     classes: Sequence[str] | None,
     **options,
 ) -> Report:
-    """Segment a user's files; finished videos are skipped, broken ones reported.
+    """Segment a user's files. Finished videos are skipped, and unreadable ones are reported at the end.
 
     Args:
       inputs: see `media.sources.open_videos`.
       output: result folder.
       checkpoint: see `train.checkpoint.find_step`; None for the ensemble.
-      ensemble: gives the config of an ensemble.
+      ensemble: returns the config of an ensemble; called if there is no checkpoint.
       weights, short_side: see `experiment.predict_with_checkpoint`.
-      archive: zip file for the results, written if no video failed; None for none.
+      archive: zip file for submission, written if no video failed; None for none.
       opacity, legend, classes: see `viz.overlay.Style`.
-      options: more of `infer.predict.predict`, and `resume`.
+      options: further arguments of `infer.predict.predict`, and `resume`.
 
     Raises:
       UserError: nothing to read, no checkpoint, or `output` cannot be written.
