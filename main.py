@@ -22,15 +22,14 @@ def parse_flags(argv: list[str]) -> list[str]:
     if not any(a.lstrip("-").split("=")[0] == "config" for a in argv):
         # not as the flag's own default, which would be loaded, with all overrides, whatever --config says
         argv = [*argv[:1], f"--config={pathlib.Path(__file__).parent / DEFAULT_CONFIG}", *argv[1:]]
-    given = " ".join(sys.argv[1:])
     sys.path.append(str(config_file(argv).resolve().parent))  # an experiment may import what lies beside it
     try:
         left = flags.FLAGS(argv)
         name = CONFIG.value.name  # an error in the file itself comes here
     except (AttributeError, KeyError) as error:
-        fail(f"no config key {one_line(error)} in {given}; `vps-jax configs NAME` prints the keys of an experiment")
+        fail(f"no config key {one_line(error)}; `vps-jax configs NAME` prints all keys of an experiment")
     except (flags.Error, TypeError, ValueError, OSError) as error:
-        fail(f"{one_line(error)} in {given}; see vps_jax/config.py for keys and types")
+        fail(f"{one_line(error)}; `vps-jax configs NAME` prints all keys of an experiment")
     if len(left) > 1:
         fail(f"{left[1:]} is left over; write values with '=', as in --config.train.steps=100")
     if WORKDIR.value is None:
@@ -47,8 +46,12 @@ def config_file(argv: list[str]) -> pathlib.Path:
 
 
 def one_line(error: Exception) -> str:
-    """The message of an exception, shortened."""
-    return " ".join(str(error).split())[:300]
+    """The message of an exception, shortened; of a traceback in it, what was raised."""
+    text = str(error).strip()
+    if "Traceback (most recent call last)" in text:
+        raised = [line for line in text.splitlines() if line and not line.startswith((" ", "Traceback"))][-1]
+        text = raised.partition(": ")[2] or raised
+    return " ".join(text.split())[:300]
 
 
 def fail(line: str):

@@ -57,6 +57,17 @@ def section(settings: Any) -> ConfigDict:
     return result
 
 
+def choose(argument: str, choices) -> str:
+    """The argument of an experiment file, if it is one of the choices.
+
+    Raises:
+      UserError: it is none.
+    """
+    if argument not in choices:
+        raise keys.UserError(f"argument {argument!r} of the experiment: expected one of {', '.join(choices)}")
+    return argument
+
+
 def source(*, color: dict | None = keys.Color(), **settings) -> ConfigDict:  # noqa: B008
     """A data source with all its keys; `color` may be a dict of the keys of `Color`, or None for no jitter."""
     return section(keys.Source(color=keys.Color(**color) if isinstance(color, dict) else color, **settings))

@@ -18,7 +18,7 @@ MODELS = {"stage2": stage2, "stage3": stage3, "vps_alone": stage4, "stage4": sta
 
 
 def get_config(name: str = "stage2"):
-    stage, config = MODELS[name].get_config(), tiny.get_config()
+    stage, config = MODELS[common.choose(name, MODELS)].get_config(), tiny.get_config()
     config.name = f"tiny_{name}"
     config.model.semantic_groups = stage.model.semantic_groups
     config.model.vos = stage.model.vos

@@ -25,7 +25,7 @@ SIZES = {
 
 
 def get_config(size: str = "beit_large_640") -> ml_collections.ConfigDict:
-    crop, max_side, stride, batch, decay, drop_path = SIZES[size]
+    crop, max_side, stride, batch, decay, drop_path = SIZES[common.choose(size, SIZES)]
     config = common.base(
         model=keys.Mask2Former(
             size=size,

@@ -378,6 +378,20 @@ def check(
 
 
 @app.command()
+def replay(
+    run: Annotated[Folder, typer.Argument(help="Workdir of a run of main.py.")],
+    step: Annotated[int | None, Text("--step", help="Its number; default the first that was not finite.")] = None,
+):
+    """Do one training step again, and print its clips, its losses and what it did to the weights.
+
+    Example: vps-jax replay runs/stage3
+    """
+    from vps_jax.runs import replay as again
+
+    print("\n".join(again.lines(again.replay(run, step))))
+
+
+@app.command()
 def demo(
     workdir: Annotated[str, Text("--workdir", help="Folder for everything the demo makes.")] = "runs/demo",
     seed: Annotated[int | None, Text("--seed", help="Seed of the training; default: the config's.")] = None,

@@ -38,8 +38,8 @@ from vps_jax.upgrade import VERSION, upgrade
 __all__ = [
     "MODELS", "NO_DECAY", "TASKS", "VERSION", "ClipInference", "Color", "Data", "EnsembleConfig", "Evaluate",
     "Experiment", "InitFrom", "Instance", "Mask2Former", "MaskClassification", "MemberConfig", "ModelRow", "Optim",
-    "Panoptic", "QueryInference", "Semantic", "Source", "Synthetic", "Tarvis", "TaskRow", "Train", "VidEoMT",
-    "VideoMasks", "Vos", "WindowInference", "ensemble_experiment", "experiment", "model_config", "model_row",
+    "Panoptic", "QueryInference", "Semantic", "Source", "Synthetic", "Tarvis", "TaskRow", "Train", "UserError",
+    "VidEoMT", "VideoMasks", "Vos", "WindowInference", "ensemble_experiment", "experiment", "model_config", "model_row",
     "source_group", "task_row", "upgrade",
 ]  # fmt: skip
 

@@ -101,8 +101,7 @@ def test_threads_do_not_change_the_stream(config):
 
 
 def test_workers_do_not_change_the_stream(config):
-    if not flags.FLAGS.is_parsed():
-        flags.FLAGS.mark_as_parsed()
+    flags.FLAGS.unparse_flags()  # as in a program without flags of its own
     workers = with_data(config, num_workers=2)
     for first, second in zip(take(config, 4, first_step=2), take(workers, 4, first_step=2), strict=True):
         assert_same(first, second)

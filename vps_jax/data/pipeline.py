@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 
 import numpy as np
+from absl import flags
 
 from vps_jax.config import Color, Data
 from vps_jax.data.records import Video
@@ -48,6 +49,8 @@ def train_batches(data: Data, *, first_step: int = 0, host: int = 0, num_hosts: 
     threads = grain.ReadOptions(num_threads=data.num_threads, prefetch_buffer_size=data.prefetch)
     stream = batches.to_iter_dataset(threads)
     if data.num_workers:
+        if not flags.FLAGS.is_parsed():
+            flags.FLAGS.mark_as_parsed()  # grain reads flags of its own, also in a program that has none
         workers = grain.MultiprocessingOptions(num_workers=data.num_workers)
         stream = stream.mp_prefetch(workers, worker_init_fn=keep_to_parent)
     return iter(stream)

@@ -110,7 +110,14 @@ class Checkpoints:
         Raises:
           UserError: none is sound, or its parameters are not those of `abstract`.
         """
-        step = self._sound_step()
+        return self.restore_step(self._sound_step(), abstract, shardings)
+
+    def restore_step(self, step: int, abstract: TrainState, shardings: TrainState) -> TrainState:
+        """The state of one step.
+
+        Raises:
+          UserError: its parameters or its optimiser are not those of `abstract`.
+        """
         found = self._manager.item_metadata(step)
         check_same_tree(found["variables"].tree, abstract.variables, self.folder / str(step))
         check_same_optimizer(found["optimizer"].tree, abstract.opt_state, self.folder / str(step))

@@ -143,9 +143,14 @@ def has_steps(workdir) -> bool:
 
 
 def start_state(setup: Setup, checkpoints: Checkpoints) -> TrainState:
-    """The newest checkpoint's state, or a fresh one, with the weights of another run where the config asks for them."""
+    """The newest checkpoint's state, or the one that a run begins with."""
     if checkpoints.latest_step() is not None:
         return checkpoints.restore(setup.abstract, setup.shardings)
+    return fresh_state(setup)
+
+
+def fresh_state(setup: Setup) -> TrainState:
+    """The state that a run begins with: random weights, or those of another run where the config asks for them."""
     init = functools.partial(initial_variables, setup.model, setup.experiment.train.seed)
     if setup.plan is None:
         return jax.jit(lambda: create_state(init(), setup.tx), out_shardings=setup.shardings)()
