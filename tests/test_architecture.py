@@ -37,7 +37,8 @@ ALLOWED = {
     "tfds_builders": {"datasets", "files", "types"},
     "configs": {"configs", "config", "datasets"},
     "main": {"types", "config", "runs"},
-    "cli": BASE | {"data", "evaluation", "ensemble", "media", "runs"},
+    "cli": BASE | {"data_commands", "evaluation", "ensemble", "media", "runs"},
+    "data_commands": BASE | {"data"},
     "__main__": {"cli"},
     "pytest_golden": set(),  # pytest takes the DIR of `--golden DIR` for a root, and knows no conftest by then
     "__init__": {"types", "datasets", "runs"},  # of the package

@@ -1,0 +1,98 @@
+"""`vps-jax data`: commands that make, convert, prepare and check data sets."""
+
+import os
+import pathlib
+from typing import Annotated
+
+import typer
+
+from vps_jax.types import UserError
+
+data = typer.Typer(rich_markup_mode=None, help="Make, convert, prepare and check data sets.")
+
+Folder = pathlib.Path
+Text = typer.Option
+Out = Annotated[Folder, Text("--out", help="Folder to write.")]
+Source = Annotated[Folder, Text("--source", help="Folder in the official layout.")]
+
+
+@data.command()
+def synthesize(
+    out: Out,
+    seed: Annotated[int, Text("--seed", help="Another seed gives other videos.")] = 0,
+    train: Annotated[int, Text("--train", help="Training videos.")] = 132,
+    val: Annotated[int, Text("--val", help="Validation videos.")] = 24,
+    test: Annotated[int, Text("--test", help="Test videos, without masks.")] = 6,
+    layout: Annotated[str, Text("--layout", help="Data set whose layout is written.")] = "vipseg",
+):
+    """Generate a synthetic data set in the official layout of VIPSeg or of another set.
+
+    Example: vps-jax data synthesize --seed 0 --out runs/data/raw
+    """
+    from vps_jax.data import synthetic
+
+    counts = synthetic.synthesize(out, layout=layout, seed=seed, train=train, val=val, test=test)
+    print(f"{counts['videos']} videos, {counts['frames']} frames -> {out}")
+
+
+@data.command("convert")
+def convert_data(
+    name: Annotated[str, typer.Argument(help="Data set: vipseg.")],
+    source: Source,
+    out: Out,
+    height: Annotated[str, Text("--height", help="Frame height in pixels, or native.")] = "720",
+):
+    """Convert a data set as its authors do: resized frames, RGB panoptic PNGs, json files of the truth.
+
+    Example: vps-jax data convert vipseg --source VIPSeg --out VIPSEG_720P
+    """
+    from vps_jax.data import vipseg_convert
+
+    if name != "vipseg":
+        raise UserError(f"data set {name!r} has no conversion; expected vipseg")
+    if height != "native" and not height.isdigit():
+        raise UserError(f"--height {height!r}; expected a number of pixels or native")
+    counts = vipseg_convert.convert(source, out, height=None if height == "native" else int(height))
+    print(f"{counts['videos']} videos, {counts['frames']} frames -> {out}")
+
+
+@data.command()
+def prepare(
+    name: Annotated[str, typer.Argument(help="Data set: vipseg, coco_panoptic, ...; see docs/data.md.")],
+    source: Source,
+    out: Out,
+    skip_bad: Annotated[bool, Text("--skip-bad", help="Leave out and list unreadable frames.")] = False,
+    short_side: Annotated[int | None, Text("--short-side", help="Store larger frames with this short side.")] = None,
+    workers: Annotated[int | None, Text("--workers", help="Number of processes; default: one per processor.")] = None,
+):
+    """Write the records that training reads. Run it again to resume; a finished set is only reported.
+
+    Example: vps-jax data prepare vipseg --source VIPSEG_720P --out data/prepared --short-side 512
+    """
+    from vps_jax.data import prepare as preparation
+
+    workers = workers or os.cpu_count() or 1
+    report = preparation.prepare(name, source, out, skip_bad=skip_bad, short_side=short_side, workers=workers)
+    print("\n".join(preparation.describe_report(report)))
+
+
+@data.command()
+def check(
+    name: Annotated[str, typer.Argument(help="Data set: vipseg, coco_panoptic, ...; see docs/data.md.")],
+    source: Source,
+    json_out: Annotated[Folder | None, Text("--json", help="File for counts and problems.")] = None,
+):
+    """Decode every image and mask, and report every fault.
+
+    Example: vps-jax data check vipseg --source VIPSeg --json check.json
+    """
+    from vps_jax import files
+    from vps_jax.data import check as checking
+
+    report = checking.check(name, source)
+    if json_out is not None:
+        files.write_json(json_out, report.as_json())
+    print("\n".join((*report.problems, *checking.table(report))))
+    print(f"{report.videos} videos, {report.frames} frames, {len(report.problems)} problems")
+    if report.problems:
+        raise typer.Exit(1)
