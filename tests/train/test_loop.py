@@ -120,7 +120,12 @@ def test_evaluation_sees_both_weights_and_its_numbers_are_kept(tmp_path, monkeyp
     assert events.Tensors("train/learning_rate")[0].tensor_proto.float_val[0] == pytest.approx(0.1)
     assert [e.tensor_proto.float_val[0] for e in events.Tensors("eval_ema/vpq")] == [41.0, 61.0]
     assert [e.step for e in events.Images("ema/video/0")] == [4, 6]
-    assert "train/steps_per_second" in events.Tags()["tensors"]
+    assert {"train/steps_per_second", "train/clips_per_second", "train/share_of_time_waiting_for_data"} <= set(
+        events.Tags()["tensors"]
+    )
+    backbone = [e.tensor_proto.float_val[0] for e in events.Tensors("learning_rate/backbone")]
+    assert backbone == pytest.approx([0.01] * 3)  # a tenth of the rest's
+    assert [e.tensor_proto.float_val[0] for e in events.Tensors("train/compilations")][0] >= 1
 
 
 def test_checkpoint_carries_the_resolved_config(tmp_path, monkeypatch):

@@ -22,7 +22,6 @@ from vps_jax.files import write_json, write_text
 from vps_jax.parsing import plain
 from vps_jax.train import handover, launch
 from vps_jax.train.checkpoint import check_disk_space, check_writable
-from vps_jax.train.optimizer import make_schedule
 from vps_jax.train.programs import StepPrograms
 from vps_jax.train.recorder import Recorder
 from vps_jax.train.report import CompileCounter, Report
@@ -65,10 +64,9 @@ def train_alone(experiment: Experiment, workdir, evaluate: Evaluate | None) -> l
     settings = experiment.train
     checkpoints = Checkpoints(setup.workdir, keep=settings.keep_checkpoints, owner=run_mark(setup.workdir))
     check_disk_space(setup.workdir, setup.abstract, settings.keep_checkpoints)
-    schedule = make_schedule(experiment.optim)
     with CompileCounter() as compiled, contextlib.closing(checkpoints), stop_signals() as stop:
         state = start_state(setup, checkpoints)
-        report = Report(setup.workdir, total=settings.steps, done=int(state.step), schedule=schedule)
+        report = Report(setup.workdir, experiment, done=int(state.step), compiled=compiled)
         with contextlib.closing(report), readable_errors(setup.workdir, checkpoints):
             introduce(setup, state, report)
             if int(state.step):
@@ -92,8 +90,7 @@ def evaluate_newest(experiment: Experiment, workdir, *, evaluate: Evaluate) -> l
         if checkpoints.latest_step() is None:
             raise UserError(f"{workdir} holds no checkpoint to evaluate; train there first, or give another --workdir")
         state = start_state(setup, checkpoints)
-    done = int(state.step)
-    report = Report(setup.workdir, total=settings.steps, done=done, schedule=make_schedule(experiment.optim))
+    report = Report(setup.workdir, experiment, done=int(state.step))
     with contextlib.closing(report):
         run_evaluation(setup, state, evaluate, report)
     return report.history
@@ -181,7 +178,7 @@ def run_steps(run: Run, state: TrainState) -> TrainState:
     )
     with contextlib.closing(batches):
         for step in range(first, total):
-            with run.stop.starting() if step == first else contextlib.nullcontext():
+            with run.report.waiting(), run.stop.starting() if step == first else contextlib.nullcontext():
                 batch = next(batches)
             state, scalars = programs(step, state, batch)
             recorder.add(step, batch, scalars)

@@ -4,6 +4,7 @@ Order of one update (spec: tarvis 7.1, the order matters because measured norms 
 0.01): clip by global norm -> Adam moments -> decoupled weight decay -> factor of the group -> learning rate.
 """
 
+import functools
 import re
 from typing import NamedTuple
 
@@ -107,6 +108,17 @@ def make_schedule(optim, *, late: bool = False):
         first, last = optim.warmup_steps, optim.warmup_steps + optim.late_warmup_steps
         return warmup_poly_schedule(optim, *((first, last) if late else (0, first)))
     return {"steps": step_schedule, "poly": poly_schedule}[optim.schedule](optim)
+
+
+def group_rates(optim):
+    """Learning rate of every group by its name: functions of the optimiser's step; of layer-wise rates the largest."""
+    optim = parse(Optim, optim, "optim")
+    rates = {}
+    for name, _, scale in optim.lr_groups:
+        schedule = make_schedule(optim, late=name in optim.late_groups)
+        factor = scale if isinstance(scale, (int, float)) else max(scale)
+        rates[name] = functools.partial(lambda schedule, factor, step: factor * float(schedule(step)), schedule, factor)
+    return rates
 
 
 def step_schedule(optim: Optim):

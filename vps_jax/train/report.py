@@ -9,7 +9,9 @@ import time
 import jax
 import numpy as np
 
+from vps_jax.config import Experiment
 from vps_jax.files import write_json
+from vps_jax.train.optimizer import group_rates, make_schedule
 from vps_jax.train.summaries import ProgressLine, make_writer
 
 COMPILED = "/jax/core/compile/backend_compile_duration"
@@ -37,15 +39,20 @@ class Report:
 
     Args:
       workdir: gets the event files and `metrics.json`.
-      total, done: steps of the run, and done before this start.
-      schedule: optimizer step -> learning rate.
+      experiment: the config.
+      done: steps done before this start.
+      compiled: counts the compilations of this start.
     """
 
-    def __init__(self, workdir, *, total: int, done: int, schedule):
+    def __init__(self, workdir, experiment: Experiment, *, done: int, compiled: CompileCounter | None = None):
         self._main = jax.process_index() == 0
         self._file = pathlib.Path(workdir) / "metrics.json"
-        self.progress = ProgressLine(total, done, show=self._main)
-        self._schedule = schedule
+        self.progress = ProgressLine(experiment.train.steps, done, show=self._main)
+        self._rates = group_rates(experiment.optim)
+        self._rate = make_schedule(experiment.optim)
+        self._clips = experiment.train.batch_size
+        self._compiled = compiled
+        self._waited = 0.0
         self._writer = None
         with self._telling():
             self._writer = make_writer(workdir, just_logging=not self._main, resumed=done)
@@ -64,7 +71,7 @@ class Report:
         self._window["loss"].append(scalars["loss"])
 
     def log(self, done: int) -> None:
-        """Write the means since the last call, the learning rate and the speed."""
+        """Write the means since the last call, the learning rates, the speed, and what it is made of."""
         last_done, last_time = self._last
         now = time.monotonic()
         speed = (done - last_done) / max(now - last_time, 1e-9)
@@ -73,7 +80,14 @@ class Report:
         self._window.clear()
         loss = means.pop("loss", float("nan"))
         means["train/steps_per_second"] = speed
-        means["train/learning_rate"] = float(self._schedule(done - 1))
+        means["train/clips_per_second"] = speed * self._clips
+        means["train/share_of_time_waiting_for_data"] = self._waited / max(now - last_time, 1e-9)
+        means["train/learning_rate"] = float(self._rate(done - 1))
+        means |= {f"learning_rate/{name}": rate(done - 1) for name, rate in self._rates.items()}
+        means |= {f"memory/{name}": value for name, value in device_memory().items()}
+        if self._compiled:
+            means["train/compilations"] = self._compiled.count
+        self._waited = 0.0
         self._write("write_scalars", done, means)
         self.progress.report(done, loss, speed)
 
@@ -91,12 +105,20 @@ class Report:
 
     def restart_clock(self) -> None:
         """Leave the time since the last `log` out of the speed (evaluation, checkpoint)."""
+        self._waited = 0.0
         self._last = (self._last[0], time.monotonic())
 
     def close(self) -> None:
         self.progress.close()
         self._write("flush")
         self._write("close")
+
+    @contextlib.contextmanager
+    def waiting(self):
+        """The time in which a step waits for its batch."""
+        start = time.monotonic()
+        yield
+        self._waited += time.monotonic() - start
 
     def skipped(self, done: int) -> None:
         """Count a step that left the weights as they were."""
@@ -122,6 +144,13 @@ class Report:
             self._writer = None
             line = (str(error).strip().splitlines() or [type(error).__name__])[0]
             self.progress.say(f"warning: TensorBoard events cannot be written ({line}); the run goes on without them")
+
+
+def device_memory() -> dict[str, float]:
+    """GiB that the first device of this process holds now and held at most, where it says so."""
+    statistics = jax.local_devices()[0].memory_stats() or {}
+    names = {"bytes_in_use": "in_use_gib", "peak_bytes_in_use": "peak_gib"}
+    return {shown: statistics[name] / 2**30 for name, shown in names.items() if name in statistics}
 
 
 def read_history(file: pathlib.Path) -> list[dict]:
