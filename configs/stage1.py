@@ -1,4 +1,4 @@
-"""Stage 1: TarViS on clips made of images, three tasks drawn for every chunk of steps.
+"""Stage 1: TarViS on clips made of single images, with a random task for every chunk of steps.
 
 Command:   python main.py --config configs/stage1.py[:BACKBONE] --workdir DIR --config.init_from.path IMAGENET
            BACKBONE: swin_large (default), swin_tiny, resnet50; IMAGENET: `vps-jax convert` of its ImageNet file

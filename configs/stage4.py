@@ -1,4 +1,4 @@
-"""Stage 4: VIPSeg panoptic alone, a short run at a tenth of the rate, from stage 3's average.
+"""Stage 4: VIPSeg panoptic alone, a short run at a tenth of the rate, from the EMA weights of stage 3.
 
 Command:   python main.py --config configs/stage4.py[:BACKBONE] --workdir DIR --config.init_from.path STAGE3
            BACKBONE: swin_large (default), swin_tiny, resnet50

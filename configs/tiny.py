@@ -1,6 +1,6 @@
-"""The default: everything at a size that two CPU cores train in minutes, on a data set that a seed draws.
+"""The default: a small TarViS on synthetic videos, which two CPU cores train in minutes.
 
-Command:   python main.py            (the data are drawn and prepared first, if they are not there)
+Command:   python main.py            (the data are generated and prepared first, if they are missing)
 Hardware:  two CPU cores, 2 GB of memory
 Time:      about 8 minutes
 Expected:  VPQ of the EMA weights on unseen videos 43.4; 40.3 to 44.5 over three seeds (mean of the windows 1, 2, 4, 6)
@@ -46,7 +46,7 @@ def get_config():
     config.train.keep_checkpoints = 1
 
     config.synthetic.folder = "runs/data/tiny"
-    folder = config.synthetic.get_ref("folder")  # an empty one draws nothing; then set the two paths below
+    folder = config.synthetic.get_ref("folder")  # an empty one generates nothing; then set the two paths below
     config.evaluate.truth = folder + "/converted"
 
     config.data.clip_frames = 2

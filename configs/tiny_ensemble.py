@@ -1,4 +1,4 @@
-"""The smallest ensemble: the model of configs/tiny.py and the ViT-Adapter's twin of configs/vspw_tiny.py.
+"""An ensemble at small scale: the model of configs/tiny.py and the ViT-Adapter of configs/vspw_tiny.py.
 
 Command:   python main.py && python main.py --config configs/vspw_tiny.py      (the members)
            python main.py --config configs/tiny_ensemble.py --mode evaluate
@@ -40,7 +40,7 @@ def get_config():
 def image_experiment():
     """configs/vspw_tiny.py on the scenes of configs/tiny.py's training videos, as long as a demo allows.
 
-    A scene is drawn from the seed and its split: no validation video of the one data set is a training video of the
+    A scene follows from the seed and its split: no validation video of the one data set is a training video of the
     other. VSPW's validation videos are those of VIPSeg, which the ensemble is scored on, so one is enough here.
     """
     config, videos = vspw_tiny.get_config(), tiny.get_config().synthetic

@@ -1,4 +1,4 @@
-"""Tiny twins of stages 2, 3 and 4, to walk the chain of hand-overs on two CPU cores.
+"""Stages 2, 3 and 4 at small scale, to run the chain of stages on two CPU cores.
 
 Command:   python main.py --config configs/tiny_stages.py:STAGE --workdir DIR --config.init_from.path EARLIER
            STAGE: stage2 (default; from random weights), stage3 (from stage2), stage4 (from stage3), vps_alone
@@ -55,7 +55,7 @@ def shorten(config, steps: int) -> None:
 
 
 def use_three_data_sets(config, video: dict, davis: dict) -> None:
-    """Stage 2 in small: VIPSeg, the same videos as an instance set with classes of its own, and as DAVIS."""
+    """Stage 2 at small scale: VIPSeg, the same videos as an instance set with classes of its own, and as DAVIS."""
     config.synthetic.also = ("davis",)
     config.model.semantic_groups = (("THINGS", len(datasets.VIPSEG_THINGS)), ("VIPSEG", datasets.CLASSES["VIPSEG"]))
     config.init_from.groups = ()

@@ -1,4 +1,4 @@
-"""VidEoMT's tiny twin: both stages of configs/eomt.py and configs/videomt.py at a size for two CPU cores.
+"""VidEoMT at small scale: both stages of configs/eomt.py and configs/videomt.py, for two CPU cores.
 
 Command:   python main.py --config configs/videomt_tiny.py:segmenter --workdir runs/videomt_tiny_segmenter
            python main.py --config configs/videomt_tiny.py

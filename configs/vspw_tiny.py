@@ -1,6 +1,6 @@
-"""The ViT-Adapter's tiny twin: every part of configs/vspw_vit_adapter.py at a size that two CPU cores train in minutes.
+"""The ViT-Adapter at small scale: every part of configs/vspw_vit_adapter.py, for two CPU cores.
 
-Command:   python main.py --config configs/vspw_tiny.py    (the data are drawn and prepared first if they are missing)
+Command:   python main.py --config configs/vspw_tiny.py    (missing data are generated and prepared first)
 Hardware:  two CPU cores
 Time:      about 7 minutes, evaluation included
 Expected:  mIoU of the EMA weights on unseen videos at least 50

@@ -295,7 +295,7 @@ def convert(
 @app.command()
 def replay(
     run: Annotated[Folder, typer.Argument(help="Workdir of a run of main.py.")],
-    step: Annotated[int | None, Text("--step", help="Its number; default the first that was not finite.")] = None,
+    step: Annotated[int | None, Text("--step", help="Step; default: the first not finite one.")] = None,
 ):
     """Do one training step again, and print its clips, its losses and what it did to the weights.
 
