@@ -297,7 +297,7 @@ def replay(
     run: Annotated[Folder, typer.Argument(help="Workdir of a run of main.py.")],
     step: Annotated[int | None, Text("--step", help="Step; default: the first not finite one.")] = None,
 ):
-    """Do one training step again, and print its clips, its losses and what it did to the weights.
+    """Repeat one training step, and print its clips, its losses and what it did to the weights.
 
     Example: vps-jax replay runs/stage3
     """

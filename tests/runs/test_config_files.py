@@ -42,7 +42,7 @@ def test_wrong_files_are_named(reference, line, tmp_path, monkeypatch):
 
 
 def test_a_wrong_argument_is_named():
-    with pytest.raises(UserError, match="'huge' is no argument"):
+    with pytest.raises(UserError, match="argument 'huge' of the experiment: expected one of beit_large_640"):
         config_files.load("vspw_vit_adapter:huge")
 
 
@@ -60,7 +60,7 @@ def test_commands_list_and_print(capsys):
     with pytest.raises(SystemExit) as done:
         cli.main(["configs"])
     assert done.value.code == 0
-    assert "The smallest ensemble" in capsys.readouterr().out
+    assert "An ensemble at small scale" in capsys.readouterr().out
     with pytest.raises(SystemExit) as done:
         cli.main(["configs", "stage2:swin_tiny"])
     out = capsys.readouterr().out
