@@ -23,6 +23,16 @@ SHORT = 3  # steps of every run that `make test` walks
 LENGTHS = [SHORT, pytest.param(None, marks=pytest.mark.acceptance, id="whole")]
 # golden/README: the published float32 run differs from its own float64 run in 5 of the 1,000 assigned rows
 MOST_OTHER_ROWS, STEPS_WITHOUT = 12, 6
+# the step whose numbers are the first that a mistake can change: the rate of step 0 is zero, so an update is first seen
+# in the parameters after step 1 and in the loss of step 2
+FIRST_SEEN = {
+    "normalized_over_2": 0,
+    "warm_up_one_step_early": 1,
+    "ramp_one_step_early": 1,
+    "decay_on_norms": 2,
+    "clip_after_adamw": 2,
+    "beta2_0.99": 2,
+}
 
 
 class Miss(NamedTuple):
@@ -121,6 +131,17 @@ def test_free_in_float64(prefix, steps, golden, golden_dir, tmp_path):
     (found,) = run_in_float64(golden_dir, tmp_path, f"{prefix}:{steps}")
     assert len(found["loss"]) == steps
     assert misses_in_float64(found, manifest, arrays, prefix) == []
+
+
+@pytest.mark.acceptance
+def test_every_mistake_is_seen(golden, golden_dir, tmp_path):
+    """All numbers before the first step that a mistake can change are as stored, and that step's are not."""
+    names = list(tarvis_training.MISTAKES)
+    found = run_in_float64(golden_dir, tmp_path, *(f"free_:{FIRST_SEEN[name] + 1}:{name}" for name in names))
+    firsts = {name: misses_in_float64(one, *golden, "free_")[0] for name, one in zip(names, found, strict=True)}
+    for name, miss in firsts.items():
+        print(f"{name}: step {miss.step}, {miss.name} off by {miss.found:.1e}, allowed {miss.allowed:.0e}")
+    assert {name: miss.step for name, miss in firsts.items()} == FIRST_SEEN
 
 
 def check_in_float32(found: dict, manifest: dict, arrays: dict, prefix: str) -> None:
