@@ -1,7 +1,8 @@
 """What all experiments share: `base()` is a complete config at the published Swin-L fine-tuning values.
 
-Every key, its default and its source stand in vps_jax/config.py. A file here starts from `base` and states only what it
-changes. Sections in brackets, as [spec 7.1], are those of docs/reference/tarvis.md; [ours] marks our own choice.
+Every key, its default and its source are in vps_jax/config.py and vps_jax/model_configs.py; `vps-jax configs NAME`
+prints all keys of an experiment. A file here starts from `base` and states only what it changes. Sections in brackets,
+as [spec 7.1], are those of docs/reference/tarvis.md; [ours] marks our own choice.
 """
 
 import dataclasses

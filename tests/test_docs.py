@@ -47,7 +47,19 @@ def missing(text: str) -> list[str]:
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_links_lead_somewhere(page):
-    assert not [f for f in re.findall(r"\]\(([^)#:]+)\)", page.read_text()) if not (page.parent / f).exists()]
+    assert not [f for f in re.findall(r"\]\(([^)#:]+)[)#]", page.read_text()) if not (page.parent / f).exists()]
+
+
+def anchors(page: pathlib.Path) -> set[str]:
+    """What a link may name behind `#`: the headings of a page, as GitHub writes them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", OURS, ids=name)
+def test_links_name_headings(page):
+    links = re.findall(r"\]\(([^)#:]*)#([^)]+)\)", page.read_text())
+    assert not [(file, anchor) for file, anchor in links if anchor not in anchors(page.parent / file if file else page)]
 
 
 @pytest.mark.parametrize("page", OURS, ids=name)
