@@ -96,3 +96,20 @@ def check(
     print(f"{report.videos} videos, {report.frames} frames, {len(report.problems)} problems")
     if report.problems:
         raise typer.Exit(1)
+
+
+@data.command()
+def classes(
+    labels: Annotated[str, Text("--labels", help="Pattern of label PNGs, between quotes.")],
+    out: Out,
+):
+    """Draft a class file from label PNGs: their values, shares of the pixels, and a picture of each beside it.
+
+    Example: vps-jax data classes --labels 'labels/train/*/*.png' --out classes.yaml
+    """
+    from vps_jax.data import class_draft
+
+    found = class_draft.draft(labels, out)
+    for one in found:
+        print(f"value {one.value}: {one.share:7.2%} of the pixels, most in {one.example}")
+    print(f"{len(found)} values -> {out}; give the classes their names there, from the pictures in {out.stem}_pictures")
