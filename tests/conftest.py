@@ -6,7 +6,7 @@ import sys
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 # pyproject.toml says so too, but `--golden DIR` alone hides that file from pytest
-sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "golden")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "golden")]
 # eight devices and full float32 are the CPU's, on a machine with a GPU too; `make test-gpu` asks for the GPU
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".cache" / "jax"))
