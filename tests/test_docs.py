@@ -28,6 +28,11 @@ def blocks(page: pathlib.Path, language: str) -> list[str]:
     return ["\n" * text.count("\n", 0, m.start(2)) + m[2] for m in BLOCK.finditer(text) if m[1] == language]
 
 
+def long_lines(text: str) -> list[str]:
+    """Lines of over 120 columns outside of code blocks."""
+    return [line for line in BLOCK.sub("", text).splitlines() if len(line) > 120]
+
+
 def joined(text: str) -> str:
     """A text whose commands stand in one line each: a backslash at the end of a line goes on with the next."""
     return re.sub(r"\\\n\s*", "", text)
@@ -48,6 +53,16 @@ def missing(text: str) -> list[str]:
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_links_lead_somewhere(page):
     assert not [f for f in re.findall(r"\]\(([^)#:]+)[)#]", page.read_text()) if not (page.parent / f).exists()]
+
+
+@pytest.mark.parametrize("page", OURS, ids=name)
+def test_lines_fit_into_120_columns(page):
+    assert not long_lines(page.read_text())
+
+
+def test_long_lines_are_found_outside_of_code():
+    fits, long = "a" * 120, "| " + "b" * 119
+    assert long_lines(f"{fits}\n{long}\n```\n{long}\n```\n{fits}\n") == [long]
 
 
 def anchors(page: pathlib.Path) -> set[str]:
