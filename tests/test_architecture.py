@@ -30,15 +30,17 @@ ALLOWED = {
     "convert": BASE | {"ops", "models"},
     "viz": BASE | {"evaluation"},
     "media": BASE,
+    "weights": {"types", "files"},
     "train": BASE | {"ops", "models", "losses", "data", "evaluation"} | L3,
     "infer": BASE | {"ops", "models", "losses", "data", "evaluation"} | L3,
     "ensemble": BASE | {"ops", "models", "losses", "data", "evaluation", "infer"} | L3,
-    "runs": BASE | {"ops", "models", "losses", "data", "evaluation", "train", "infer", "ensemble"} | L3,
+    "runs": BASE | {"ops", "models", "losses", "data", "evaluation", "train", "infer", "ensemble", "weights"} | L3,
     "tfds_builders": {"datasets", "files", "types"},
     "configs": {"configs", "config", "datasets"},
     "main": {"types", "config", "runs"},
-    "cli": BASE | {"data_commands", "evaluation", "ensemble", "media", "runs"},
+    "cli": BASE | {"data_commands", "weights_commands", "evaluation", "ensemble", "media", "runs"},
     "data_commands": BASE | {"data"},
+    "weights_commands": {"runs"},
     "__main__": {"cli"},
     "pytest_golden": set(),  # pytest takes the DIR of `--golden DIR` for a root, and knows no conftest by then
     "__init__": {"types", "datasets", "runs"},  # of the package
@@ -128,7 +130,8 @@ def test_only_the_command_line_reads_flags():
         if heavy & {name.split(".")[0] for name in imported_modules(path)}
     }
     # the stream of batches only says that grain's own flags keep their defaults
-    assert users <= {"main.py", "vps_jax/cli.py", "vps_jax/data_commands.py", "vps_jax/data/pipeline.py"}
+    commands = {"vps_jax/cli.py", "vps_jax/data_commands.py", "vps_jax/weights_commands.py"}
+    assert users <= {"main.py", *commands, "vps_jax/data/pipeline.py"}
 
 
 def test_evaluation_and_data_run_without_jax():

@@ -19,6 +19,7 @@ from vps_jax.config import EnsembleConfig
 from vps_jax.config import ensemble_experiment as read_ensemble
 from vps_jax.data_commands import data
 from vps_jax.types import UserError
+from vps_jax.weights_commands import weights as published_weights
 
 BAD_INPUT = 2
 INTERRUPTED = 130
@@ -30,6 +31,7 @@ app = typer.Typer(
     help="Video panoptic segmentation in JAX. Experiments are trained with main.py.",
 )  # fmt: skip
 app.add_typer(data, name="data")
+app.add_typer(published_weights, name="weights")
 
 Folder = pathlib.Path
 Text = typer.Option
@@ -96,7 +98,7 @@ def predict(
     checkpoint: Annotated[Folder | None, Text("--checkpoint", help="Workdir, or one step in its checkpoints/.")] = None,
     ensemble: Annotated[str | None, Text("--ensemble", help="Ensemble config, instead of --checkpoint.")] = None,
     split: Annotated[str | None, Text("--split", help="Split of a data-set root.")] = None,
-    weights: Annotated[Weights | None, Text("--weights", help="EMA weights (default) or raw ones.")] = None,
+    weights: Annotated[str | None, Text("--weights", help="ema or raw of --checkpoint, or a published name.")] = None,
     short_side: Annotated[int | None, Text("--short-side", help="Pixels; default: the checkpoint's own.")] = None,
     keep_scores: Annotated[Folder | None, Text("--keep-scores", help="Folder for the members' scores.")] = None,
     overlay: Annotated[bool, Text("--overlay/--no-overlay", help="Also write overlay videos.")] = True,
@@ -122,17 +124,18 @@ def predict(
 
     Example: vps-jax predict 'day1/*.mp4' --checkpoint runs/tiny --output results --start 1:30 --fps 5
     """
-    from vps_jax.runs import predict_files
+    from vps_jax.runs import predict_files, published
 
-    if (checkpoint is None) == (ensemble is None):
-        raise UserError(f"{'neither' if ensemble is None else 'both'} of --checkpoint and --ensemble; give one of them")
     if ensemble is None:
         refuse_beside("--checkpoint", {"--keep-scores": keep_scores})
+        checkpoint, weights = published.chosen(weights, checkpoint)
     else:
         refuse_beside("--ensemble", {"--weights": weights, "--short-side": short_side})
+    if (checkpoint is None) == (ensemble is None):
+        raise UserError(f"{'neither' if ensemble is None else 'both'} of --checkpoint and --ensemble; give one of them")
     report = predict_files.predict(
         inputs, output, checkpoint=checkpoint, ensemble=lambda: load_ensemble(ensemble, keep_scores),
-        weights=weights or Weights.ema, short_side=short_side, archive=archive, split=split, layout=layout,
+        weights=weights or Weights.ema.value, short_side=short_side, archive=archive, split=split, layout=layout,
         selection=predict_files.selection(start, end, stride, fps, max_frames), strict=strict, overlay=overlay,
         tracks=tracks, resume=not overwrite, opacity=opacity, legend=legend, classes=split_names(classes),
     )  # fmt: skip

@@ -1,0 +1,130 @@
+"""The table of published checkpoints, `table.json`: what each is, where it lies, and the page `docs/weights.md` of it.
+
+What no source states is null there and is told as unknown: an address is never guessed.
+"""
+
+import dataclasses
+import importlib.resources
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from vps_jax.types import UserError
+
+USES = {"predict": "Models that predict", "start": "Starts of a training"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """One published checkpoint; None is unknown.
+
+    Attributes:
+      name: what the commands call it.
+      model: what it is, in words.
+      config: experiment of `configs/` that it is converted with.
+      changes: keys of that experiment that the file needs otherwise.
+      use: `predict` for a whole model whose classes are known, `start` for what a training starts from.
+      data: that it was trained on.
+      numbers: published score -> percent.
+      on: the split of these numbers.
+      source: of these numbers.
+      file: name of the published file; a `.zip` holds one `.pth`.
+      page: where its authors describe it.
+      address: of the file itself.
+      size: of the file, in bytes.
+      sha256: of the file, in hexadecimal.
+      licence: in words.
+    """
+
+    name: str
+    model: str
+    config: str
+    changes: Mapping[str, Any]
+    use: str
+    data: str | None
+    numbers: Mapping[str, float]
+    on: str | None
+    source: str | None
+    file: str | None
+    page: str | None
+    address: str | None
+    size: int | None
+    sha256: str | None
+    licence: str | None
+
+    @property
+    def scores(self) -> str:
+        """The published numbers in words; empty if none is known."""
+        numbers = ", ".join(f"{name} {value:.1f}" for name, value in self.numbers.items())
+        return f"{numbers} on {self.on}" if numbers else ""
+
+
+def entries() -> tuple[Entry, ...]:
+    """All rows of the table, in its order."""
+    text = (importlib.resources.files("vps_jax.weights") / "table.json").read_text()
+    return tuple(Entry(**row) for row in json.loads(text))
+
+
+def find(name: str) -> Entry:
+    """The entry of a name.
+
+    Raises:
+      UserError: there is none.
+    """
+    table = {entry.name: entry for entry in entries()}
+    if name not in table:
+        raise UserError(f"there are no published weights {name!r}; expected one of {', '.join(table)}")
+    return table[name]
+
+
+def page(table: Sequence[Entry]) -> str:
+    """The text of `docs/weights.md`."""
+    parts = [HEAD]
+    for use, title in USES.items():
+        rows = [_row(entry) for entry in table if entry.use == use]
+        parts += [f"## {title}\n", "\n".join([*COLUMNS, *rows]) + "\n"]
+    return "\n".join(parts)
+
+
+def _row(entry: Entry) -> str:
+    file = f"`{entry.file}`" if entry.file else "unknown"
+    size = "unknown" if entry.size is None else f"{entry.size:,} bytes"
+    scores = f"{entry.scores} ({entry.source})" if entry.scores else "unknown"
+    cells = (
+        f"`{entry.name}`", entry.model, f"`{entry.config}`", entry.data or "unknown", scores,
+        f"[{file}]({entry.address})" if entry.address else file,
+        entry.page or "unknown", size, f"`{entry.sha256}`" if entry.sha256 else "unknown", entry.licence or "unknown",
+    )  # fmt: skip
+    return f"| {' | '.join(cells)} |"
+
+
+COLUMNS = (
+    "| name | model | config | trained on | published number | file | page | size | sha256 | licence |",
+    "|---|---|---|---|---|---|---|---|---|---|",
+)
+HEAD = """# Published weights
+
+Other authors' checkpoints that `vps-jax` reads, by name. A link is the address of the file. What is unknown here is
+stated by no source that this project has read; none of the files has been opened for this page. It is written from
+`vps_jax/weights/table.json`, so change that file instead:
+```
+python -m vps_jax.weights > docs/weights.md
+```
+
+```
+vps-jax weights list
+vps-jax weights get videomt_large_vipseg                       # download, check, convert
+vps-jax predict clip.mp4 --weights videomt_large_vipseg --output results
+```
+`get` downloads the file, says its licence, compares its size and sha256 with those below, and converts it to a
+checkpoint. It prints the sha256 that it found if the one to be expected is unknown. `predict --weights NAME` does the
+same and predicts; what is in the cache already needs no network. Nothing is contacted unless you name it.
+
+Files are kept in `$XDG_CACHE_HOME/vps_jax/weights/files/NAME` (`~/.cache` without that variable), the checkpoint
+beside them in `checkpoints/NAME`, or where `--output` says. You may delete `files` once the checkpoint is there. On a
+machine without network, or where no address is known, put the file into that folder by hand; `get` says its path. A
+download that breaks off goes on where it ended when the command is run again.
+
+Files on the Hugging Face Hub are fetched by `huggingface_hub` if it is installed (`pip install 'vps-jax[weights]'`),
+with its tokens and mirrors, and else as any other file.
+"""
