@@ -61,18 +61,30 @@ def run_mode(config: Experiment, workdir, mode: str) -> list[dict]:
 
 def set_up_jax() -> None:
     """Join other processes and keep compiled programs between runs; call before the first computation."""
-    if not pathlib.Path("/dev/nvidia0").exists():
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # XLA:CPU doubts its own cached programs, at great length
     import jax
 
     from vps_jax.train import launch
 
+    if not pathlib.Path("/dev/nvidia0").exists():
+        hush_xla()
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache")) / "vps_jax" / "xla"
         jax.config.update("jax_compilation_cache_dir", str(cache))
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
     launch.join()
+
+
+def hush_xla() -> None:
+    """Keep XLA's own errors off the terminal: on a CPU it doubts, at great length, programs that it has cached itself.
+
+    The environment variable would come too late once jax is imported. Its value 1 is the one that jax sets.
+    """
+    import jax
+
+    if os.environ.get("TF_CPP_MIN_LOG_LEVEL", "1") == "1" and jax.config.jax_logging_level == "NOTSET":
+        jax.config.update("jax_logging_level", "CRITICAL")
+        jax.config.update("jax_logging_level", "NOTSET")  # Python's loggers as before; XLA keeps the level
 
 
 def make_synthetic(settings: Synthetic) -> None:
