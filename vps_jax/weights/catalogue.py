@@ -81,32 +81,34 @@ def page(table: Sequence[Entry]) -> str:
     """The text of `docs/weights.md`."""
     parts = [HEAD]
     for use, title in USES.items():
-        rows = [_row(entry) for entry in table if entry.use == use]
-        parts += [f"## {title}\n", "\n".join([*COLUMNS, *rows]) + "\n"]
+        parts += [f"## {title}\n", *(_section(entry) for entry in table if entry.use == use)]
     return "\n".join(parts)
 
 
-def _row(entry: Entry) -> str:
-    file = f"`{entry.file}`" if entry.file else "unknown"
-    size = "unknown" if entry.size is None else f"{entry.size:,} bytes"
-    scores = f"{entry.scores} ({entry.source})" if entry.scores else "unknown"
-    cells = (
-        f"`{entry.name}`", entry.model, f"`{entry.config}`", entry.data or "unknown", scores,
-        f"[{file}]({entry.address})" if entry.address else file,
-        entry.page or "unknown", size, f"`{entry.sha256}`" if entry.sha256 else "unknown", entry.licence or "unknown",
-    )  # fmt: skip
-    return f"| {' | '.join(cells)} |"
+def _section(entry: Entry) -> str:
+    """One entry of the page: what is known, row by row, and in the last row what is not."""
+    facts = {
+        "model": entry.model,
+        "experiment": f"`{entry.config}`",
+        "trained on": entry.data,
+        "published numbers": entry.scores and f"{entry.scores} ({entry.source})",
+        "file": entry.file and f"`{entry.file}`",
+        "described at": entry.page,
+        "address": entry.address and f"<{entry.address}>",
+        "size": entry.size and f"{entry.size:,} bytes",
+        "sha256": entry.sha256 and f"`{entry.sha256}`",
+        "licence": entry.licence,
+    }
+    known = [f"| {name} | {fact} |" for name, fact in facts.items() if fact]
+    unknown = [f"| unknown | {', '.join(names)} |"] if (names := [n for n, fact in facts.items() if not fact]) else []
+    return "\n".join([f"### `{entry.name}`\n", "| | |", "|---|---|", *known, *unknown, ""])
 
 
-COLUMNS = (
-    "| name | model | config | trained on | published number | file | page | size | sha256 | licence |",
-    "|---|---|---|---|---|---|---|---|---|---|",
-)
 HEAD = """# Published weights
 
-Other authors' checkpoints that `vps-jax` reads, by name. A link is the address of the file. What is unknown here is
-stated by no source that this project has read; none of the files has been opened for this page. It is written from
-`vps_jax/weights/table.json`, so change that file instead:
+Other authors' checkpoints that `vps-jax` reads, by name. None of the files has been opened for this page, and what is
+unknown here is stated by no source that this project has read. The page is written from `vps_jax/weights/table.json`;
+change that file and run
 ```
 python -m vps_jax.weights > docs/weights.md
 ```
