@@ -4,12 +4,14 @@ import contextlib
 import os
 import pathlib
 import shutil
+import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 
 from vps_jax.config import Experiment
 from vps_jax.config import experiment as read_config
-from vps_jax.files import atomic_path, fresh_folder, require_space
+from vps_jax.files import fresh_folder, require_space
 from vps_jax.runs import config_files, experiment
 from vps_jax.types import UserError
 from vps_jax.weights import catalogue, download
@@ -115,21 +117,27 @@ def weights_file(path: pathlib.Path) -> Iterator[pathlib.Path]:
     if path.suffix != ".zip":
         yield path
         return
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        yield unpacked(path, pathlib.Path(folder) / f"{path.stem}.pth")
+
+
+def unpacked(path: pathlib.Path, target: pathlib.Path) -> pathlib.Path:
+    """Writes the one `.pth` of an archive to `target`, whatever its name inside is.
+
+    Raises:
+      UserError: the archive is damaged, holds none or several, or the disk is full.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
             inner = [info for info in archive.infolist() if info.filename.endswith(".pth")]
             if len(inner) != 1:
-                raise UserError(f"{path} holds {len(inner)} .pth files; expected one: fetch it again")
+                raise UserError(f"{path} holds {len(inner)} .pth files; expected one: remove it and fetch it again")
             require_space(path.parent, inner[0].file_size, inner[0].filename)
-            unpacked = path.with_suffix(".pth")
-            with atomic_path(unpacked) as temporary, archive.open(inner[0]) as source, temporary.open("wb") as target:
-                shutil.copyfileobj(source, target, download.CHUNK)
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
+            with archive.open(inner[0]) as source, target.open("wb") as file:
+                shutil.copyfileobj(source, file, download.CHUNK)
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise UserError(f"{path} is damaged ({error}); remove it and fetch it again") from error
-    try:
-        yield unpacked
-    finally:
-        unpacked.unlink()
+    return target
 
 
 @contextlib.contextmanager
