@@ -135,7 +135,13 @@ def test_class_maps_are_checked(tmp_path):
     write_png(tmp_path / "results/1_a/00000001.png", np.full((2, 2), 124, np.uint8))
     count, lines = faults((tmp_path / "truth", tmp_path / "results"))
     assert count == 2 and len(lines) == 2
-    assert "class 124; expected 0..123" in lines[0] and "2_b: no such folder" in lines[1]
+    assert "class 124; expected 0..123" in lines[0] and "2_b" in lines[1] and "no such folder" in lines[1]
+    # without images the masks say which frames there are and of which size
+    (tmp_path / "truth/data/1_a/origin").rename(tmp_path / "gone")
+    for stem in ("00000001", "00000002"):
+        write_png(tmp_path / f"truth/data/1_a/mask/{stem}.png", np.ones((2, 3), np.uint8))
+    _, lines = faults((tmp_path / "truth", tmp_path / "results"), videos=["1_a"])
+    assert "00000002.png: no such file" in lines[0] and "size is 2x2; expected 3x2" in lines[1] and len(lines) == 2
 
 
 def test_result_files_of_instances_are_checked(tmp_path):
@@ -148,6 +154,9 @@ def test_result_files_of_instances_are_checked(tmp_path):
     row["segmentations"][0]["counts"] = [5]
     (tmp_path / "results.json").write_text(json.dumps([row]))
     assert "runs of 5 pixels" in faults(both)[1][0]
+    videos.append(videos[0] | {"id": 2})
+    (tmp_path / "valid.json").write_text(json.dumps({"videos": videos, "categories": [{"id": 3, "name": "cat"}]}))
+    assert faults(both, videos=["2"]) == (1, [])
 
 
 def test_check_is_a_command(folders, capsys):

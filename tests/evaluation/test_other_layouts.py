@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from label_scenes import write_png
 
+from vps_jax.evaluation import submission
 from vps_jax.evaluation.runner import evaluate_folders
 from vps_jax.types import UserError
 
@@ -123,3 +124,59 @@ def test_faults_of_cityscapes_results_are_named(cityscapes, change, words):
     with pytest.raises(UserError) as error:
         evaluate_folders(*cityscapes)
     assert all(word in str(error.value) for word in words), str(error.value)
+
+
+def faults(folders, videos=None):
+    return submission.check(*folders, split="val", videos=videos)
+
+
+def test_step_results_are_checked(step):
+    for path in (step[0] / "panoptic_maps/val/0002").iterdir():  # only names and sizes of the truth are read
+        path.write_bytes(path.read_bytes()[:30])
+    assert faults(step) == (1, [])
+    results = step[1] / "0002"
+    for path in (results, step[0] / "panoptic_maps/val/0002"):
+        (path.parent / "0006").mkdir()
+        for stem in ("000000", "000003"):
+            (path.parent / "0006" / f"{stem}.png").write_bytes((path / "000000.png").read_bytes())
+    assert faults(step) == (2, [])
+    (results / "000000.png").unlink()
+    step_png(results / "000001.png", [[0, 0]], 0)
+    step_png(results / "000009.png", [[0]], 0)
+    step_png(results.parent / "0006/000003.png", [[19, 0, 0, 0, 0]], 0)
+    count, lines = faults(step)
+    for line, words in zip(lines, ("000000.png: no such", "no such frame", "2x1", "class 19"), strict=True):
+        assert words in line
+    assert count == 2
+    assert faults(step, ["0006"]) == (1, lines[3:])
+
+
+def test_step_results_with_red_and_blue_exchanged(step):
+    path = step[1] / "0002/000001.png"
+    cv2.imwrite(str(path), cv2.imread(str(path))[..., ::-1])
+    assert faults(step) == (1, [])  # a road with numbers may be meant: the results call it 7
+    step_png(path, [[0, 8, 13, 11, 10]], [[0, 0, 1, 4, 0]])
+    assert faults(step) == (1, [])
+    cv2.imwrite(str(path), cv2.imread(str(path))[..., ::-1])
+    (line,) = faults(step)[1]
+    assert "000001.png: red and blue are exchanged" in line
+
+
+def test_flat_results_are_checked(cityscapes):
+    (cityscapes[0] / "val").rename(cityscapes[0] / "gone")
+    assert faults(cityscapes) == (2, [])
+    results = cityscapes[1]
+    content = json.loads((results / "pred.json").read_text())
+    content["annotations"][1]["segments_info"][0]["category_id"] = 8
+    content["annotations"].pop()
+    (results / "pred.json").write_text(json.dumps(content))
+    (results / "pan_pred/0005_0011_aachen_0000.png").unlink()
+    write_png(results / "pan_pred/0015_0031_aachen_0000.png", np.full((1, 5), 70000))
+    count, lines = faults(cityscapes)
+    expected = ("0005_0011_aachen_0000.png: no such file", "category 8", "0015_0032_aachen_0000 is missing", "5x1")
+    for line, words in zip(lines, expected, strict=True):
+        assert words in line
+    assert count == 2
+    assert faults(cityscapes, ["0015"]) == (1, lines[2:])
+    (results / "pred.json").write_text("[]")
+    assert "the file is []" in faults(cityscapes)[1][0]

@@ -51,6 +51,23 @@ def read_png(path: pathlib.Path, *, kind: str, size: tuple[int, int] | None = No
     return image
 
 
+def png_size(path: pathlib.Path) -> tuple[int, int]:
+    """(height, width) of a PNG by its head alone.
+
+    Raises:
+      UserError: no such file, or not a PNG.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(24)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or 'cannot be read'}; expected a PNG") from None
+    if len(head) < 24 or not head.startswith(_SIGNATURE):
+        raise UserError(f"{path}: not a PNG file; expected one")
+    width, height = struct.unpack_from(">II", head, 16)
+    return height, width
+
+
 def _pixel_chunks(data: bytes) -> bytes | None:
     """The file with its pixel chunks alone, or None when it breaks off or a chunk's checksum is wrong."""
     parts, at = [_SIGNATURE], len(_SIGNATURE)

@@ -33,12 +33,9 @@ def plan(
     videos: Sequence[str] | None = None,
 ) -> Plan:
     """What a result folder has to be scored; `source` is the split's folder, the rest as of `vipseg_folders.plan`."""
-    truth, results = source, _results(predictions, source)
-    names = sorted(path.name for path in truth.iterdir() if path.is_dir() and not path.name.startswith("."))
-    if not names:
-        raise UserError(f"{truth}: no sequence in it; expected folders such as 0002")
+    truth, results = source, results_folder(predictions, source)
     jobs = []
-    for video in keep_videos(names, videos, truth):
+    for video in sequences(truth, videos):
         stems = sorted(png_stems(truth / video, f"the maps of sequence {video}"))
         _check_stems(stems, results / video)
         pairs = [(truth / video / f"{stem}.png", results / video / f"{stem}.png") for stem in stems]
@@ -47,7 +44,19 @@ def plan(
     return Plan("kitti_step", PANOPTIC, classes, jobs, score, inputs, left=LEFT)
 
 
-def _results(predictions: pathlib.Path, truth: pathlib.Path) -> pathlib.Path:
+def sequences(truth: pathlib.Path, videos: Sequence[str] | None) -> list[str]:
+    """Names of the sequences of a split's folder; those wanted, or all when None.
+
+    Raises:
+      UserError: none is there, or a wanted one is not.
+    """
+    names = sorted(path.name for path in truth.iterdir() if path.is_dir() and not path.name.startswith("."))
+    if not names:
+        raise UserError(f"{truth}: no sequence in it; expected folders such as 0002")
+    return keep_videos(names, videos, truth)
+
+
+def results_folder(predictions: pathlib.Path, truth: pathlib.Path) -> pathlib.Path:
     """Where the sequences of the results are: at the root, or below it as those of the truth."""
     places = (predictions / truth.parent.name / truth.name, predictions / truth.name)
     return next((place for place in places if place.is_dir()), predictions)

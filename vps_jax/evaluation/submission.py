@@ -14,10 +14,12 @@ from vps_jax.datasets.vipseg import truth_json
 from vps_jax.evaluation import (
     archives,
     checked,
+    cityscapes_vps_files,
     counts,
     images,
     layouts,
     scoring,
+    step_folders,
     vipseg_folders,
     vspw_folders,
     ytvis_folders,
@@ -26,7 +28,9 @@ from vps_jax.evaluation.plan import keep_videos
 from vps_jax.evaluation.vipseg_folders import FrameRecord, TruthRoot
 from vps_jax.types import UserError
 
+EXCHANGED = "red and blue are exchanged; OpenCV writes B, G, R, so reverse the channels before cv2.imwrite"
 FRAME_FOLDERS = ("images", "imgs")  # converted, as downloaded
+FRAME_SUFFIXES = (".jpg", ".png")
 
 
 def check(
@@ -57,7 +61,15 @@ def check(
             names = keep_videos(checked.read_list(source), videos, source)
             return len(names), [line for video in names for line in _complaint(_vspw, truth, folder, video)]
         if reader == ytvis_folders.__name__:
-            return _ytvis(source, ytvis_folders.results_json(folder))
+            return _ytvis(source, ytvis_folders.results_json(folder), videos)
+        if reader == step_folders.__name__:
+            names = step_folders.sequences(source, videos)
+            results = step_folders.results_folder(folder, source)
+            return len(names), [line for video in names for line in _complaint(_step, source, results, video)]
+        if reader == cityscapes_vps_files.__name__:
+            return _cityscapes(source, folder, videos)
+    if reader:
+        raise UserError(f"{truth}: {spec.title} has no submission check; score the results instead, without --check")
     raise UserError(f"{truth}: no frames of split {split!r} are known; expected its json, or list and frames")
 
 
@@ -78,7 +90,7 @@ def _expected(root: pathlib.Path, split: str, videos: Sequence[str] | None) -> T
     for video in keep_videos(checked.read_list(source), videos, source):
         if not (folder / video).is_dir():
             raise UserError(f"{folder / video}: no such folder; expected the frames of video {video} there")
-        stems = sorted(path.stem for path in (folder / video).iterdir() if path.suffix in (".jpg", ".png"))
+        stems = sorted(path.stem for path in (folder / video).iterdir() if path.suffix in FRAME_SUFFIXES)
         found[video] = [FrameRecord(stem, folder / video / stem, none, source) for stem in stems]
     sizes = {video: [None] * len(frames) for video, frames in found.items()}
     return TruthRoot(source, table, frozenset(range(len(table.names))), found, sizes)
@@ -113,8 +125,13 @@ def _vipseg(expected: TruthRoot, folder: pathlib.Path) -> Iterator[str]:
 
 def _vipseg_video(expected: TruthRoot, folder: pathlib.Path, video: str, frames: list) -> Iterator[str]:
     records = vipseg_folders.read_video(frames, video, folder, expected)
+    yield from _painted(records, expected.sizes[video])
+
+
+def _painted(records: Sequence[FrameRecord], sizes: Sequence[tuple[int, int] | None]) -> Iterator[str]:
+    """Faults of the PNGs of one video; sizes are (height, width), None where only one size per video is known."""
     first = None
-    for record, size in zip(records, expected.sizes[video], strict=True):
+    for record, size in zip(records, sizes, strict=True):
         try:
             pixels = images.read_png(record.png, kind="RGB")
         except UserError as error:
@@ -137,8 +154,7 @@ def _wrong_ids(record: FrameRecord, pixels: np.ndarray) -> Iterator[str]:
     swapped = {(number & 255) << 16 | number & 0xFF00 | number >> 16 for number in painted}
     if swapped == listed:
         yield (
-            f"{record.png}: red and blue are exchanged: its ids are those of {record.source.name} with R for B; OpenCV "
-            "writes B, G, R, so reverse the channels before cv2.imwrite"
+            f"{record.png}: {EXCHANGED} (its ids are those of {record.source.name} with R for B)"
         )
         return
     name = record.source.name
@@ -149,35 +165,105 @@ def _wrong_ids(record: FrameRecord, pixels: np.ndarray) -> Iterator[str]:
 
 
 def _vspw(root: pathlib.Path, folder: pathlib.Path, video: str) -> Iterator[str]:
-    """Faults of one video of class maps."""
-    frames = root / "data" / video / "origin"
-    stems = {path.stem for path in frames.iterdir()} if frames.is_dir() else None
+    """Faults of one video of class maps; its frames are those of `origin`, or else those with a mask."""
+    frames, masks = root / "data" / video / "origin", root / "data" / video / "mask"
+    if frames.is_dir():
+        stems = {path.stem for path in frames.iterdir() if path.suffix in FRAME_SUFFIXES}
+    else:
+        stems = vipseg_folders.png_stems(masks, f"the masks of video {video}, or its frames in {frames}")
     found = vipseg_folders.png_stems(folder / video, f"the predictions of video {video}")
-    if stems is not None:
-        yield from (f"{folder / video / stem}.png: no such file" for stem in sorted(stems - found))
-        yield from (f"{folder / video / stem}.png: the video has no such frame" for stem in sorted(found - stems))
+    yield from (f"{folder / video / stem}.png: no such file" for stem in sorted(stems - found))
+    yield from (f"{folder / video / stem}.png: the video has no such frame" for stem in sorted(found - stems))
     number = len(class_table("vspw").names)
-    for stem in sorted(found):
-        path = folder / video / f"{stem}.png"
+    first = None
+    for stem in sorted(found & stems):
+        path, mask = folder / video / f"{stem}.png", masks / f"{stem}.png"
         try:
-            greatest = int(images.read_png(path, kind="grey").max())
+            size = images.png_size(mask) if mask.is_file() else first
+            pixels = images.read_png(path, kind="grey", size=size)
         except UserError as error:
             yield str(error)
             continue
-        if greatest >= number:
+        first = first or pixels.shape
+        if (greatest := int(pixels.max())) >= number:
             yield f"{path}: class {greatest}; expected 0..{number - 1} (the class, not class + 1)"
 
 
-def _ytvis(truth: pathlib.Path, source: pathlib.Path) -> tuple[int, list[str]]:
+def _ytvis(
+    truth: pathlib.Path, source: pathlib.Path, wanted: Sequence[str] | None
+) -> tuple[int, list[str]]:
     """Faults of a result json; the truth's needs videos and categories only."""
     try:
         _, videos = ytvis_folders.read_files(truth, source, annotated=False)
     except UserError as error:
         return 0, [str(error)]
-    lines = []
-    for video in videos:
+    kept = set(keep_videos([str(video.video) for video in videos], wanted, truth))
+    videos = [video for video in videos if str(video.video) in kept]
+    return len(videos), [line for video in videos for line in _complaint(_tracks, video)]
+
+
+def _tracks(video: ytvis_folders.VideoTracks) -> Iterator[str]:
+    """No line; parsing the masks raises the first fault."""
+    ytvis_folders.tracks(video)
+    return iter(())
+
+
+def _step(truth: pathlib.Path, results: pathlib.Path, video: str) -> Iterator[str]:
+    """Faults of one sequence of KITTI-STEP; of the truth's maps only names and sizes are read."""
+    folder = results / video
+    stems = vipseg_folders.png_stems(truth / video, f"the maps of sequence {video}")
+    found = vipseg_folders.png_stems(folder, f"the {len(stems)} predicted maps of sequence {video}")
+    yield from (f"{folder / stem}.png: no such file" for stem in sorted(stems - found))
+    yield from (f"{folder / stem}.png: the sequence has no such frame" for stem in sorted(found - stems))
+    classes = class_table("kitti_step")
+    for stem in sorted(stems & found):
+        path = folder / f"{stem}.png"
         try:
-            ytvis_folders.tracks(video)
+            pixels = images.read_png(path, kind="RGB", size=images.png_size(truth / video / path.name))
+            if _step_reads(pixels[..., ::-1], path) and not _step_reads(pixels, path):
+                yield f"{path}: {EXCHANGED}"
+            else:
+                step_folders.read_segments(pixels, classes, truth=False, path=path)
         except UserError as error:
-            lines.append(str(error))
-    return len(videos), lines
+            yield str(error)
+
+
+def _step_reads(pixels: np.ndarray, path: pathlib.Path) -> bool:
+    """Whether a map `[h, w, 3]` has only known classes, and numbers only at things."""
+    classes = class_table("kitti_step")
+    try:
+        step_folders.read_segments(pixels, classes, truth=False, path=path)
+    except UserError:
+        return False
+    blue, green, red = np.moveaxis(pixels, -1, 0)
+    return not ((blue | green) != 0)[np.isin(red, classes.thing_ids, invert=True) & (red != step_folders.VOID)].any()
+
+
+def _cityscapes(source: pathlib.Path, folder: pathlib.Path, wanted: Sequence[str] | None) -> tuple[int, list[str]]:
+    """Faults of flat results; of the truth only the json is read."""
+    truth = cityscapes_vps_files.read_truth(source, class_table("cityscapes_vps"))
+    with checked.place(source):
+        sizes = cityscapes_vps_files.sizes(truth)
+    by_video = cityscapes_vps_files.images_of_videos(truth.rows)
+    kept = keep_videos(list(by_video), wanted, source)
+    results, pngs = folder / "pred.json", folder / "pan_pred"
+    try:
+        rows = cityscapes_vps_files.read_rows(results)
+        found = cityscapes_vps_files.pngs(pngs, len(truth.rows), source)
+    except UserError as error:
+        return len(kept), [str(error)]
+    lines = []
+    for video in kept:
+        records = []
+        for name in by_video[video]:
+            png = found.get(name, pngs / f"{name}.png")
+            try:
+                if name not in rows:
+                    raise UserError(f"{results}: image {name} is missing")
+                records.append(
+                    cityscapes_vps_files.read_record(name, rows[name], png, results, truth.categories, truth=False)
+                )
+            except UserError as error:
+                lines.append(str(error))
+        lines += _painted(records, [sizes.get(record.stem) for record in records])
+    return len(kept), lines
