@@ -7,6 +7,7 @@ the next step.
 
 import importlib.metadata
 import logging
+import os
 import pathlib
 import sys
 import warnings
@@ -195,7 +196,7 @@ def evaluate(
     per_class: Annotated[Folder | None, Text("--per-class", help="File for one row per class, .csv or .md.")] = None,
     confusion: Annotated[Folder | None, Text("--confusion", help="File for the confusion matrix, .csv or .md.")] = None,
     plots: Annotated[Folder | None, Text("--plots", help="Folder for pictures.")] = None,
-    classes: Annotated[int, Text("--classes", help="Number of best and worst classes shown; 0: all.")] = 5,
+    classes: Annotated[int, Text("--classes", min=0, help="Number of best and worst classes shown; 0: all.")] = 5,
     processes: Annotated[int, Text("--processes", help="Number of processes that score videos.")] = 1,
     quirks_on: Annotated[str | None, Text("--quirks-on", help="Official habits to switch on.")] = None,
     quirks_off: Annotated[str | None, Text("--quirks-off", help="Official habits to switch off.")] = None,
@@ -212,8 +213,11 @@ def evaluate(
     from vps_jax.evaluation.reports import Reports
 
     chosen = names_of_videos(videos)
+    files = Reports(json_out, per_video, per_class, confusion, plots)
     with process.tidy():
         if check:
+            if any(files):
+                raise UserError("--check scores nothing, so it has nothing to write; leave out --json and its like")
             count, faults = submission.check(truth, predictions, split=split, videos=chosen)
         else:
             result = runner.evaluate_folders(
@@ -225,7 +229,7 @@ def evaluate(
     if check:
         print("\n".join([*faults, f"{count} videos, {len(faults)} faults"]))
         raise typer.Exit(1 if faults else 0)
-    taken = Reports(json_out, per_video, per_class, confusion).to_stdout()  # for `--json /dev/stdout | jq`
+    taken = files.to_stdout()  # for `--json /dev/stdout | jq`
     runner.print_report(result, console=Console(stderr=taken), classes=classes or None)
 
 
@@ -238,7 +242,7 @@ def compare(
     metrics: Annotated[str | None, Text("--metrics", help="As in evaluate.")] = None,
     windows: Annotated[str, Text("--windows", help="As in evaluate.")] = "leaderboard",
     processes: Annotated[int, Text("--processes", help="As in evaluate.")] = 1,
-    rows: Annotated[int, Text("--rows", help="Number of gains and losses shown.")] = 5,
+    rows: Annotated[int, Text("--rows", min=0, help="Number of gains and losses shown.")] = 5,
     samples: Annotated[int, Text("--samples", help="Number of resampled sets of videos.")] = 1000,
     seed: Annotated[int, Text("--seed", help="Seed of the resampling.")] = 0,
 ):
@@ -333,7 +337,7 @@ def names_of_videos(text: str | None) -> list[str] | None:
     """Names of a text `a,b`, or of a file with one per line."""
     from vps_jax.evaluation.checked import read_list
 
-    return read_list(Folder(text)) if text is not None and Folder(text).is_file() else split_names(text)
+    return read_list(Folder(text)) if text is not None and os.path.isfile(text) else split_names(text)
 
 
 def load_ensemble(path: str, keep_scores: Folder | None = None) -> EnsembleConfig:

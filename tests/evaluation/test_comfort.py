@@ -232,3 +232,70 @@ def test_every_metric_has_the_tables_that_reports_want(folders):
             for table in row.load().rows(result[name]):
                 assert all(len(cells) == len(table.columns) for cells in table.rows), (name, table.title)
     assert len(CLASSES.names) == 4
+
+
+@pytest.mark.parametrize(
+    "path, value",
+    [
+        (("vpq",), None),
+        (("vpq", "vpq"), {}),
+        (("vpq", "windows", "1", "things"), "x"),
+        (("vpq", "windows", "1", "all", "pq"), float("nan")),
+        (("vpq", "per_video", "1_a", "counts"), []),
+        (("vpq", "per_class", "2", "name"), {}),
+        (("stq", "per_class"), True),
+        (("stq", "stq"), "x"),
+        (("miou", "per_class"), [[]]),
+        (("pq", "per_video", "1_a"), 1e308),
+        (("hota",), -1),
+    ],
+)
+def test_a_damaged_result_is_named_and_not_compared(folders, tmp_path, capsys, path, value):
+    evaluate_folders(*folders, json_out=tmp_path / "a.json", windows=(1, 2), metrics="all")
+    content = json.loads((tmp_path / "a.json").read_text())
+    parent = content
+    for key in path[:-1]:
+        parent = parent[key]
+    parent[path[-1]] = value
+    (tmp_path / "b.json").write_text(json.dumps(content))
+    assert main("compare", tmp_path / "a.json", tmp_path / "b.json") == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1 and "report it" not in err
+    assert f"{tmp_path / 'b.json'}: not whole as a result of `vps-jax evaluate --json`" in err
+
+
+@pytest.mark.parametrize("option", [("--samples", -1), ("--samples", 10**12), ("--seed", -1), ("--rows", -1)])
+def test_numbers_that_a_comparison_cannot_use_are_refused(folders, tmp_path, capsys, option):
+    evaluate_folders(*folders, json_out=tmp_path / "a.json", windows=(1, 2), metrics="vpq")
+    assert main("compare", tmp_path / "a.json", tmp_path / "a.json", *option) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1 and option[0].strip("-") in err and "report it" not in err
+
+
+def test_a_check_writes_nothing_and_says_so(folders, tmp_path, capsys):
+    both = ("--truth", folders[0], "--predictions", folders[1])
+    assert main("evaluate", *both, "--check", "--json", tmp_path / "out.json") == 2
+    assert "--check scores nothing" in capsys.readouterr().err
+    assert main("evaluate", *both, "--classes", -1) == 2
+    assert "--classes" in capsys.readouterr().err
+
+
+LONG = "x" * 300
+
+
+def test_names_that_no_file_can_have_are_one_line(folders, capsys):
+    whole = {"--truth": folders[0], "--predictions": folders[1]}
+    for option in ("--truth", "--predictions", "--json", "--per-class", "--split"):
+        chosen = whole | {option: LONG}
+        assert main("evaluate", *(part for pair in chosen.items() for part in pair)) == 2
+        err = capsys.readouterr().err
+        assert err.count("\n") == 1 and LONG in err and "report it" not in err, option
+        assert "name too long" in err or "no truth of split" in err, option
+    assert main("compare", f"{LONG}.json", f"{LONG}.json") == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_many_videos_are_asked_for_by_name(folders, capsys):
+    names = ",".join(["1_a", "2_b"] * 200)
+    assert main("evaluate", "--truth", folders[0], "--predictions", folders[1], "--windows", 1, "--videos", names) == 0
+    assert "2 videos" in capsys.readouterr().out

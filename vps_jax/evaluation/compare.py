@@ -5,6 +5,8 @@ often as asked for, and the middle of the differences is reported. It tells how 
 videos happen to be in the set; it knows nothing of other sources of chance, such as the seed of a training.
 """
 
+import json
+import pathlib
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -16,6 +18,7 @@ from vps_jax.evaluation.protocol import CLASSES, VIDEOS, Table
 from vps_jax.types import UserError
 
 CONFIDENCE = 0.95
+MOST_SAMPLES = 100_000
 SAME = ("layout", "split", "quirks_on", "quirks_off")  # of two results that can be compared
 
 
@@ -55,8 +58,10 @@ def compare(a: Mapping, b: Mapping, *, samples: int = 1000, seed: int = 0) -> Co
       seed: of the resampling.
 
     Raises:
-      UserError: they were not scored alike, or share no metric.
+      UserError: they were not scored alike, or share no metric; or numbers that cannot be used.
     """
+    if not 0 <= samples <= MOST_SAMPLES or seed < 0:
+        raise UserError(f"samples is {samples}, seed {seed}; expected samples 0..{MOST_SAMPLES}, a seed of 0 or more")
     check_alike(a, b)
     heads = [metric_table.headline(result) for result in (a, b)]
     intervals = bootstrap(a, b, samples=samples, seed=seed)
@@ -86,6 +91,17 @@ def check_alike(a: Mapping, b: Mapping) -> None:
     windows = [result.get("vpq", {}).get("windows", {}).keys() for result in (a, b)]
     if "vpq" in shared and windows[0] != windows[1]:
         raise UserError(f"windows are {', '.join(windows[0])} and {', '.join(windows[1])}; score both with the same")
+
+
+def check_whole(result: Mapping, path: pathlib.Path) -> None:
+    """Raises UserError unless a result that was read can be compared, if only with itself."""
+    try:
+        as_tables(compare(result, result, samples=1))
+        json.dumps(result, allow_nan=False)
+    except Exception as error:  # a json may be of another version, or changed by hand: any kind of error
+        raise UserError(
+            f"{path}: not whole as a result of `vps-jax evaluate --json` ({type(error).__name__}: {error}); score again"
+        ) from None
 
 
 def bootstrap(a: Mapping, b: Mapping, *, samples: int, seed: int) -> dict[str, tuple[float, float]]:

@@ -27,7 +27,7 @@ def check(outputs: Sequence[PathLike | None], inputs: Iterable[pathlib.Path]) ->
     for output in outputs:
         if output is None:
             continue
-        target = pathlib.Path(output).resolve()
+        target = _resolved(output)
         if target in taken:
             raise UserError(f"{output} is asked for twice; choose another file for one of the two")
         if _is_special(pathlib.Path(output)):
@@ -37,6 +37,21 @@ def check(outputs: Sequence[PathLike | None], inputs: Iterable[pathlib.Path]) ->
         for path in read:
             if target == path or path in target.parents or _same_file(target, path):
                 raise UserError(f"{output} is an input ({path}); choose another file")
+
+
+def _resolved(output: PathLike) -> pathlib.Path:
+    """The file behind all links.
+
+    Raises:
+      UserError: links in a circle, or a name that no file can have.
+    """
+    try:
+        target = pathlib.Path(output).resolve()
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+            target.lstat()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise UserError(f"{output}: {getattr(error, 'strerror', None) or error}; choose another file") from None
+    return target
 
 
 def _check_target(output: PathLike, target: pathlib.Path) -> None:

@@ -10,6 +10,7 @@ from rich.progress import Progress
 
 from vps_jax.evaluation import archives, checked, layouts, quirks, scoring, workers
 from vps_jax.evaluation import metrics as metric_table
+from vps_jax.evaluation.compare import check_whole
 from vps_jax.evaluation.plan import Plan
 from vps_jax.evaluation.protocol import Settings
 from vps_jax.evaluation.reports import Reports
@@ -112,9 +113,10 @@ def result_of(path: PathLike, truth: PathLike | None, **options) -> dict:
       UserError: a json that is no result, or results without a truth.
     """
     path = pathlib.Path(path)
-    if path.suffix == ".json" and path.is_file():
+    if path.suffix == ".json" and os.path.isfile(path):
         result = checked.read_json(path)
         if isinstance(result, dict) and result.get("unit") == "percent":
+            check_whole(result, path)
             return result
         if truth is None:
             raise UserError(f"{path}: not what `vps-jax evaluate --json` writes; give that, or results and --truth")

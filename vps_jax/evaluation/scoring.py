@@ -113,6 +113,9 @@ def one_line(what: str) -> Iterator[None]:
         raise
     except MemoryError:
         raise UserError(f"{what}: not enough memory; score fewer videos at once") from None
+    except OSError as error:
+        place = "" if error.filename is None or str(error.filename) in what else f": {error.filename}"
+        raise UserError(f"{what}{place}: {error.strerror or error}; expected files that can be read") from None
     except Exception as error:
         line = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise UserError(f"{what}: {line}; the evaluator did not expect this, please report it") from None
