@@ -150,3 +150,9 @@ def test_tensorflow_is_never_imported():
 def test_no_file_is_longer_than_a_head_can_hold():
     long = {str(f.relative_to(ROOT)): n for f in sources() if (n := f.read_text().count("\n")) > 450}
     assert not long
+
+
+def test_test_files_have_names_of_their_own():
+    """Test folders are no packages: pytest takes two files of one name for the same module."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))
