@@ -1,7 +1,5 @@
 """Layers with which ViT-Adapter exchanges tokens between the trunk and the pyramid (spec: vit_adapter 4)."""
 
-import itertools
-
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
@@ -11,7 +9,7 @@ from vps_jax.models.deformable_layer import MultiScaleDeformableAttention
 from vps_jax.models.initializers import linear_init
 from vps_jax.models.vit import EPS
 from vps_jax.ops.deformable_attention import cell_centres
-from vps_jax.ops.levels import flatten_levels
+from vps_jax.ops.levels import flatten_levels, slice_levels
 
 
 class Injector(nn.Module):
@@ -64,11 +62,7 @@ class ConvFFN(nn.Module):
             kernel_init=nn.initializers.normal((2 / 9) ** 0.5),  # fan out of one channel
             name="dwconv",
         )
-        hidden = dense(self.hidden, "fc1")(x)
-        # slices, not `split_levels`: the gradient of fc1 would be summed in another order
-        ends = list(itertools.accumulate((h * w for h, w in self.shapes), initial=0))
-        parts = zip(itertools.pairwise(ends), self.shapes, strict=True)
-        maps = [depthwise(hidden[:, a:b].reshape(x.shape[0], *shape, self.hidden)) for (a, b), shape in parts]
+        maps = [depthwise(m) for m in slice_levels(dense(self.hidden, "fc1")(x), self.shapes)]
         return dense(x.shape[-1], "fc2")(layers.gelu(flatten_levels(maps)))
 
 

@@ -11,7 +11,7 @@ from vps_jax.models.deformable_layer import MultiScaleDeformableAttention
 from vps_jax.models.initializers import kaiming_uniform, normal, xavier
 from vps_jax.models.layers import FeedForward, GroupNorm, LayerNorm
 from vps_jax.ops.deformable_attention import cell_centres
-from vps_jax.ops.levels import LEVELS, flatten_levels, split_levels
+from vps_jax.ops.levels import LEVELS, flatten_levels, slice_levels
 from vps_jax.ops.position import sine_2d
 from vps_jax.ops.resize import resize
 
@@ -103,4 +103,4 @@ class PixelDecoder(nn.Module):
             length=self.num_layers,
         )
         x, _ = encoder(body(self.num_heads, self.ffn_dim, shapes, self.dtype, name="encoder"), x, None)
-        return split_levels(x, shapes)
+        return slice_levels(x, shapes)

@@ -16,7 +16,7 @@ from vps_jax.models.adapter_layers import Extractor, Injector, Upsample2x
 from vps_jax.models.initializers import linear_init, normal
 from vps_jax.models.spatial_prior import BatchNorm, SpatialPrior
 from vps_jax.models.vit import Block, PatchEmbed, position_map, run_blocks, stacked_init
-from vps_jax.ops.levels import LEVELS, split_levels
+from vps_jax.ops.levels import LEVELS, slice_levels
 from vps_jax.ops.resize import resize
 from vps_jax.types import UserError
 
@@ -140,7 +140,7 @@ class ViTAdapter(nn.Module):
         pyramid, patches = self.interact(tokens, shapes, train=train)
         self.sow("intermediates", "prior", prior)
         patches = patches.reshape(*patches.shape[:2], h, w, self.width)  # [interactions, b, h, w, c]
-        return self.outputs(prior[0], split_levels(pyramid, shapes), patches, train=train)
+        return self.outputs(prior[0], slice_levels(pyramid, shapes), patches, train=train)
 
     def check_size(self, size: tuple[int, int]) -> None:
         """Refuse, before anything compiles, an image that the trunk cannot take."""

@@ -22,3 +22,14 @@ def split_levels(tokens: Shaped[Array, "*lead s c"], shapes: Shapes) -> list[Sha
     ends = list(itertools.accumulate(h * w for h, w in shapes))
     pieces = jnp.split(tokens, ends[:-1], axis=-2)
     return [p.reshape(*p.shape[:-2], *shape, p.shape[-1]) for p, shape in zip(pieces, shapes, strict=True)]
+
+
+def slice_levels(tokens: Shaped[Array, "*lead s c"], shapes: Shapes) -> list[Shaped[Array, "*lead _ _ c"]]:
+    """As `split_levels`, by slices: the gradients of the levels are padded and added instead of concatenated.
+
+    The sums of the layers before then run in the order in which ViT-Adapter's runs were made.
+    """
+    ends = list(itertools.accumulate(h * w for h, w in shapes))
+    starts = [0, *ends[:-1]]
+    pieces = [tokens[..., a:b, :] for a, b in zip(starts, ends, strict=True)]
+    return [p.reshape(*p.shape[:-2], *shape, p.shape[-1]) for p, shape in zip(pieces, shapes, strict=True)]
