@@ -22,7 +22,7 @@ def parse_flags(argv: list[str]) -> list[str]:
     if not any(a.lstrip("-").split("=")[0] == "config" for a in argv):
         # not as the flag's own default, which would be loaded, with all overrides, whatever --config says
         argv = [*argv[:1], f"--config={pathlib.Path(__file__).parent / DEFAULT_CONFIG}", *argv[1:]]
-    sys.path.append(str(config_file(argv).resolve().parent))  # an experiment may import what lies beside it
+    check_config_file(config_reference(argv))
     try:
         left = flags.FLAGS(argv)
         name = CONFIG.value.name  # an error in the file itself comes here
@@ -37,12 +37,28 @@ def parse_flags(argv: list[str]) -> list[str]:
     return left
 
 
-def config_file(argv: list[str]) -> pathlib.Path:
-    """The file that `--config FILE[:ARGUMENT]` or `--config=FILE[:ARGUMENT]` names last."""
+def config_reference(argv: list[str]) -> str:
+    """What `--config FILE[:ARGUMENT]` or `--config=FILE[:ARGUMENT]` names last."""
     words = [word.lstrip("-") for word in argv]
     named = [word.partition("=")[2] for word in words if word.startswith("config=")]
     named += [after for word, after in zip(words, argv[1:], strict=False) if word == "config"]
-    return pathlib.Path(named[-1].partition(":")[0])
+    return named[-1] if named else ""
+
+
+def check_config_file(reference: str) -> None:
+    """Refuse, in one line, a file that gives no config: ml_collections says it in a page or by another name."""
+    from vps_jax.runs import config_files
+    from vps_jax.types import UserError
+
+    file = pathlib.Path(reference.partition(":")[0]).resolve()
+    path = [*sys.path, str(file.parent)]  # an experiment may import what lies beside it
+    try:
+        if not file.is_file():
+            raise UserError(f"--config {reference}: {file} is not there; expected a file such as {DEFAULT_CONFIG}")
+        config_files.load(reference)
+    except UserError as error:
+        fail(str(error))
+    sys.path[:] = path
 
 
 def one_line(error: Exception) -> str:

@@ -77,6 +77,13 @@ def test_no_command_is_help(capsys):
         (["evaluate", "--truth", "/nowhere", "--predictions", "x"], "/nowhere: no truth"),
         (["convert", "x.pth", "--config", "/nowhere.py", "--output", "y"], "/nowhere.py is not there"),
         (["convert", "x.pth", "--output", "y"], "--config is missing"),
+        (["convert", "x.pth", "--config", ENSEMBLE, "--output", "y"], "is an ensemble; expected the experiment of one"),
+        (["configs", "stage2:swin_huge"], "model.backbone='swin_huge': expected one of"),
+        (["data", "synthesize", "--out", "x", "--train", "-1"], "Invalid value for '--train'"),
+        (["compare", "a.json", "b.json", "--rows", "-1"], "Invalid value for '--rows'"),
+        (["evaluate", "--truth", "a", "--predictions", "b", "--classes", "-1"], "Invalid value for '--classes'"),
+        ([*PREDICT, "--checkpoint", "x", "--archive", "."], "is a folder; expected a file to write"),
+        ([*PREDICT, "--checkpoint", "x", "--archive", ROOT / "LICENSE" / "x.zip"], "LICENSE is no folder"),
         (["convert", "x", "--to", "torch", "--config", "c.py", "--output", "y"], "carries its own config"),
         (["convert", "x", "--to", "torch", "--output", "y"], "x"),
         ([*PREDICT, "--checkpoint", "/nowhere"], "/nowhere holds no checkpoint"),
@@ -174,7 +181,7 @@ def main_py(*flags, cwd) -> subprocess.CompletedProcess:
         (["--config.train.stepz=3"], "no config key"),
         (["--config.train.steps=many"], "invalid literal for int() with base 10: 'many'"),
         (["--config.train.steps", "3", "4"], "['4'] is left over"),
-        (["--config=/nowhere.py"], "/nowhere.py"),
+        (["--config=/nowhere.py"], "/nowhere.py is not there"),
         ([f"--config={ROOT}/configs/tiny_stages.py:stage9"], "'stage9' of the experiment: expected one of stage2, "),
         ([f"--config={ROOT}/configs/stage4.py:swin_huge"], "model.backbone='swin_huge': expected one of"),
         (["--config.evaluate.metrics=vpq,sqt"], "evaluate.metrics: "),
@@ -194,3 +201,24 @@ def test_main_refuses_in_one_line(flags, message, tmp_path):
     assert done.returncode == 2, done.stderr
     assert message in done.stderr and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+BROKEN = {
+    "def get_config()\n    return 1\n": "line 1: SyntaxError: expected ':'",
+    "import nothing_here\n": "line 1: ModuleNotFoundError: No module named 'nothing_here'",
+    "def get_config():\n    return {'name': 1}\n": "get_config() gives a dict; expected an ml_collections.ConfigDict",
+    "\ndef get_config():\n    raise ValueError('too large')\n": "line 3: ValueError: too large",
+    "x = 1\n": "has no get_config()",
+}
+
+
+@pytest.mark.parametrize("text", BROKEN, ids=["syntax", "import", "dict", "exception", "no get_config"])
+def test_a_broken_experiment_file_is_one_line(text, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    pathlib.Path("mine.py").write_text(text)
+    for command in (["configs", "mine.py"], [*PREDICT, "--ensemble", "mine.py"]):
+        line = complaint(*command, capsys=capsys)
+        assert "mine.py" in line and BROKEN[text] in line
+    done = main_py("--config=mine.py", cwd=tmp_path)
+    assert done.returncode == 2 and BROKEN[text] in done.stderr and done.stderr.count("\n") == 1, done.stderr

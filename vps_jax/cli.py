@@ -85,9 +85,11 @@ def configs(
         width = max(map(len, rows))
         print("\n".join(f"{row:{width}}  {line}" for row, line in rows.items()))
         return
+    config = config_files.load(name)
+    config_files.check(config)
     module, _ = config_files.load_module(name)
     print(f"{(module.__doc__ or '').strip()}\n")
-    print("\n".join(config_files.lines(config_files.load(name))))
+    print("\n".join(config_files.lines(config)))
 
 
 @app.command()
@@ -294,7 +296,10 @@ def convert(
         return
     if config is None:
         raise UserError("--config is missing; expected the experiment file with the architecture of the weights")
-    report = experiment.convert_weights(source, read_config(config_files.load(config)), output)
+    loaded = config_files.load(config)
+    if "members" in loaded:
+        raise UserError(f"--config {config} is an ensemble; expected the experiment of one model")
+    report = experiment.convert_weights(source, read_config(loaded), output)
     print("\n".join(report["notes"]))
     print(f"{report['from_file']} of {report['parameters']} parameters from {source} -> {output}")
 

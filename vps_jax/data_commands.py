@@ -20,9 +20,9 @@ Source = Annotated[Folder, Text("--source", help="Folder in the official layout.
 def synthesize(
     out: Out,
     seed: Annotated[int, Text("--seed", help="Another seed gives other videos.")] = 0,
-    train: Annotated[int, Text("--train", help="Training videos.")] = 132,
-    val: Annotated[int, Text("--val", help="Validation videos.")] = 24,
-    test: Annotated[int, Text("--test", help="Test videos, without masks.")] = 6,
+    train: Annotated[int, Text("--train", help="Training videos.", min=0)] = 132,
+    val: Annotated[int, Text("--val", help="Validation videos.", min=0)] = 24,
+    test: Annotated[int, Text("--test", help="Test videos, without masks.", min=0)] = 6,
     layout: Annotated[str, Text("--layout", help="Data set whose layout is written.")] = "vipseg",
 ):
     """Generate a synthetic data set in the official layout of VIPSeg or of another set.

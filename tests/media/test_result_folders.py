@@ -217,9 +217,9 @@ def test_an_archive_holds_the_results_alone_and_has_the_same_bytes_again(tmp_pat
     for extra in ("overlay/v.mp4", "tracks/v.json", "pan_pred/.v.partial/1.png"):
         (tmp_path / "out" / extra).parent.mkdir(exist_ok=True)
         (tmp_path / "out" / extra).write_text("no result")
-    for name in ("a.zip", "b.zip"):
+    for name in ("a.zip", "new/b.zip"):
         assert write_archive(tmp_path / "out", tmp_path / name) == 2
     with zipfile.ZipFile(tmp_path / "a.zip") as archive:
         assert sorted(archive.namelist()) == ["pan_pred/v/00000001.png", "pred.json"]
         assert archive.read("pred.json") == (tmp_path / "out" / "pred.json").read_bytes()
-    assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
+    assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "new" / "b.zip").read_bytes()

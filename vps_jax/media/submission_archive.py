@@ -16,6 +16,7 @@ def write_archive(folder: pathlib.Path, path: pathlib.Path) -> int:
         for file in sorted(folder.rglob("*"))
         if file.is_file() and file.suffix in (".png", ".json") and is_result(file.relative_to(folder))
     ]
+    path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as partial, zipfile.ZipFile(partial, "w") as archive:
         for file in files:
             entry = zipfile.ZipInfo(file.relative_to(folder).as_posix(), DATE)

@@ -4,6 +4,7 @@ import pathlib
 from collections.abc import Callable, Sequence
 
 from vps_jax.config import EnsembleConfig
+from vps_jax.evaluation import outputs
 from vps_jax.infer.predict import Report
 from vps_jax.media.selection import Selection, seconds
 from vps_jax.media.submission_archive import write_archive
@@ -47,8 +48,9 @@ def predict(
       options: further arguments of `infer.predict.predict`, and `resume`.
 
     Raises:
-      UserError: nothing to read, no checkpoint, or `output` cannot be written.
+      UserError: nothing to read, no checkpoint, or `output` or `archive` cannot be written.
     """
+    outputs.check((archive,), ())
     options = {"keep_going": True, "style": Style(opacity, True, legend, classes), **options}
     if checkpoint is None:
         report = ensemble_experiment.predict(inputs, ensemble(), output, **options)
