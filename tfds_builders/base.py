@@ -159,9 +159,10 @@ def serialize(record: dict) -> bytes:
     return example.SerializeToString(deterministic=True)  # a map of protobuf has no order of its own
 
 
-def builder_of(spec: DatasetSpec) -> type[FrameBuilder]:
-    """The builder of a data set, whether or not it has a folder here."""
-    return type(spec.name, (FrameBuilder,), {"SPEC": spec, "name": spec.name}, skip_registration=True)
+def builder_of(spec: DatasetSpec, folder: str = "") -> type[FrameBuilder]:
+    """The builder of a data set, whether or not it has a folder here; it writes to a folder of the set's name."""
+    name = folder or spec.name
+    return type(name, (FrameBuilder,), {"SPEC": spec, "name": name}, skip_registration=True)
 
 
 def travels(spec: DatasetSpec) -> bool:

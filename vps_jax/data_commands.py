@@ -14,6 +14,15 @@ Folder = pathlib.Path
 Text = typer.Option
 Out = Annotated[Folder, Text("--out", help="Folder to write.")]
 Source = Annotated[Folder, Text("--source", help="Folder in the official layout.")]
+Name = Annotated[str, typer.Argument(help="Data set: vipseg, coco_panoptic, ..., or own; see docs/data.md.")]
+# what says how a user's own data lie, see docs/own_data.md
+Classes = Annotated[Folder | None, Text("--classes", help="own: the class file.")]
+Form = Annotated[str | None, Text("--format", help="own: index (default), palette, panoptic-video, ytvis.")]
+Frames = Annotated[str | None, Text("--frames", help="own: pattern of the images, with {split}, {video}, {frame}.")]
+Labels = Annotated[str | None, Text("--labels", help="own: pattern of the label PNGs.")]
+Instances = Annotated[str | None, Text("--instances", help="own: pattern of the object PNGs.")]
+Annotations = Annotated[str | None, Text("--annotations", help="own: pattern of the json of a split.")]
+MaxGap = Annotated[int | None, Text("--max-gap", help="own: a larger step of frame numbers cuts a video.")]
 
 
 @data.command()
@@ -58,29 +67,51 @@ def convert_data(
 
 @data.command()
 def prepare(
-    name: Annotated[str, typer.Argument(help="Data set: vipseg, coco_panoptic, ...; see docs/data.md.")],
+    name: Name,
     source: Source,
     out: Out,
     skip_bad: Annotated[bool, Text("--skip-bad", help="Leave out and list unreadable frames.")] = False,
     short_side: Annotated[int | None, Text("--short-side", help="Store larger frames with this short side.")] = None,
     workers: Annotated[int | None, Text("--workers", help="Number of processes; default: one per processor.")] = None,
+    classes: Classes = None,
+    form: Form = None,
+    frames: Frames = None,
+    labels: Labels = None,
+    instances: Instances = None,
+    annotations: Annotations = None,
+    max_gap: MaxGap = None,
+    again: Annotated[bool, Text("--again", help="own: replace what was prepared from other files.")] = False,
 ):
     """Write the records that training reads. Run it again to resume; a finished set is only reported.
 
     Example: vps-jax data prepare vipseg --source VIPSEG_720P --out data/prepared --short-side 512
     """
+    from vps_jax.data import own_prepare
     from vps_jax.data import prepare as preparation
 
-    workers = workers or os.cpu_count() or 1
-    report = preparation.prepare(name, source, out, skip_bad=skip_bad, short_side=short_side, workers=workers)
+    own = own_data(name, classes, form, frames, labels, instances, annotations, max_gap)
+    options = {"skip_bad": skip_bad, "short_side": short_side, "workers": workers or os.cpu_count() or 1}
+    if own is not None:
+        report = own_prepare.prepare(own, source, out, again=again, **options)
+    elif again:
+        raise UserError(f"--again means nothing with {name}; expected it with own: leave it out")
+    else:
+        report = preparation.prepare(name, source, out, **options)
     print("\n".join(preparation.describe_report(report)))
 
 
 @data.command()
 def check(
-    name: Annotated[str, typer.Argument(help="Data set: vipseg, coco_panoptic, ...; see docs/data.md.")],
+    name: Name,
     source: Source,
     json_out: Annotated[Folder | None, Text("--json", help="File for counts and problems.")] = None,
+    classes: Classes = None,
+    form: Form = None,
+    frames: Frames = None,
+    labels: Labels = None,
+    instances: Instances = None,
+    annotations: Annotations = None,
+    max_gap: MaxGap = None,
 ):
     """Decode every image and mask, and report every fault.
 
@@ -88,8 +119,10 @@ def check(
     """
     from vps_jax import files
     from vps_jax.data import check as checking
+    from vps_jax.datasets.own import specification
 
-    report = checking.check(name, source)
+    own = own_data(name, classes, form, frames, labels, instances, annotations, max_gap)
+    report = checking.check(name if own is None else specification(own), source)
     if json_out is not None:
         files.write_json(json_out, report.as_json())
     print("\n".join((*report.problems, *checking.table(report))))
@@ -98,8 +131,8 @@ def check(
         raise typer.Exit(1)
 
 
-@data.command()
-def classes(
+@data.command("classes")
+def draft_classes(
     labels: Annotated[str, Text("--labels", help="Pattern of label PNGs, between quotes.")],
     out: Out,
 ):
@@ -113,3 +146,25 @@ def classes(
     for one in found:
         print(f"value {one.value}: {one.share:7.2%} of the pixels, most in {one.example}")
     print(f"{len(found)} values -> {out}; give the classes their names there, from the pictures in {out.stem}_pictures")
+
+
+def own_data(name: str, classes: Folder | None, form: str | None, *patterns: str | int | None):
+    """What the options say of a user's own data, `datasets.own.Own`; None for a data set that is known by name.
+
+    Raises:
+      UserError: there is no class file, or an option of own data stands beside another name.
+    """
+    from vps_jax.datasets import class_file
+    from vps_jax.datasets.own import Own
+
+    keys = ("form", "frames", "labels", "instances", "annotations", "max_gap")
+    given = {key: value for key, value in zip(keys, (form, *patterns), strict=True) if value is not None}
+    if name != "own":
+        if classes is not None or given:
+            raise UserError(f"data set {name!r} takes no options of own data; expected the name own: leave them out")
+        return None
+    if classes is None:
+        raise UserError("own data need --classes, a class file; `vps-jax data classes` drafts one from the labels")
+    found = class_file.read(classes)
+    print("\n".join(found.notes), end="\n" if found.notes else "")
+    return Own(found, **given)

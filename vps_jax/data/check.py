@@ -69,11 +69,13 @@ class VideoCounts(NamedTuple):
     problems: list[str]
 
 
-def check(name: str, source: str | pathlib.Path, *, workers: int | None = None, progress: bool = True) -> Report:
+def check(
+    name: str | DatasetSpec, source: str | pathlib.Path, *, workers: int | None = None, progress: bool = True
+) -> Report:
     """Decode every image and mask of a data set.
 
     Args:
-      name: one of `datasets.DATASETS`.
+      name: one of `datasets.DATASETS`, or a specification.
       source: folder in one of its layouts.
       workers: threads; None for as many as the machine has processors, 16 at most.
       progress: show a progress bar.
@@ -86,7 +88,8 @@ def check(name: str, source: str | pathlib.Path, *, workers: int | None = None, 
     Raises:
       UserError: the folder has no layout of the set at all, or its lists and jsons break their rules.
     """
-    spec, source = datasets.dataset(name), pathlib.Path(source)
+    spec = name if isinstance(name, DatasetSpec) else datasets.dataset(name)
+    source = pathlib.Path(source)
     layout, counts, problems = spec.layout(source), [], []
     splits = {split: layout.videos(source, split) for split in layout.splits(source)}
     for split, videos in splits.items():
@@ -137,7 +140,10 @@ def look_at(video: VideoFiles, spec: DatasetSpec, split: str) -> VideoCounts:
         if not video.labelled:
             continue
         if video.masks is not None and video.masks[i] is None:
-            problems.append(f"{image}: image without a mask")
+            if spec.sparse:
+                findings["images without a label"] += 1
+            else:
+                problems.append(f"{image}: image without a mask")
             continue
         try:
             labels = spec.read_label(scanned, i)

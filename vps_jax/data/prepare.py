@@ -11,11 +11,12 @@ from typing import Any
 
 from vps_jax import datasets, files
 from vps_jax.datasets.spec import FRAME_SUFFIXES as IMAGES
+from vps_jax.datasets.spec import DatasetSpec
 from vps_jax.types import UserError
 
 
 def prepare(
-    name: str,
+    name: str | DatasetSpec,
     source: str | pathlib.Path,
     out: str | pathlib.Path,
     *,
@@ -23,6 +24,7 @@ def prepare(
     short_side: int | None = None,
     workers: int = 1,
     progress: bool = True,
+    folder: str = "",
 ) -> dict[str, dict]:
     """Write the records of a data set below `out/<name>/<version>`.
 
@@ -30,13 +32,14 @@ def prepare(
     finished set; started again it goes on with the shards that are missing, and ends in the same files.
 
     Args:
-      name: one of `datasets.DATASETS`.
+      name: one of `datasets.DATASETS`, or a specification.
       source: folder in the official layout.
       out: folder for all prepared sets.
       skip_bad: leave unreadable frames out and report them, instead of stopping at the first.
       short_side: pixels to which larger frames are shrunk; None keeps them (but Mapillary's, see its page).
       workers: processes; 1 works in this one, with threads.
       progress: show progress bars.
+      folder: name of the folder below `out`; empty for the data set's name.
 
     Returns:
       The report of each split, see `describe_report`.
@@ -44,24 +47,24 @@ def prepare(
     Raises:
       UserError: unknown name, missing or foreign folder, broken frame, no space, or a finished set of other files.
     """
-    datasets.dataset(name)
-    source, out = pathlib.Path(source), pathlib.Path(out)
-    builder = make_builder(name, out)
+    spec = name if isinstance(name, DatasetSpec) else datasets.dataset(name)
+    folder, source, out = folder or spec.name, pathlib.Path(source), pathlib.Path(out)
+    builder = make_builder(spec, out, folder)
     builder.skip_bad, builder.short_side, builder.workers = skip_bad, short_side, workers
     if is_prepared(builder):
-        check_source(builder, source, out / name)
+        check_source(builder, source, out / folder)
     else:
         check_folders(source, out)
         builder.track = functools.partial(_track, show=progress)
-        run(builder, source, out / name)
+        run(builder, source, out / folder)
     return {split: builder.info.metadata[f"report_{split}"] for split in builder.info.splits}
 
 
-def make_builder(name: str, out: pathlib.Path) -> Any:
-    """The builder, writing array_record below `out`."""
+def make_builder(spec: DatasetSpec, out: pathlib.Path, folder: str) -> Any:
+    """The builder, writing array_record below `out/<folder>`."""
     from tfds_builders import base
 
-    return base.builder_of(datasets.dataset(name))(data_dir=str(out), file_format="array_record")
+    return base.builder_of(spec, folder)(data_dir=str(out), file_format="array_record")
 
 
 def is_prepared(builder: Any) -> bool:

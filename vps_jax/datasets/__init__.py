@@ -16,6 +16,7 @@ from vps_jax.datasets import (
     kitti_step,
     mapillary_vistas,
     ovis,
+    own_folder,
     vipseg,
     vspw,
     youtube_vis,
@@ -41,11 +42,13 @@ DATASETS: dict[str, DatasetSpec] = {
 
 
 def dataset(name: str) -> DatasetSpec:
-    """The data set of a name.
+    """The data set of a name, or that of a user's own data by the folder that `vps-jax data prepare own` wrote.
 
     Raises:
       UserError: there is none.
     """
+    if name not in DATASETS and name and (own := own_folder.opened(pathlib.Path(name))) is not None:
+        return own
     if name not in DATASETS:
         raise UserError(f"data set {name!r} is unknown; expected one of {', '.join(DATASETS)}")
     return DATASETS[name]
@@ -53,7 +56,8 @@ def dataset(name: str) -> DatasetSpec:
 
 def recognize(root: pathlib.Path) -> DatasetSpec | None:
     """The data set of which a folder is a root, or None."""
-    return next((spec for spec in DATASETS.values() if spec.recognizes(root)), None)
+    found = next((spec for spec in DATASETS.values() if spec.recognizes(root)), None)
+    return found or own_folder.opened(root)
 
 
 def label_code(name: str, classes: ClassTable | None = None) -> LabelCode:

@@ -99,6 +99,7 @@ class DatasetSpec:
       metrics: those that mean something here; the first ones are shown.
       inference: published inference settings, keys of `config.ClipInference`.
       fps: of the labelled frames.
+      sparse: whether frames without a mask are nothing to complain about.
     """
 
     name: str
@@ -114,6 +115,7 @@ class DatasetSpec:
     metrics: tuple[str, ...] = ()
     inference: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     fps: float = 6.0
+    sparse: bool = False
 
     @property
     def first_combination(self) -> int:

@@ -4,7 +4,7 @@ import importlib
 import pathlib
 from collections.abc import Sequence
 
-from vps_jax.datasets import DATASETS, DatasetSpec, dataset
+from vps_jax.datasets import DATASETS, DatasetSpec, dataset, own_folder
 from vps_jax.evaluation.plan import Plan
 from vps_jax.types import UserError
 
@@ -38,7 +38,8 @@ def recognize(root: pathlib.Path, split: str) -> tuple[DatasetSpec, pathlib.Path
     """
     if root.suffix == ".json" and not root.is_dir():
         return dataset(BARE), root
-    scored = [spec for spec in DATASETS.values() if spec.truth]
+    own = own_folder.opened(root)
+    scored = [spec for spec in (*DATASETS.values(), own) if spec is not None and spec.truth]
     for spec in scored:
         if (source := spec.truth_file(root, split)) is not None:
             return spec, source

@@ -1,0 +1,287 @@
+"""A user's own data in every form: the same label maps where the form can say it, and its faults in one line each."""
+
+import json
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from vps_jax.cli import app
+from vps_jax.data import check, own_prepare, prepare, records
+from vps_jax.datasets import class_file, dataset, recognize, rle
+from vps_jax.datasets.own import Own, specification
+from vps_jax.datasets.tree_patterns import files_of
+from vps_jax.types import UserError
+
+ROWS = [
+    {"value": 3, "name": "floor", "color": [120, 120, 120]},
+    {"value": 7, "name": "wall", "color": [200, 180, 140]},
+    {"value": 20, "name": "ball", "color": [220, 20, 60], "thing": True},
+    {"value": 21, "name": "car", "color": [0, 90, 200], "thing": True},
+]
+CLASSES = class_file.parse({"name": "rooms", "void": [255], "classes": ROWS}, "classes.yaml")
+SPLITS = {"train": ("a", "b"), "val": ("c",)}
+FRAMES = ("8", "9", "10", "11")
+CLASS = {0: 255, 1: 3, 2: 7, 3: 20, 4: 20, 5: 21}  # of the regions that `scene` draws
+OBJECT = {3: 4, 4: 9, 5: 2}
+WANTED = {0: 0, 1: 256, 2: 512, 3: 769, 4: 770, 5: 1025}  # (class + 1) * 256 + object, numbered anew
+
+
+def scene(frame):
+    """Regions 0..5 of a frame: void, floor, wall, two balls, a car."""
+    regions = np.full((24, 32), 1)
+    regions[:6], regions[:2] = 2, 0
+    regions[8:12, 2 + frame : 8 + frame] = 3
+    regions[14:18, 20 - frame : 24 - frame] = 4
+    if frame:
+        regions[19:23, 3 * frame : 3 * frame + 5] = 5
+    return regions
+
+
+def mapped(regions, table):
+    return np.array([table.get(i, 0) for i in range(6)])[regions]
+
+
+def write(path, image):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), image)
+
+
+@pytest.fixture
+def frames(tmp_path):
+    """Frames of all videos, without labels."""
+    rng = np.random.default_rng(0)
+    for split, videos in SPLITS.items():
+        for video in videos:
+            for frame in FRAMES:
+                picture = rng.integers(0, 256, (24, 32, 3), dtype=np.uint8)
+                write(tmp_path / "root" / "frames" / split / video / f"{frame}.png", picture)
+    return tmp_path / "root"
+
+
+def every(split=None):
+    return [
+        (s, v, i, f) for s, videos in SPLITS.items() if split in (None, s) for v in videos for i, f in enumerate(FRAMES)
+    ]
+
+
+def as_index(root):
+    for split, video, i, frame in every():
+        write(root / "labels" / split / video / f"{frame}.png", mapped(scene(i), CLASS).astype(np.uint8))
+        write(root / "instances" / split / video / f"{frame}.png", mapped(scene(i), OBJECT).astype(np.uint16))
+    return Own(CLASSES)
+
+
+def as_cityscapes(root):
+    table = CLASS | {i: 1000 * CLASS[i] + number for i, number in OBJECT.items()}
+    for split, video, i, frame in every():
+        write(root / "labels" / split / video / f"{frame}.png", mapped(scene(i), table).astype(np.uint16))
+    return Own(CLASSES)
+
+
+def as_palette(root):
+    for split, video, i, frame in every():
+        for folder, table in (("labels", CLASS), ("instances", OBJECT)):
+            path = root / folder / split / video / f"{frame}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            picture = Image.fromarray(mapped(scene(i), table).astype(np.uint8))
+            picture.putpalette([level for v in range(256) for level in (v % 7, v, 255 - v)])
+            picture.save(path)
+    return Own(CLASSES, form="palette")
+
+
+def as_cvat(root):
+    colors = {255: (0, 0, 0), 3: (10, 20, 30), 7: (40, 50, 60), 20: (70, 80, 90), 21: (1, 2, 3)}
+    for split, video, i, frame in every():
+        labels = mapped(scene(i), CLASS)
+        picture = np.zeros((*labels.shape, 3), np.uint8)
+        for value, color in colors.items():
+            picture[labels == value] = color[::-1]
+        write(root / "labels" / split / video / f"{frame}.png", picture)
+        write(root / "instances" / split / video / f"{frame}.png", mapped(scene(i), OBJECT).astype(np.uint8))
+    names = {row["value"]: row["name"] for row in ROWS} | {255: "background"}
+    lines = [f"{names[v]}:{c[0]},{c[1]},{c[2]}::" for v, c in colors.items()]
+    (root / "labelmap.txt").write_text("# label:color_rgb:parts:actions\n" + "\n".join(lines))
+    return Own(CLASSES, form="palette")
+
+
+IDS = {1: 5, 2: 6, 3: 1000, 4: 70000, 5: 7}  # R + 256 G + 65536 B
+
+
+def segments(regions):
+    return [{"id": IDS[r], "category_id": CLASS[r]} for r in np.unique(regions).tolist() if r]
+
+
+def write_ids(root):
+    for split, video, i, frame in every():
+        ids = mapped(scene(i), IDS)
+        picture = np.stack([ids >> 16, ids >> 8 & 255, ids & 255], -1).astype(np.uint8)
+        write(root / "labels" / split / video / f"{frame}.png", picture)
+
+
+def as_vipseg(root):
+    write_ids(root)
+    for split, videos in SPLITS.items():
+        rows = [
+            {"video_id": v, "annotations": [{"file_name": f"{f}.png", "segments_info": segments(scene(i))}
+                                            for i, f in enumerate(FRAMES)]}
+            for v in videos
+        ]  # fmt: skip
+        (root / f"{split}.json").write_text(json.dumps({"annotations": rows, "categories": []}))
+    return Own(CLASSES, form="panoptic-video")
+
+
+def as_coco_panoptic(root):
+    write_ids(root)
+    for split in SPLITS:
+        rows = [(k, v, i, f) for k, (_, v, i, f) in enumerate(every(split))]
+        images = [{"id": k, "file_name": f"{v}/{f}.png"} for k, v, _, f in rows]
+        annotations = [
+            {"image_id": k, "file_name": f"{v}/{f}.png", "segments_info": segments(scene(i))} for k, v, i, f in rows
+        ]
+        (root / f"{split}.json").write_text(json.dumps({"images": images, "annotations": annotations}))
+    return Own(CLASSES, form="panoptic-video")
+
+
+def as_ytvis(root):
+    for split, videos in SPLITS.items():
+        heads = [
+            {"id": k, "width": 32, "height": 24, "file_names": [f"{v}/{f}.png" for f in FRAMES]}
+            for k, v in enumerate(videos)
+        ]
+        tracks = []
+        for k, region in [(k, region) for k in range(len(videos)) for region in (3, 4, 5)]:
+            runs = [rle.of_mask(scene(i) == region) for i in range(len(FRAMES))]
+            codes = [{"size": [24, 32], "counts": rle.to_text(r) if region == 3 else r.tolist()} for r in runs]
+            codes = [code if rle.area(r) else None for code, r in zip(codes, runs, strict=True)]
+            tracks.append({"id": len(tracks), "video_id": k, "category_id": CLASS[region], "segmentations": codes})
+        categories = [{"id": row["value"], "name": row["name"]} for row in ROWS]
+        content = {"videos": heads, "annotations": tracks, "categories": categories}
+        (root / f"{split}.json").write_text(json.dumps(content))
+    return Own(CLASSES, form="ytvis")
+
+
+FORMS = (as_index, as_cityscapes, as_palette, as_cvat, as_vipseg, as_coco_panoptic, as_ytvis)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_gives_the_same_labels(frames, tmp_path, form):
+    spec = specification(form(frames))
+    report = check.check(spec, frames, progress=False)
+    assert not report.problems and [(s.split, s.videos, s.labelled) for s in report.splits] == [
+        ("train", 2, 8), ("val", 1, 4),
+    ]  # fmt: skip
+    prepare.prepare(spec, frames, tmp_path / "out", progress=False, folder="records")
+    for split, names in SPLITS.items():
+        opened = records.open_records(tmp_path / "out" / "records", split)
+        assert opened.classes == CLASSES.classes and [video.name for video in opened.videos] == list(names)
+        for video in opened.videos:
+            assert video.stems == FRAMES  # by number: 8, 9, 10, 11
+            for i in range(len(FRAMES)):
+                wanted = mapped(scene(i), WANTED)
+                if form is as_ytvis:
+                    wanted[wanted < 768] = 0  # it says nothing of stuff
+                np.testing.assert_array_equal(records.read_frame(opened, video, i)[1], wanted)
+
+
+def test_a_value_that_the_class_file_does_not_know(frames, tmp_path):
+    own = as_index(frames)
+    path = frames / "labels" / "train" / "b" / "9.png"
+    labels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    labels[0, :3] = 99
+    write(path, labels)
+    line = f"{path}: value 99 on 3 pixels is not in the class file; add it to its classes or to void"
+    assert check.check(specification(own), frames, progress=False).problems == (line,)
+    with pytest.raises(UserError, match="value 99 on 3 pixels"):
+        prepare.prepare(specification(own), frames, tmp_path / "out", progress=False)
+
+
+def test_a_category_that_the_class_file_does_not_know(frames):
+    own = as_vipseg(frames)
+    content = json.loads((frames / "val.json").read_text())
+    content["annotations"][0]["annotations"][2]["segments_info"][0]["category_id"] = 88
+    (frames / "val.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"val.json: video c: segment 5 has category 88, which is not in the class"):
+        check.check(specification(own), frames, progress=False)
+
+
+def test_other_trees_and_cuts(frames, tmp_path):
+    other = tmp_path / "other"
+    for split, video, i, frame in every():
+        (other / split).mkdir(parents=True, exist_ok=True)
+        number = int(frame) + 100 * (i > 1)
+        shutil.copy(frames / "frames" / split / video / f"{frame}.png", other / split / f"x_{video}_{number}.png")
+        if i != 3:
+            write(other / f"{split}annot" / f"x_{video}_{number}.png", mapped(scene(i), CLASS).astype(np.uint8))
+    patterns = {"frames": "{split}/{video}_{frame}.png", "labels": "{split}annot/{video}_{frame}.png"}
+    whole, cut = (specification(Own(CLASSES, **patterns, max_gap=gap)) for gap in (None, 50))
+    assert [video.name for video in whole.videos(other, "train")] == ["x_a", "x_b"]
+    assert [video.name for video in cut.videos(other, "train")] == ["x_a", "x_a-110", "x_b", "x_b-110"]
+    report = check.check(whole, other, progress=False)
+    assert not report.problems and report.splits[0].findings == {"images without a label": 2}
+    assert len(files_of(other, "{split}/{video}_{frame}", "train", (".png",))) == 8
+
+
+def test_what_cannot_be_is_refused(frames):
+    for change, words in (
+        ({"form": "voc"}, "--format 'voc'; expected one of index, palette"),
+        ({"frames": "/frames/{frame}"}, "--frames '/frames/{frame}'; expected a pattern below --source"),
+        ({"frames": "frames/*.png"}, "has no {frame}"),
+    ):
+        with pytest.raises(UserError, match=words):
+            Own(CLASSES, **change)
+    with pytest.raises(UserError, match=r"no labels/\*/\*/\*.png"):
+        check.check(specification(Own(CLASSES)), frames, progress=False)
+
+
+def test_an_object_map_of_another_size(frames):
+    own = as_index(frames)
+    path = frames / "instances" / "val" / "c" / "8.png"
+    write(path, np.zeros((12, 32), np.uint8))
+    line = f"{path}: object map is 32x12, expected 32x24 as 8.png of the labels"
+    assert check.check(specification(own), frames, progress=False).problems == (line,)
+
+
+def command(*arguments):
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    return result.exit_code, result.output, result.exception
+
+
+def test_commands_need_nothing_but_files(frames, tmp_path):
+    own, out = as_index(frames), tmp_path / "out"
+    classes = tmp_path / "classes.json"
+    classes.write_text(json.dumps(CLASSES.as_mapping()))
+    options = ("--source", frames, "--classes", classes)
+    code, text, _ = command("data", "check", "own", *options)
+    assert code == 0 and "3 videos, 12 frames, 0 problems" in text
+    for _ in range(2):  # the second time it is only reported
+        code, text, _ = command("data", "prepare", "own", *options, "--out", out, "--workers", 1)
+        assert code == 0 and "train: 2 videos, 8 frames" in text
+    assert class_file.read(out / "classes.yaml") == CLASSES
+    truth = recognize(out / "truth")
+    assert truth.classes == CLASSES.classes and dataset(str(out / "truth")).name == "rooms"
+    assert [video.name for video in truth.predicted(out / "truth", "val")] == ["c"]
+    assert truth.truth_file(out / "truth", "val") == frames / "labels" / "val"
+    classes.write_text(json.dumps(CLASSES.as_mapping() | {"void": [255, 254]}))
+    changed = Own(class_file.read(classes))
+    with pytest.raises(UserError, match="was prepared from another class file; give --again"):
+        own_prepare.prepare(changed, frames, out, progress=False)
+    own_prepare.prepare(changed, frames, out, again=True, progress=False)
+    assert class_file.read(out / "classes.yaml").void == (255, 254)
+    frames.rename(tmp_path / "moved")
+    with pytest.raises(UserError, match="its source .* is not there"):
+        recognize(out / "truth")
+    assert own.form == "index"
+
+
+def test_options_that_mean_nothing_are_refused(frames, tmp_path):
+    for name, options, words in (
+        ("own", (), "need --classes"),
+        ("vipseg", ("--format", "index"), "'vipseg' takes no options of own data"),
+        ("own", ("--classes", tmp_path / "none.yaml"), "none.yaml: No such file"),
+    ):
+        code, _, error = command("data", "check", name, "--source", frames, *options)
+        assert code and words in str(error)

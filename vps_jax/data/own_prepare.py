@@ -1,0 +1,64 @@
+"""A user's own data as a folder of records, class file and truth, which is all that later commands need."""
+
+import pathlib
+import shutil
+
+import yaml
+
+from vps_jax import files
+from vps_jax.data import prepare as preparation
+from vps_jax.datasets import own_folder
+from vps_jax.datasets.own import Own, specification
+from vps_jax.types import UserError
+
+RECORDS, TRUTH, CLASSES = "records", "truth", "classes.yaml"
+
+
+def prepare(
+    own: Own,
+    source: str | pathlib.Path,
+    out: str | pathlib.Path,
+    *,
+    again: bool = False,
+    skip_bad: bool = False,
+    short_side: int | None = None,
+    workers: int = 1,
+    progress: bool = True,
+) -> dict[str, dict]:
+    """Write `out/records`, `out/classes.yaml`, and `out/truth`, a root that can be predicted and scored.
+
+    Args:
+      own: what the user says of the data.
+      source: folder of the data; the truth is read from there, so it stays.
+      out: folder to write. A finished one of the same source, patterns and class file is only reported.
+      again: replace one that was made from others.
+      skip_bad, short_side, workers, progress: as of `prepare.prepare`.
+
+    Returns:
+      The report of each split, see `prepare.describe_report`.
+
+    Raises:
+      UserError: as of `prepare.prepare`; or `out` was made from something else.
+    """
+    source, out = pathlib.Path(source), pathlib.Path(out)
+    spec = specification(own)
+    spec.layout(source)
+    if again:
+        for folder in (RECORDS, TRUTH):
+            shutil.rmtree(out / folder, ignore_errors=True)
+    refuse_change(out / TRUTH, own_folder.described(own, source))
+    report = preparation.prepare(
+        spec, source, out, skip_bad=skip_bad, short_side=short_side, workers=workers, progress=progress, folder=RECORDS
+    )
+    files.write_text(out / CLASSES, yaml.safe_dump(own.classes.as_mapping(), sort_keys=False, default_flow_style=None))
+    own_folder.write(out / TRUTH, own, source)
+    return report
+
+
+def refuse_change(folder: pathlib.Path, now: dict) -> None:
+    """Raises UserError when a folder was prepared from another source, other patterns or another class file."""
+    before = own_folder.kept(folder)
+    changed = [key for key in now if before is not None and before.get(key) != now[key]]
+    if changed:
+        what = {"source": "another source", "classes": "another class file"}.get(changed[0], f"another {changed[0]}")
+        raise UserError(f"{folder.parent} was prepared from {what}; give --again to replace it, or name another --out")
