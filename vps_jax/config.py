@@ -38,9 +38,9 @@ from vps_jax.upgrade import VERSION, upgrade
 __all__ = [
     "MODELS", "NO_DECAY", "TASKS", "VERSION", "ClipInference", "Color", "Data", "EnsembleConfig", "Evaluate",
     "Experiment", "InitFrom", "Instance", "Mask2Former", "MaskClassification", "MemberConfig", "ModelRow", "Optim",
-    "Panoptic", "QueryInference", "Semantic", "Source", "Synthetic", "Tarvis", "TaskRow", "Train", "UserError",
-    "VidEoMT", "VideoMasks", "Vos", "WindowInference", "ensemble_experiment", "experiment", "model_config", "model_row",
-    "source_group", "task_row", "upgrade",
+    "OwnData", "Panoptic", "QueryInference", "Semantic", "Source", "Synthetic", "Tarvis", "TaskRow", "Train",
+    "UserError", "VidEoMT", "VideoMasks", "Vos", "WindowInference", "ensemble_experiment", "experiment",
+    "model_config", "model_row", "source_group", "task_row", "upgrade",
 ]  # fmt: skip
 
 NO_DECAY = (r"norm[^/]*/(scale|bias)$", "^queries/", "level_embed")  # all norms and embeddings; biases do decay
@@ -197,6 +197,14 @@ class Synthetic:
 
 
 @dataclass(frozen=True)
+class OwnData:
+    """A user's own data, from which classes, group, sources without a path and truth are filled in."""
+
+    data: str = ""  # folder that `vps-jax data prepare own` wrote; empty: none
+    group: str = "OWN"  # semantic group that gets its classes
+
+
+@dataclass(frozen=True)
 class Experiment:
     """One run of main.py. `model`, `infer` and `tasks` are of the classes that the model's and the tasks' rows name."""
 
@@ -212,6 +220,7 @@ class Experiment:
     infer: Any = ClipInference()
     evaluate: Evaluate = Evaluate()
     synthetic: Synthetic = Synthetic()
+    own: OwnData = OwnData()
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from vps_jax.datasets import DATASETS
+from vps_jax.datasets import DATASETS, recognize
 from vps_jax.datasets.classes import ClassTable
 from vps_jax.datasets.colors import SegmentColors, color_id
 from vps_jax.files import write_json
@@ -72,13 +72,15 @@ def make_writer(out: str | pathlib.Path, layout: str, classes: ClassTable):
 
     Args:
       out: its folder.
-      layout: name of a data set that names a writer, or one of `FORMATS`.
+      layout: name of a data set that names a writer, the root of one, or one of `FORMATS`.
       classes: of the results.
 
     Raises:
       UserError: unknown layout, or `out` cannot be written.
     """
     writers = {name: spec.writer for name, spec in DATASETS.items() if spec.writer} | FORMATS
+    if layout not in writers and (own := recognize(pathlib.Path(layout))) is not None and own.writer:
+        return resolve(own.writer)(pathlib.Path(out), classes)
     if layout not in writers:
         raise UserError(f"layout {layout!r}: no such result layout; expected one of {', '.join(writers)}")
     return resolve(writers[layout])(pathlib.Path(out), classes)

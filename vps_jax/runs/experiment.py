@@ -13,6 +13,7 @@ from vps_jax.config import Evaluate, Experiment, Synthetic
 from vps_jax.datasets import dataset
 from vps_jax.datasets.classes import ClassTable, class_table
 from vps_jax.evaluation.metrics import check_metrics, headline, headline_names
+from vps_jax.runs import own_experiment
 from vps_jax.types import UserError
 
 MODES = ("train", "predict", "evaluate")
@@ -46,6 +47,7 @@ def run_mode(config: Experiment, workdir, mode: str) -> list[dict]:
     """`run`, once the processes are together."""
     from vps_jax.train import loop
 
+    config = own_experiment.filled(config)
     check(config, mode)
     if config.synthetic.folder:
         make_synthetic(config.synthetic)
@@ -312,7 +314,7 @@ def write_samples(
     Returns:
       Video id -> RGB uint8 `[1, h, w, 3]`.
     """
-    if settings.layout != "vipseg":
+    if dataset(settings.layout).writer != dataset("vipseg").writer:
         return {}
     from vps_jax.media.result_folders import read_video
     from vps_jax.media.sources import open_videos
