@@ -17,7 +17,7 @@ Source = Annotated[Folder, Text("--source", help="Folder in the official layout.
 Name = Annotated[str, typer.Argument(help="Data set: vipseg, coco_panoptic, ..., or own; see docs/data.md.")]
 # what says how a user's own data lie, see docs/own_data.md
 Classes = Annotated[Folder | None, Text("--classes", help="own: the class file.")]
-Form = Annotated[str | None, Text("--format", help="own: index (default), palette, panoptic-video, ytvis.")]
+Form = Annotated[str | None, Text("--format", help="own: index (default), palette, panoptic-video, ytvis, coco.")]
 Frames = Annotated[str | None, Text("--frames", help="own: pattern of the images, with {split}, {video}, {frame}.")]
 Labels = Annotated[str | None, Text("--labels", help="own: pattern of the label PNGs.")]
 Instances = Annotated[str | None, Text("--instances", help="own: pattern of the object PNGs.")]

@@ -100,7 +100,7 @@ def test_a_missing_file(tmp_path):
 def test_a_draft_has_values_shares_and_pictures(tmp_path):
     first, second = np.zeros((10, 10), np.uint16), np.full((10, 10), 255, np.uint16)
     first[:5], second[0, :5] = 4, 26001
-    for i, labels in enumerate((first, second)):
+    for i, labels in enumerate((first.astype(np.uint8), second)):
         cv2.imwrite(str(tmp_path / f"{i}.png"), labels)
     out = tmp_path / "new" / "classes.yaml"
     command = ["data", "classes", "--labels", str(tmp_path / "*.png"), "--out", str(out)]

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from vps_jax.cli import app
 from vps_jax.data import check, own_prepare, prepare, records
-from vps_jax.datasets import class_file, dataset, recognize, rle
+from vps_jax.datasets import class_file, dataset, instance_json, recognize, rle
 from vps_jax.datasets.own import Own, specification
 from vps_jax.datasets.tree_patterns import files_of
 from vps_jax.types import UserError
@@ -164,7 +164,29 @@ def as_ytvis(root):
     return Own(CLASSES, form="ytvis")
 
 
-FORMS = (as_index, as_cityscapes, as_palette, as_cvat, as_vipseg, as_coco_panoptic, as_ytvis)
+def box(region):
+    """The polygon around a rectangle of pixels."""
+    rows, columns = np.nonzero(region)
+    x, y, to_x, to_y = (int(v) for v in (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1))
+    return [x, y, to_x, y, to_x, to_y, x, to_y]
+
+
+def as_coco(root):
+    for split in SPLITS:
+        images, annotations = [], []
+        for k, (_, video, i, frame) in enumerate(every(split)):
+            images.append({"id": k, "file_name": f"{video}/{frame}.png", "height": 24, "width": 32})
+            for region in (r for r in (3, 4, 5) if (scene(i) == r).any()):
+                row = {"id": len(annotations), "image_id": k, "category_id": CLASS[region]}
+                track = {"attributes": {"track_id": region}} if region == 3 else {"track_id": region}
+                annotations.append(row | track | {"segmentation": [box(scene(i) == region)]})
+        categories = [{"id": row["value"], "name": row["name"]} for row in ROWS]
+        content = {"images": images, "annotations": annotations, "categories": categories}
+        (root / f"{split}.json").write_text(json.dumps(content))
+    return Own(CLASSES, form="coco")
+
+
+FORMS = (as_index, as_cityscapes, as_palette, as_cvat, as_vipseg, as_coco_panoptic, as_ytvis, as_coco)
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -182,8 +204,8 @@ def test_every_form_gives_the_same_labels(frames, tmp_path, form):
             assert video.stems == FRAMES  # by number: 8, 9, 10, 11
             for i in range(len(FRAMES)):
                 wanted = mapped(scene(i), WANTED)
-                if form is as_ytvis:
-                    wanted[wanted < 768] = 0  # it says nothing of stuff
+                if form in (as_ytvis, as_coco):
+                    wanted[wanted < 768] = 0  # they say nothing of stuff
                 np.testing.assert_array_equal(records.read_frame(opened, video, i)[1], wanted)
 
 
@@ -285,3 +307,13 @@ def test_options_that_mean_nothing_are_refused(frames, tmp_path):
     ):
         code, _, error = command("data", "check", name, "--source", frames, *options)
         assert code and words in str(error)
+
+
+def test_polygons_cover_the_pixels_whose_centre_is_inside():
+    triangle, square = [0, 0, 8, 0, 0, 8], [10, 2, 14, 2, 14, 6, 10, 6]
+    mask = instance_json.of_polygons([triangle, square], (10, 16), "x")
+    y, x = np.mgrid[:10, :16] + 0.5
+    np.testing.assert_array_equal(mask[:, :9], (x + y < 8)[:, :9])
+    assert mask[:, 9:].sum() == 16 and mask[2:6, 10:14].all()
+    with pytest.raises(UserError, match="x: a polygon cannot be read"):
+        instance_json.of_polygons([[0, 0, 1, 1]], (4, 4), "x")

@@ -99,7 +99,7 @@ def palette(path: pathlib.Path) -> dict[int, tuple[int, int, int]]:
 
 def picture(found: Found) -> np.ndarray:
     """The label map that shows a class best, uint8 `[h, w, 3]`: the class in white, the rest dim."""
-    mask = read_mask(found.example)
+    mask = read_mask(found.example).astype(np.int64)
     mask = np.where(mask >= PER_CLASS, mask // PER_CLASS, mask)
     colors = np.array([color for color, _ in zip(chosen(), range(256), strict=False)], np.uint8)
     shown = colors[mask % 256] // DIM

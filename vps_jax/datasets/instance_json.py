@@ -43,7 +43,9 @@ class Tracks(NamedTuple):
     least_area: int = 0
 
 
-def read_videos(path: pathlib.Path, classes: ClassTable, image_of: Callable[[str], pathlib.Path]) -> list[VideoFiles]:
+def read_videos(
+    path: pathlib.Path, classes: ClassTable, image_of: Callable[[str], pathlib.Path], content: Mapping | None = None
+) -> list[VideoFiles]:
     """The videos of a json in its order; without annotations (missing, null or empty) they have no labels.
 
     A track's instance number counts from 1 per video and class, in the json's order; annotations without a mask are no
@@ -53,11 +55,12 @@ def read_videos(path: pathlib.Path, classes: ClassTable, image_of: Callable[[str
       path: the json.
       classes: its categories are matched by the official ids.
       image_of: entry of `file_names` -> image file.
+      content: what the json holds, if that is known.
 
     Raises:
       UserError: the json breaks a rule of the form.
     """
-    content = load_json(path)
+    content = load_json(path) if content is None else content
     videos = by_id(rows_of(content, "videos", ("id", "width", "height", "file_names"), path), "videos", path)
     check_categories(content, classes, path)
     check_names(content, classes, path)
@@ -153,11 +156,13 @@ def read_label(video: VideoFiles, index: int) -> LabelMap:
 
 
 def decode(code: Any, size: tuple[int, int], where: str) -> np.ndarray:
-    """A mask bool `[h, w]` of `{"counts", "size"}` with counts as list or text, or of the text alone.
+    """A mask bool `[h, w]` of `{"counts", "size"}` with counts as list or text, of the text alone, or of polygons.
 
     Raises:
       BadFrame: it is no such code, or of another size.
     """
+    if isinstance(code, list) and code and isinstance(code[0], list):
+        return of_polygons(code, size, where)
     counts = code.get("counts") if isinstance(code, dict) else code
     own = tuple(code["size"]) if isinstance(code, dict) and "size" in code else size
     if own != tuple(size):
@@ -166,6 +171,28 @@ def decode(code: Any, size: tuple[int, int], where: str) -> np.ndarray:
         return rle.to_mask(rle.parse_counts(counts), *size)
     except ValueError as error:
         raise BadFrame(f"{where}: a mask cannot be read ({error}); expected run lengths that fill the frame") from None
+
+
+def of_polygons(polygons: list[list[float]], size: tuple[int, int], where: str) -> np.ndarray:
+    """A mask bool `[h, w]` of the pixels whose centre lies in one of the polygons `[x, y, x, y, ...]`.
+
+    Raises:
+      BadFrame: one is no list of at least three points.
+    """
+    mask = np.zeros(size, bool)
+    centers = np.arange(size[0]) + 0.5
+    for polygon in polygons:
+        good = isinstance(polygon, list) and len(polygon) >= 6 and len(polygon) % 2 == 0
+        if not good or not all(isinstance(v, int | float) and np.isfinite(v) for v in polygon):
+            raise BadFrame(f"{where}: a polygon cannot be read; expected x, y of three points or more")
+        points = np.array(polygon, np.float64).reshape(-1, 2)
+        crossings = np.zeros((size[0], size[1] + 1), np.int64)  # a pixel is inside after an odd number of them
+        for (x, y), (to_x, to_y) in zip(points, np.roll(points, -1, axis=0), strict=True):
+            rows = np.flatnonzero((centers >= min(y, to_y)) & (centers < max(y, to_y)))
+            at = x + (centers[rows] - y) * (to_x - x) / (to_y - y) if len(rows) else rows
+            crossings[rows, np.clip(np.ceil(at - 0.5), 0, size[1]).astype(np.int64)] += 1
+        mask |= np.cumsum(crossings, axis=1)[:, :-1] % 2 == 1
+    return mask
 
 
 def combined(shown: Sequence[tuple[int, np.ndarray]], size: tuple[int, int], first_combination: int) -> LabelMap:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from vps_jax.datasets import instance_json, own_labels, spec
+from vps_jax.datasets import coco_tracks, instance_json, own_labels, panoptic_json, spec
 from vps_jax.datasets.class_file import ClassFile
 from vps_jax.datasets.labels import panoptic_code
 from vps_jax.datasets.tree_patterns import files_of, globbed, number_of
@@ -160,13 +160,18 @@ def panoptic_videos(root: pathlib.Path, split: str, own: Own) -> list[spec.Video
 
 
 def track_videos(root: pathlib.Path, split: str, own: Own) -> list[spec.VideoFiles]:
-    """Videos of a json of YouTube-VIS' form, whose file names are below the folder of the split's frames."""
+    """Videos of a json of YouTube-VIS' form or of COCO's; its file names are below the folder of the split's frames."""
     source = root / own.annotations.format(split=split)
     folder = root / above(own.frames).format(split=split)
     if not source.is_file():
         rows = videos_of(frames_of(root, split, own))
         return [spec.VideoFiles(name, tuple(path for _, path in row), None) for name, row in rows.items()]
-    return instance_json.read_videos(source, own.classes.classes, lambda file: folder / file)
+    if own.form == "ytvis":
+        return instance_json.read_videos(source, own.classes.classes, lambda file: folder / file)
+    content = coco_tracks.as_youtube_vis(panoptic_json.load_json(source), source)
+    found = instance_json.read_videos(source, own.classes.classes, lambda file: folder / file, content)
+    names = [str(pathlib.PurePosixPath(head["id"]).with_suffix("")) for head in content["videos"]]
+    return [video._replace(name=name) for video, name in zip(found, names, strict=True)]
 
 
 PANOPTIC = ("vpq", "stq", "pq", "miou", "vc")
@@ -184,4 +189,6 @@ FORMS = {
     "ytvis": Form(
         track_videos, instance_json.read_label, ("frames", "annotations"), "vps_jax.evaluation.ytvis_folders", ("ap",)
     ),
+    # a COCO json is not what the reader of YouTube-VIS' truth takes
+    "coco": Form(track_videos, instance_json.read_label, ("frames", "annotations"), "", ("ap",)),
 }  # fmt: skip
