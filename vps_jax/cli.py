@@ -222,17 +222,20 @@ def evaluate(
                 raise UserError("--check scores nothing, so it has nothing to write; leave out --json and its like")
             count, faults = submission.check(truth, predictions, split=split, videos=chosen)
         else:
+            files.check([Folder(videos)] if videos and os.path.isfile(videos) else ())
             result = runner.evaluate_folders(
                 truth, predictions, split=split, metrics=split_names(metrics), windows=windows, videos=chosen,
                 processes=processes, quirks_on=split_names(quirks_on) or (), quirks_off=split_names(quirks_off) or (),
                 per_video=per_video, per_class=per_class, confusion=confusion, plots=plots, json_out=json_out,
-                progress=sys.stderr.isatty(),
+                progress=process.watched(),
             )  # fmt: skip
     if check:
-        print("\n".join([*faults, f"{count} videos, {len(faults)} faults"]))
+        with process.printing():
+            print("\n".join([*faults, f"{count} videos, {len(faults)} faults"]), flush=True)
         raise typer.Exit(1 if faults else 0)
     taken = files.to_stdout()  # for `--json /dev/stdout | jq`
-    runner.print_report(result, console=Console(stderr=taken), classes=classes or None)
+    with process.printing():
+        runner.print_report(result, console=Console(stderr=taken), classes=classes or None)
 
 
 @app.command()
@@ -262,13 +265,14 @@ def compare(
         both = [
             runner.result_of(
                 path, truth, split=split, metrics=split_names(metrics), windows=windows, processes=processes,
-                progress=sys.stderr.isatty(),
+                progress=process.watched(),
             )
             for path in (a, b)
         ]  # fmt: skip
         with scoring.one_line(f"{a} and {b}"):  # a json may be of another version
             comparison = compared(*both, samples=samples, seed=seed)
-    print_comparison(comparison, rows=rows)
+    with process.printing():
+        print_comparison(comparison, rows=rows)
 
 
 @app.command()

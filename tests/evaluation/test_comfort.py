@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import subprocess
+import sys
 import zipfile
 
 import cv2
@@ -299,3 +301,34 @@ def test_many_videos_are_asked_for_by_name(folders, capsys):
     names = ",".join(["1_a", "2_b"] * 200)
     assert main("evaluate", "--truth", folders[0], "--predictions", folders[1], "--windows", 1, "--videos", names) == 0
     assert "2 videos" in capsys.readouterr().out
+
+
+def test_the_file_of_names_is_no_output(folders, tmp_path, capsys):
+    names = tmp_path / "names.txt"
+    names.write_text("2_b\n")
+    options = ("--truth", folders[0], "--predictions", folders[1], "--videos", names)
+    assert main("evaluate", *options, "--json", names) == 2
+    assert "names.txt is an input" in capsys.readouterr().err
+    assert names.read_text() == "2_b\n"
+
+
+def test_the_json_of_another_layout_is_told_from_youtube_vis(folders, capsys):
+    truth = folders[0] / "panoptic_gt_VIPSeg_val.json"
+    for check in ((), ("--check",)):
+        assert main("evaluate", "--truth", truth, "--predictions", folders[1], *check) == 2
+        assert f"{truth}: the truth of VIPSeg; give its folder, {folders[0]}" in capsys.readouterr().err
+
+
+def test_a_wrong_value_is_shown_short(folders):
+    content = {"videos": [{"file_names": ["a" * 200] * 50, "height": 4}], "categories": [{"id": 1}]}
+    (folders[0] / "own.json").write_text(json.dumps(content))
+    (line,) = faults((folders[0] / "own.json", folders[1]))[1]
+    assert "id is missing in" in line and len(line) < len(str(folders[0])) + 200
+
+
+@pytest.mark.parametrize("closed, code", [("2>&-", 0), (">&-", 0), (">/dev/full", 2)])
+def test_a_report_that_nobody_can_read(folders, closed, code):
+    command = f"exec {sys.executable} -m vps_jax evaluate --truth {folders[0]} --predictions {folders[1]} {closed}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
+    assert done.returncode == code
+    assert done.stderr == ("" if code == 0 else "error: standard output: No space left on device\n")

@@ -20,6 +20,7 @@ from vps_jax.types import UserError
 LAST_RGB_ID = (1 << 24) - 1  # R + 256 G + 65536 B
 LAST_CATEGORY = (1 << 11) - 1  # a confusion matrix of so many classes has 32 MiB
 LARGEST_AREA = 1 << 48
+LONGEST_SHOWN = 100
 LONGEST_NAME = 255  # bytes that a file system takes
 
 _NO_NAME = re.compile(r"[/\x00-\x1f\x7f\ud800-\udfff]")
@@ -41,9 +42,9 @@ def place(*where: object) -> Iterator[None]:
 
 
 def show(value: object) -> str:
-    """The value as json-like text in one line, cut to about 60 characters."""
-    text = _SHOW.repr(value).replace("None", "null") if value is None else _SHOW.repr(value)
-    return text.encode("ascii", "backslashreplace").decode()
+    """The value as json-like text in one line, cut to 100 characters."""
+    text = "null" if value is None else _SHOW.repr(value).encode("ascii", "backslashreplace").decode()
+    return text if len(text) <= LONGEST_SHOWN else f"{text[: LONGEST_SHOWN - 3]}..."
 
 
 def read_json(path: pathlib.Path):

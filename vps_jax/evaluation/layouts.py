@@ -1,5 +1,6 @@
 """Who reads the truth of a root: the data set that has its file there, by `vps_jax.datasets`."""
 
+import fnmatch
 import importlib
 import pathlib
 from collections.abc import Sequence
@@ -35,8 +36,12 @@ def recognize(root: pathlib.Path, split: str) -> tuple[DatasetSpec, pathlib.Path
     """The data set whose truth of a split lies in a root, and the file or folder that says so; None where none does.
 
     Images need not be there, unless nothing but the name of a list tells the data set.
+
+    Raises:
+      UserError: the root is a json that is read with the PNGs beside it.
     """
     if root.suffix == ".json" and not root.is_dir():
+        _refuse_json_of_root(root)
         return dataset(BARE), root
     own = own_folder.opened(root)
     scored = [spec for spec in (*DATASETS.values(), own) if spec is not None and spec.truth]
@@ -49,3 +54,11 @@ def recognize(root: pathlib.Path, split: str) -> tuple[DatasetSpec, pathlib.Path
             if layout.truth and layout.truth != "{split}.txt" and source.exists():
                 return spec, source
     return None
+
+
+def _refuse_json_of_root(path: pathlib.Path) -> None:
+    """Raises UserError for a json by whose name a data set knows its root, with the PNGs beside it."""
+    for spec in DATASETS.values():
+        names = [layout.truth.format(split="*") for layout in spec.layouts if layout.truth]
+        if spec.truth != dataset(BARE).truth and any(fnmatch.fnmatchcase(path.name, name) for name in names):
+            raise UserError(f"{path}: the truth of {spec.title}; give its folder, {path.parent}")
