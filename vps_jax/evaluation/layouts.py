@@ -60,5 +60,5 @@ def _refuse_json_of_root(path: pathlib.Path) -> None:
     """Raises UserError for a json by whose name a data set knows its root, with the PNGs beside it."""
     for spec in DATASETS.values():
         names = [layout.truth.format(split="*") for layout in spec.layouts if layout.truth]
-        if spec.truth != dataset(BARE).truth and any(fnmatch.fnmatchcase(path.name, name) for name in names):
+        if spec.truth not in ("", dataset(BARE).truth) and any(fnmatch.fnmatchcase(path.name, name) for name in names):
             raise UserError(f"{path}: the truth of {spec.title}; give its folder, {path.parent}")
