@@ -83,9 +83,7 @@ def started(folders, processes):
     command = [sys.executable, "-m", "vps_jax", "evaluate", "--truth", folders[0], "--predictions", folders[1]]
     options = ["--processes", str(processes), "--json", folders[0].parent / "out.json"]
     running = subprocess.Popen([*command, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    pipes = [
-        wait_until(lambda name=name: other_end(folders[1] / PIPE.format(name))) for name in VIDEOS[:processes]
-    ]
+    pipes = [wait_until(lambda name=name: other_end(folders[1] / PIPE.format(name))) for name in VIDEOS[:processes]]
     yield running, descendants(running.pid), pipes
     for pipe in pipes:
         with contextlib.suppress(OSError):

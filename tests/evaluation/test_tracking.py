@@ -78,9 +78,7 @@ def slow_hota(truth, prediction, c):
         pairs = [pair for one in chosen for pair, value in one if value >= alpha - 1e-12]
         tp = len(pairs)
         fn, fp = sum(often[0].values()) - tp, sum(often[1].values()) - tp
-        share = [
-            pairs.count(pair) / (often[0][pair[0]] + often[1][pair[1]] - pairs.count(pair)) for pair in pairs
-        ]
+        share = [pairs.count(pair) / (often[0][pair[0]] + often[1][pair[1]] - pairs.count(pair)) for pair in pairs]
         values.append(math.sqrt(tp / max(1, tp + fn + fp) * sum(share) / max(1, tp)))
     return 100 * sum(values) / len(values)
 

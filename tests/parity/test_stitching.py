@@ -28,9 +28,7 @@ def predictions(manifest, arrays):
 
 def geometry_of(inputs, semantic):
     padded = tuple(4 * side for side in semantic.shape[2:])
-    return Geometry(
-        padded, tuple(inputs["network_input_before_padding"]), tuple(inputs["original_height_width"])
-    )
+    return Geometry(padded, tuple(inputs["network_input_before_padding"]), tuple(inputs["original_height_width"]))
 
 
 def stuff_of(things):
@@ -55,9 +53,7 @@ def run(manifest, arrays):
     fused = []
     for step in steps:
         for frame in step.frames:
-            tracks = FrameTracks(
-                frame.track_ids, frame.instance_masks, step.closed if frame is step.frames[-1] else ()
-            )
+            tracks = FrameTracks(frame.track_ids, frame.instance_masks, step.closed if frame is step.frames[-1] else ())
             scores = FrameScores(str(frame.index), geometry, GridScores(frame.semantic, geometry), tracks)
             fused += fuser.add(scores, stuff_ids=stuff_of(things))
     stitched = [frame for step in steps for frame in step.frames]

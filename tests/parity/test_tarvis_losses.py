@@ -142,9 +142,7 @@ def test_panoptic(name, inputs, load):
     objects = objects_of(inputs)
     labels = jnp.where(inputs["ignore"], IGNORE, inputs["gt_semantic"].astype(np.int32))
     points = points_of(inputs, stored, objects.valid.shape[1])
-    task = tasks.make_task(
-        "panoptic", numbers_of(manifest, batch_of(inputs)), num_classes=inputs["pred_sem"].shape[2]
-    )
+    task = tasks.make_task("panoptic", numbers_of(manifest, batch_of(inputs)), num_classes=inputs["pred_sem"].shape[2])
 
     def run(features, class_logits):
         outputs = QueryOutputs(features, embeds, class_logits, None)

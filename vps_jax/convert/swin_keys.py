@@ -23,6 +23,7 @@ from vps_jax.types import UserError
 CLASSIFIER = ("norm.", "head.")  # of ImageNet: nothing here takes their place
 BIAS_TABLE = "attn.relative_position_bias_table"
 
+
 def table(name: str, *, key: str = "backbone.backbone.", path: str = "backbone") -> Table:
     """Every entry of a published Swin in a TarViS file.
 

@@ -79,9 +79,7 @@ def segmentor_names(arrays: Mapping[str, np.ndarray], n: Mask2Former, notes: lis
     has_table = SHARED_TABLE in arrays or f"blocks.0.{TABLE}" in arrays
     if has_table != n.beit:
         kinds = ("a BEiT", "a plain ViT")
-        raise UserError(
-            f"the file is {kinds[not has_table]}, the model {kinds[not n.beit]}; choose another model.size"
-        )
+        raise UserError(f"the file is {kinds[not has_table]}, the model {kinds[not n.beit]}; choose another model.size")
     return {vit_adapter_keys.BACKBONE + key: value for key, value in trunk_entries(arrays, n, notes).items()}, True
 
 

@@ -236,7 +236,6 @@ class AveragePrecision:
             "ap75": _mean(found, lambda curve, _: curve[5]),
         }
 
-
     @staticmethod
     def headline(numbers: Mapping) -> dict[str, float | None]:
         """AP over all thresholds, and at 0.5 and 0.75."""

@@ -64,7 +64,5 @@ def global_ids(frames: list[Detections]) -> tuple[np.ndarray, np.ndarray, list[D
         known, places, number = np.unique(np.concatenate(ids), return_inverse=True, return_counts=True)
         columns.append((number, np.split(places, np.cumsum([len(one) for one in ids])[:-1])))
     (truth, truth_ids), (prediction, prediction_ids) = columns
-    renumbered = [
-        Detections(g, p, frame.iou) for g, p, frame in zip(truth_ids, prediction_ids, frames, strict=True)
-    ]
+    renumbered = [Detections(g, p, frame.iou) for g, p, frame in zip(truth_ids, prediction_ids, frames, strict=True)]
     return truth, prediction, renumbered

@@ -80,11 +80,17 @@ def evaluate_folders(
         files.check_tables({table.kind for table in metric_table.tables(empty)})
         numbers = _scores(plan, chosen, settings, processes=processes, progress=progress)
     result = _head(plan, truth, predictions, split) | {"quirks_on": sorted(quirks_on), "quirks_off": left} | numbers
-    followed = metric_table.all_headlines(result).values()
-    if followed and all(value is None for value in followed) and not plan.notes:
-        result["notes"].append("no score is defined; has the truth labelled pixels, and videos as long as the windows?")
+    result["notes"] += _no_score(result)
     files.write(result)
     return result
+
+
+def _no_score(result: dict) -> list[str]:
+    """A note if no headline number is defined and no other note says why."""
+    followed = metric_table.all_headlines(result).values()
+    if result["notes"] or not followed or any(value is not None for value in followed):
+        return []
+    return ["no score is defined; has the truth labelled pixels, and videos as long as the windows?"]
 
 
 def _head(plan: Plan, truth: pathlib.Path, predictions: pathlib.Path, split: str) -> dict:

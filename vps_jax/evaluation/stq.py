@@ -146,7 +146,6 @@ class SegmentationTrackingQuality:
             },
         }
 
-
     @staticmethod
     def headline(numbers: Mapping) -> dict[str, float | None]:
         """STQ."""

@@ -153,9 +153,7 @@ def _wrong_ids(record: FrameRecord, pixels: np.ndarray) -> Iterator[str]:
         return
     swapped = {(number & 255) << 16 | number & 0xFF00 | number >> 16 for number in painted}
     if swapped == listed:
-        yield (
-            f"{record.png}: {EXCHANGED} (its ids are those of {record.source.name} with R for B)"
-        )
+        yield (f"{record.png}: {EXCHANGED} (its ids are those of {record.source.name} with R for B)")
         return
     name = record.source.name
     for number in sorted(listed - painted)[:1]:
@@ -189,9 +187,7 @@ def _vspw(root: pathlib.Path, folder: pathlib.Path, video: str) -> Iterator[str]
             yield f"{path}: class {greatest}; expected 0..{number - 1} (the class, not class + 1)"
 
 
-def _ytvis(
-    truth: pathlib.Path, source: pathlib.Path, wanted: Sequence[str] | None
-) -> tuple[int, list[str]]:
+def _ytvis(truth: pathlib.Path, source: pathlib.Path, wanted: Sequence[str] | None) -> tuple[int, list[str]]:
     """Faults of a result json; the truth's needs videos and categories only."""
     try:
         _, videos = ytvis_folders.read_files(truth, source, annotated=False)

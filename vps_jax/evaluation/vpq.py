@@ -154,9 +154,7 @@ class VideoPQ:
         counting.check_classes(counts, num_classes)
         if not self.quirks.json_area:
             counting.check_areas(counts.truth)
-        merge_videos(
-            self.tables, {video: {k: video_table(counts, k, num_classes, self.quirks) for k in self.windows}}
-        )
+        merge_videos(self.tables, {video: {k: video_table(counts, k, num_classes, self.quirks) for k in self.windows}})
 
     def merge(self, other: "VideoPQ") -> None:
         """Take in the videos of another state.
@@ -266,9 +264,7 @@ def _rows(numbers: Mapping) -> list[Table]:
     title = f"VPQ in percent, windows: {numbers['window_set']}"
     return [
         Table(SCORES, title, ("frames", "VPQ", "SQ", "RQ", "things", "stuff"), lines),
-        per_class(
-            numbers, columns, lambda row: (row["vpq"], *(row["windows"].get(k, {}).get("pq") for k in windows))
-        ),
+        per_class(numbers, columns, lambda row: (row["vpq"], *(row["windows"].get(k, {}).get("pq") for k in windows))),
         per_video(numbers, columns, lambda row: (row["vpq"], *(row["windows"][k] for k in windows))),
     ]
 

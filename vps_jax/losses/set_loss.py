@@ -34,9 +34,7 @@ class Semantic(NamedTuple):
     labels: Integer[Array, "b t h w"]
 
 
-def group_mean(
-    total: Float[Array, "d b"], count: Float[Array, "d b"], group: int | None
-) -> Float[Array, " d"]:
+def group_mean(total: Float[Array, "d b"], count: Float[Array, "d b"], group: int | None) -> Float[Array, " d"]:
     """Mean over groups of `sum(total) / sum(count)` within each, 0 where that counts 0: `[d, b]` each -> `[d]`."""
     total, count = (jnp.sum(_groups(a, group), axis=-1) for a in (total, count))  # [d, b / group]
     return jnp.mean(jnp.where(count > 0, total / jnp.where(count > 0, count, 1), 0), axis=-1)

@@ -177,9 +177,7 @@ def centre_means(features: Float[Array, "b t h w c"], *, factor: int) -> Float[A
     return blocks[:, :, :, middle, :, middle].mean(axis=(3, 5)).reshape(b, -1, c)
 
 
-def attention_bits(
-    mask_embeds: Float[Array, "b q c"], level_features: Float[Array, "b s c"]
-) -> Bool[Array, "b q s"]:
+def attention_bits(mask_embeds: Float[Array, "b q c"], level_features: Float[Array, "b s c"]) -> Bool[Array, "b q s"]:
     """Where every query may look: sigmoid of its mask at least 0.5; no gradient.
 
     Args:

@@ -99,9 +99,7 @@ def run_ensemble(config: Experiment, folder: pathlib.Path, steps: int | None) ->
     members = {name: dataclasses.replace(row, checkpoint=places[name]) for name, row in ensemble.members.items()}
     ensemble = dataclasses.replace(ensemble, members=members)
     settings = config.evaluate
-    ensemble_experiment.predict(
-        [settings.truth], ensemble, folder / "ensemble", split=settings.split, overlay=False
-    )
+    ensemble_experiment.predict([settings.truth], ensemble, folder / "ensemble", split=settings.split, overlay=False)
     return score(config, folder / "ensemble")
 
 

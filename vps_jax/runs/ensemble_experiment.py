@@ -38,9 +38,7 @@ def run(config: EnsembleConfig | Mapping, workdir, mode: str) -> dict[str, float
     if mode == "evaluate":
         experiment.check_truth(settings)
     out = workdir / "predictions"
-    report = predict(
-        [settings.truth], config, out, split=settings.split, overlay=False, layout=settings.layout
-    )
+    report = predict([settings.truth], config, out, split=settings.split, overlay=False, layout=settings.layout)
     print(report.summary(out))
     if mode == "predict":
         return {}

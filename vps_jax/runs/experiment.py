@@ -250,9 +250,7 @@ def predict_with_checkpoint(
     predictor = make_predictor(config.model, variables, infer, classes=classes)
     item = weights_item(find_step(checkpoint), weights)
     made_by = f"{item} of {item.stat().st_mtime_ns}, {infer}" if resume else ""
-    return predict(
-        list(sources), predictor, classes, out, split=split, overlay=overlay, made_by=made_by, **options
-    )
+    return predict(list(sources), predictor, classes, out, split=split, overlay=overlay, made_by=made_by, **options)
 
 
 def convert_weights(source, config: Experiment, out) -> dict:

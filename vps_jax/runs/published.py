@@ -105,9 +105,7 @@ def config_of(entry: Entry) -> Experiment:
 
 def merged(config: Mapping, changes: Mapping) -> dict:
     """A config with some of its keys, at any depth, changed."""
-    inner = {
-        key: merged(config[key], value) if isinstance(value, Mapping) else value for key, value in changes.items()
-    }
+    inner = {key: merged(config[key], value) if isinstance(value, Mapping) else value for key, value in changes.items()}
     return {**config, **inner}
 
 

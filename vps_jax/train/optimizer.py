@@ -182,9 +182,7 @@ def make_optimizer(optim, params):
     groups = parameter_groups(params, lr_groups=optim.lr_groups, no_decay=optim.no_decay)
     return optax.chain(
         clip_by_global_norm(optim.clip_norm) if optim.clip_norm else optax.identity(),
-        optax.scale_by_adam(b1=optim.b1, b2=optim.b2, eps=optim.eps)
-        if optim.name == "adamw"
-        else optax.identity(),
+        optax.scale_by_adam(b1=optim.b1, b2=optim.b2, eps=optim.eps) if optim.name == "adamw" else optax.identity(),
         optax.add_decayed_weights(optim.weight_decay, mask=groups.decays),
         optax.stateless(lambda updates, _: jax.tree.map(jnp.multiply, updates, groups.lr_scales)),
         scale_by_rates(optim, groups.names),
