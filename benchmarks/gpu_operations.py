@@ -1,7 +1,6 @@
 """Rows of a GPU session that time single operations, against baselines where there are some."""
 
 import functools
-import importlib.util
 import time
 
 import jax
@@ -12,7 +11,7 @@ import optax
 from benchmarks import floors
 from benchmarks.gpu_models import example_clip
 from benchmarks.gpu_sizes import Sizes, classes_of
-from benchmarks.gpu_timing import milliseconds, timed
+from benchmarks.gpu_timing import installed, milliseconds, timed
 from vps_jax.ops.assignment import assign
 from vps_jax.ops.deformable_attention import cell_centres, deformable_attention
 from vps_jax.ops.masked_attention import masked_attention
@@ -70,7 +69,7 @@ def deformable(sizes: Sizes) -> dict:
         ("ours with backward", with_backward(attend), arrays, 2 * moved + floors.size_in_bytes(inputs)),
     ):
         found[name] = timed(function, *map(jnp.asarray, args), sizes=sizes, floor=floors.Floor(0.0, byte))
-    if importlib.util.find_spec("torch") is None:
+    if installed("torch") is None:
         return found | {"torch": "is not installed: no baseline"}
     return found | torch_times(arrays, sizes)
 

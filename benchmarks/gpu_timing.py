@@ -2,7 +2,6 @@
 
 import functools
 import importlib.metadata
-import importlib.util
 import statistics
 import sys
 import time
@@ -66,11 +65,19 @@ def rates(side: int) -> tuple[float, float]:
     return 2e3 * side**3 / product_ms, 2e3 * matrix.nbytes / copy_ms
 
 
+def installed(package: str) -> str | None:
+    """The version of a package, None where it is not installed."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
 def card(sizes: Sizes) -> dict:
     """The machine, its measured rates and the versions."""
     device = jax.devices()[0]
     names = ("jax", "jaxlib", "flax", "optax", "numpy", "torch")
-    known = {name: importlib.metadata.version(name) for name in names if importlib.util.find_spec(name)}
+    known = {name: version for name in names if (version := installed(name))}
     flop_rate, byte_rate = rates(sizes.matrix)
     limit = (device.memory_stats() or {}).get("bytes_limit", 0)
     return {

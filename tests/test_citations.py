@@ -9,7 +9,6 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 REFERENCE = ROOT / "docs" / "reference"
-FORMER_NAMES = {"data_and_metrics": "metrics"}  # docs/reference/README.md
 
 NUMBER = r"\d+(?:\.\d+)*(?:(?:-|\s+to\s+)\d+(?:\.\d+)*)?"  # 8.3, 4.1-4.3, 1 to 4
 NUMBERS = rf"{NUMBER}(?:(?:,\s*|\s+and\s+){NUMBER})*"
@@ -46,7 +45,7 @@ def prose(path: pathlib.Path) -> str:
 
 def patterns(pages) -> tuple[re.Pattern, ...]:
     """The forms of a citation with numbers: behind the word spec, and a page's name alone in brackets."""
-    bare = re.compile(rf"(?<=[(\[])((?:{'|'.join([*pages, *FORMER_NAMES])})\s+{GROUPS})")  # (tarvis 4.4)
+    bare = re.compile(rf"(?<=[(\[])((?:{'|'.join(pages)})\s+{GROUPS})")  # (tarvis 4.4)
     return SPEC, bare
 
 
@@ -69,7 +68,6 @@ def unresolved(text: str, pages) -> list[str]:
     """What is wrong with the citations of a text, one phrase each."""
     wrong = [f"looks like a citation: {words}" for words in overlooked(text, pages)]
     for page, section in citations(text, pages):
-        page = FORMER_NAMES.get(page, page)
         if not page:
             wrong.append(f"{section}: the file names no page, docs/reference/PAGE.md")
         elif page not in pages:
@@ -84,7 +82,7 @@ def overlooked(text: str, pages) -> list[str]:
     seen = "\0"
     for pattern in (LINK, TITLED, *patterns(pages)):
         text = pattern.sub(seen, text)
-    names = "|".join([*pages, *FORMER_NAMES])
+    names = "|".join(pages)
     looks = re.compile(
         rf"[(\[]spec[:\s][^)\]\n]*|\bspec:?\s+(?:\d|(?:{names})\b).*"  # [spec of the paper], spec: tarvis
         rf"|(?<=[^\s{{`])[ ]?\bspec:\s.*"  # not an argument's line, a format or code
@@ -127,7 +125,7 @@ PAGES = {"tarvis": {"1", "4.1", "4.3", "6.2", "9.5", "framework traps"}, "metric
     [
         "(spec: tarvis 6.2)",
         "(spec: tarvis 6.2, 9.5; vit_adapter 8)",
-        "(spec: data_and_metrics 5.1, tarvis 6.2) of VIPSeg",
+        "(spec: metrics 5.1, tarvis 6.2) of VIPSeg",
         "(spec:\n    tarvis 6.2).",
         "Source: spec vit_adapter 8.",
         "Spec: tarvis 1: six of them",
@@ -154,7 +152,7 @@ def test_good_citations_resolve(text):
         ("(spec: tarvis 1 to 5)", "tarvis 5: no such section"),
         ("(spec: tarvis 6.2; vit_adapter 9)", "vit_adapter 9: no such section"),
         ("(spec: swin 3)", "swin 3: no such page"),
-        ("(spec: data_and_metrics 5.9)", "metrics 5.9: no such section"),
+        ("(spec: metrics 5.9)", "metrics 5.9: no such section"),
         ("(spec: tarvis, framework tricks)", "tarvis framework tricks: no such section"),
         ("(tarvis 4.4)", "tarvis 4.4: no such section"),
         ("[spec 6.2]", "6.2: the file names no page"),

@@ -30,6 +30,7 @@ runpy.run_path("benchmarks/gpu.py", run_name="__main__")
 """
 
 
+@pytest.mark.acceptance  # two minutes of compilation
 def test_every_row_runs_at_toy_size_without_the_packages_of_the_pipeline(tmp_path):
     done = subprocess.run([sys.executable, "-c", RUN, tmp_path], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr[-2000:]

@@ -12,7 +12,7 @@ VIPSEG = datasets.label_code("vipseg")
 
 def test_vipseg_values():
     table = datasets.label_code("vipseg")
-    # wall 0 is stuff, door 2 and person 60 are things (spec: data_and_metrics 1.2, 1.3)
+    # wall 0 is stuff, door 2 and person 60 are things (spec: metrics 1.2, 1.3)
     for value, category, instance in [
         (0, -1, False), (1, 0, False), (124, 123, False), (125, -1, False), (200, -1, False), (299, -1, False),
         (300, 2, True), (399, 2, True), (400, -1, False), (6100, 60, True), (6199, 60, True), (6200, 61, True),

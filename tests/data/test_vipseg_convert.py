@@ -55,7 +55,7 @@ def test_resize_is_the_official_one(converted, raw_vipseg):
 
 
 def test_truth_json_describes_the_pngs(converted):
-    """The official writer's rules, restated pixel by pixel: ids, classes, areas, order (spec: data_and_metrics 1.5)."""
+    """The official writer's rules, restated pixel by pixel: ids, classes, areas, order (spec: metrics 1.5)."""
     out, _ = converted
     truth = load(out)
     assert [v["video_id"] for v in truth["videos"]] == sorted(p.name for p in (out / "panomasks").iterdir())

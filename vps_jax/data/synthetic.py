@@ -1,4 +1,4 @@
-"""Small synthetic data sets in the official on-disk layouts (spec: data_and_metrics 1, 2).
+"""Small synthetic data sets in the official on-disk layouts (spec: metrics 1, 2).
 
 The pixels are whole-number arithmetic (scenes.py) and the same everywhere; the JPEG and PNG files are byte-identical
 for one version of OpenCV, which the requirements pin.

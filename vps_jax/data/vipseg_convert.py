@@ -1,4 +1,4 @@
-"""VIPSeg as downloaded -> the evaluation layout, in the three official steps (spec: data_and_metrics 1.4-1.6).
+"""VIPSeg as downloaded -> the evaluation layout, in the three official steps (spec: metrics 1.4-1.6).
 
 Resize, RGB segment ids with one truth json, one json per split. What differs from the official scripts: random colours
 are seeded by the video's name, black is never drawn, test images are resized too and get a json with empty annotations.

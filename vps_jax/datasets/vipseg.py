@@ -1,4 +1,4 @@
-"""VIPSeg: 124 classes; as downloaded or as `vps-jax data convert` leaves it (spec: data_and_metrics 1)."""
+"""VIPSeg: 124 classes; as downloaded or as `vps-jax data convert` leaves it (spec: metrics 1)."""
 
 import functools
 import json

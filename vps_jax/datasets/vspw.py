@@ -1,4 +1,4 @@
-"""VSPW, native or 480p: VIPSeg's classes at 15 frames a second, without instances (spec: data_and_metrics 2)."""
+"""VSPW, native or 480p: VIPSeg's classes at 15 frames a second, without instances (spec: metrics 2)."""
 
 import pathlib
 

@@ -1,4 +1,4 @@
-"""Average precision of video instances, as YouTube-VIS and OVIS score it (spec: data_and_metrics 5.5).
+"""Average precision of video instances, as YouTube-VIS and OVIS score it (spec: metrics 5.5).
 
 Two tracks' IoU is that of their tubes: intersections over all frames by unions over all frames. Everything else is
 COCO's protocol: greedy matching by score at IoU .50:.05:.95, 101 recall points, size ranges, a number of detections

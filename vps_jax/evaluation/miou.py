@@ -1,4 +1,4 @@
-"""Semantic scores: mIoU, pixel and class accuracy, frequency-weighted IoU (spec: data_and_metrics 5.3).
+"""Semantic scores: mIoU, pixel and class accuracy, frequency-weighted IoU (spec: metrics 5.3).
 
 A confusion matrix is int64 `[c+1, c+1]`, rows truth, columns prediction; index c is no class (void). Matrices add.
 """

@@ -1,4 +1,4 @@
-"""Panoptic quality: matching of segments, tables of counts per class, and their means (spec: data_and_metrics 5.1).
+"""Panoptic quality: matching of segments, tables of counts per class, and their means (spec: metrics 5.1).
 
 The table of a set is `[c, 4]` float64: IoU sum, true positives, false positives, false negatives of each class. Tables
 add. Image PQ is the case of one frame; `vpq` feeds tubes of several frames through the same matching.

@@ -1,6 +1,6 @@
 """The habits of the official scripts, each named; those that change no number of a whole truth are off by default.
 
-A published number is made with all of them (spec: data_and_metrics 5). `choose(off=["void_class"])` gives the set that
+A published number is made with all of them (spec: metrics 5). `choose(off=["void_class"])` gives the set that
 lacks one. docs/evaluation_explained.md says what each does.
 """
 

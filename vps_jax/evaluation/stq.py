@@ -1,4 +1,4 @@
-"""Segmentation and tracking quality STQ = sqrt(AQ * SQ) as VIPSeg's script computes it (spec: data_and_metrics 5.2)."""
+"""Segmentation and tracking quality STQ = sqrt(AQ * SQ) as VIPSeg's script computes it (spec: metrics 5.2)."""
 
 import math
 from collections.abc import Mapping

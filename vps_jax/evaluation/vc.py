@@ -1,4 +1,4 @@
-"""Video consistency mVC_n: does the prediction stay constant where the truth does (spec: data_and_metrics 5.4)."""
+"""Video consistency mVC_n: does the prediction stay constant where the truth does (spec: metrics 5.4)."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Self

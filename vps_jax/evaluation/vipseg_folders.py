@@ -1,4 +1,4 @@
-"""VIPSeg's truth root and result folder on disk (spec: data_and_metrics 1.4, 1.5, 4.1).
+"""VIPSeg's truth root and result folder on disk (spec: metrics 1.4, 1.5, 4.1).
 
 The official scripts pair frames by position and die with a KeyError on most mistakes; here each mistake has a message
 that names file and frame. What is checked from the two json files and folder listings is checked before any scoring.

@@ -1,4 +1,4 @@
-"""Video panoptic quality VPQ_k over windows of k frames, stride 1 (spec: data_and_metrics 5.1).
+"""Video panoptic quality VPQ_k over windows of k frames, stride 1 (spec: metrics 5.1).
 
 `VideoPQ` is the state: one table per video and window length. States of parts merge to the state of the whole, and
 `compute` gives the numbers, in percent. Pairs are counted once per frame; every window comes from differences of sums.

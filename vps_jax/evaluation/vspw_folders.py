@@ -1,4 +1,4 @@
-"""VSPW's truth root and result folder on disk (spec: data_and_metrics 2, 4.3, 5.3).
+"""VSPW's truth root and result folder on disk (spec: metrics 2, 4.3, 5.3).
 
 Truth: `<split>.txt`, `data/<video>/mask/<stem>.png`, 8-bit, class + 1, any other value is void.
 Prediction: `<video>/<stem>.png`, 8-bit, class 0..123, any other value is no class. Sizes must be equal.

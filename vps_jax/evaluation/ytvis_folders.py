@@ -1,4 +1,4 @@
-"""YouTube-VIS and OVIS truth and result files (spec: data_and_metrics 3.1, 5.5)."""
+"""YouTube-VIS and OVIS truth and result files (spec: metrics 3.1, 5.5)."""
 
 import pathlib
 from collections.abc import Sequence

@@ -53,7 +53,7 @@ class FrameMapWriter:
 
 
 def vspw_writer(folder: pathlib.Path, classes: ClassTable) -> FrameMapWriter:
-    """8-bit maps of classes, whatever their list (spec: data_and_metrics 4.3)."""
+    """8-bit maps of classes, whatever their list (spec: metrics 4.3)."""
     del classes
     return FrameMapWriter(folder, lambda frame: png(frame.categories))
 

@@ -1,4 +1,4 @@
-"""Result folders: the writer of every format, and VIPSeg's own (spec: data_and_metrics 4.1, tarvis 8.6)."""
+"""Result folders: the writer of every format, and VIPSeg's own (spec: metrics 4.1, tarvis 8.6)."""
 
 import contextlib
 import json
