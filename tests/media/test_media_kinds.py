@@ -1,7 +1,4 @@
-"""Every kind of file that users bring: what is read of it, and the one line about what is not.
-
-All files are drawn here: frame i is a ramp that is brighter by 10 i, so that frames are told apart after compression.
-"""
+"""Every kind of video that users bring: what is read of it, and the one line about what is not."""
 
 import functools
 import http.server
@@ -9,196 +6,33 @@ import os
 import pathlib
 import struct
 import threading
-import warnings
 from fractions import Fraction
 
 import av
-import cv2
 import numpy as np
 import pytest
+from media_files import (
+    FPS,
+    HEIGHT,
+    IDENTITY,
+    WIDTH,
+    brightness,
+    patched,
+    picture,
+    read,
+    refused,
+    with_matrix,
+    write_container,
+    write_images,
+    write_movie,
+)
 from PIL import Image
 
 from vps_jax.media import streams, video_files
 from vps_jax.media.movie_writer import MovieWriter
 from vps_jax.media.selection import Selection, seconds
 from vps_jax.media.sources import open_sources
-from vps_jax.media.video import frames_of_one_size
 from vps_jax.types import UserError
-
-WIDTH, HEIGHT, FPS = 64, 48, 6
-IDENTITY = (1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
-
-
-def picture(i=0, height=HEIGHT, width=WIDTH):
-    """Brighter to the right and to the bottom, and by 10 with every frame."""
-    right, down = np.linspace(0, 60, width), np.linspace(0, 40, height)
-    return np.repeat(np.uint8(right + down[:, None] + 10 * i)[..., None], 3, axis=2)
-
-
-def write_movie(path, count=6, times=None, **options):
-    with MovieWriter(path, fps=FPS, **options) as movie:
-        for i in range(count):
-            movie.write(picture(i), None if times is None else times[i])
-    return path
-
-
-def write_container(path, count=12, codec="libx264", packets=lambda packets: packets, draw=picture, **options):
-    """A file whose packets may be changed before they are written."""
-    with av.open(f"file:{path.absolute()}", "w", **options) as container:
-        stream = container.add_stream(codec, rate=FPS)
-        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
-        made = []
-        for i in range(count):
-            made += stream.encode(av.VideoFrame.from_ndarray(draw(i), format="rgb24"))
-        for packet in packets(made + stream.encode()):
-            container.mux(packet)
-    return path
-
-
-def write_images(folder, names, **save):
-    folder.mkdir()
-    for i, name in enumerate(names):
-        Image.fromarray(picture(i)).save(folder / name, **save)
-    return folder
-
-
-def patched(path, marker, offset, content):
-    """The file with some bytes behind a marker replaced."""
-    data = bytearray(path.read_bytes())
-    at = data.index(marker) + offset
-    data[at : at + len(content)] = content
-    path.write_bytes(data)
-    return path
-
-
-def with_matrix(path, *matrix):
-    return patched(path, b"tkhd", 44, struct.pack(">9i", *matrix))
-
-
-def read(*sources, **options):
-    """The only video of the sources, and its frames; what the container says agrees with them."""
-    (video,) = open_sources(sources, **options)
-    frames = list(frames_of_one_size(video))
-    assert video.num_frames == len(frames)
-    assert video.stems == tuple(frame.stem for frame in frames)
-    assert video.times == pytest.approx([frame.time for frame in frames])
-    assert video.size() == frames[0].image.shape[:2]
-    return video, frames
-
-
-def brightness(frames):
-    """Which pictures the frames are."""
-    base = picture().mean()
-    return [round((frame.image.mean() - base) / 10) for frame in frames]
-
-
-def refused(*sources, **options):
-    with pytest.raises(UserError) as caught:
-        read(*sources, **options)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
-
-
-# ---- folders of images
-
-
-def test_numbers_in_names_are_ordered_by_value(tmp_path):
-    video, frames = read(write_images(tmp_path / "v", [f"{i}.jpg" for i in range(1, 13)]))
-    assert video.stems == tuple(map(str, range(1, 13))) and brightness(frames) == list(range(12))
-
-
-def test_two_files_of_one_stem_are_both_named(tmp_path):
-    message = refused(write_images(tmp_path / "labelme", ["000.jpg", "000.png", "001.jpg"]))
-    assert "000.jpg and 000.png have one stem" in message
-
-
-def test_images_of_all_kinds_are_frames(tmp_path):
-    names = ["0.webp", "1.jpg", "2.bmp", "3.tif", "4.png", "5.avif", "6.TIFF"]
-    _, frames = read(write_images(tmp_path / "mixed", names))
-    assert brightness(frames) == list(range(7))
-
-
-def test_what_is_no_frame_is_named(tmp_path):
-    folder = write_images(tmp_path / "v", ["0.jpg"])
-    (folder / "poses.csv").write_text("1")
-    with pytest.warns(UserWarning, match="1 files are no images and left out, such as poses.csv"):
-        read(folder)
-    (folder / "1.heic").write_bytes(b"?")
-    assert "1.heic is of a kind that is not read" in refused(folder)
-
-
-def test_hidden_files_and_folders_are_no_frames(tmp_path):
-    folder = write_images(tmp_path / "v", ["000.jpg", "001.jpg", ".hidden.jpg", "._000.jpg"])
-    (folder / "Thumbs.db").write_bytes(b"?")
-    (folder / "dir.jpg").mkdir()
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert read(folder)[0].stems == ("000", "001")
-
-
-@pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
-def test_images_are_turned_upright_as_a_folder_and_alone(tmp_path, suffix):
-    exif = Image.Exif()
-    exif[0x0112] = 6  # the camera was turned: the right edge is the bottom
-    folder = write_images(tmp_path / "v", [f"0.{suffix}"], exif=exif)
-    for source in (folder, folder / f"0.{suffix}"):
-        _, (frame,) = read(source)
-        assert frame.image.shape == (WIDTH, HEIGHT, 3)
-        assert np.abs(frame.image.astype(int) - np.rot90(picture(), -1)).mean() < 3
-
-
-def test_data_sets_are_read_as_stored(tmp_path):
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    (tmp_path / "imgs").mkdir()
-    write_images(tmp_path / "imgs" / "a", ["0.jpg"], exif=exif)
-    (tmp_path / "val.txt").write_text("a\n")
-    _, (frame,) = read(tmp_path)
-    assert frame.image.shape == (HEIGHT, WIDTH, 3)
-
-
-def test_a_jpeg_with_broken_data_is_refused_by_name(tmp_path):
-    folder = tmp_path / "v"
-    folder.mkdir()
-    noise = np.random.default_rng(0).integers(0, 255, (HEIGHT, WIDTH, 3), np.uint8)
-    for name in ("000.jpg", "001.jpg"):
-        cv2.imwrite(str(folder / name), noise)
-    data = bytearray((folder / "001.jpg").read_bytes())
-    data[len(data) // 2 : len(data) // 2 + 400] = bytes(400)
-    (folder / "001.jpg").write_bytes(data)
-    assert "001.jpg: cannot be decoded" in refused(folder)
-
-
-def test_bytes_behind_an_image_do_no_harm_whatever_they_are(tmp_path):
-    folder = write_images(tmp_path / "v", ["0.jpg", "1.png"])
-    for path in folder.iterdir():
-        path.write_bytes(path.read_bytes() + b"\xff\xda" + bytes(3000))
-    assert brightness(read(folder)[1]) == [0, 1]
-
-
-def test_a_16_bit_image_that_uses_12_bits_is_called_dark(tmp_path):
-    folder = tmp_path / "v"
-    folder.mkdir()
-    cv2.imwrite(str(folder / "0.png"), np.full((8, 8), 4000, np.uint16))
-    with pytest.warns(UserWarning, match="0.png: 12 of its 16 bits are used, so it is nearly black"):
-        _, (frame,) = read(folder)
-    assert frame.image.max() == 4000 >> 8
-
-
-def test_a_folder_without_frames_is_described(tmp_path):
-    (tmp_path / "x" / "images").mkdir(parents=True)
-    write_images(tmp_path / "x" / "images" / "v", ["0.jpg"])
-    message = refused(tmp_path / "x")
-    assert "no images, but images/" in message and "VIPSeg (images and train.txt or val.txt" in message
-    (tmp_path / "empty").mkdir()
-    assert "is empty" in refused(tmp_path / "empty")
-
-
-def test_frames_of_two_sizes_name_video_and_sizes(tmp_path):
-    folder = write_images(tmp_path / "v", ["0.jpg"])
-    Image.fromarray(picture(1, WIDTH, HEIGHT)).save(folder / "1.jpg")
-    assert "video v: frame 1 has 48x64 pixels; expected 64x48" in refused(folder)
-
 
 # ---- video files
 

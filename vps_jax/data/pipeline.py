@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import numpy as np
 from absl import flags
 
-from vps_jax.config import Color, Data
+from vps_jax.config import Color, Data, Source
 from vps_jax.data.records import Video
 from vps_jax.data.samples import Samples, make_buckets, open_sources
 from vps_jax.data.validation import validated
@@ -108,17 +108,20 @@ def same_stream(before: str, data: Data) -> bool:
 
 def digest(data: Data, *, default_color: dict) -> str:
     """Hash of settings and video tables; the default colours count as `default_color`."""
-    settings = plain(data)
+    hashed = plain(data) | {"sources": {name: hashed_source(row, default_color) for name, row in data.sources.items()}}
     for key in ("num_workers", "num_threads", "prefetch"):
-        del settings[key]
-    for name, source in settings["sources"].items():
-        del source["path"]
-        if source["augment"] is None:
-            del source["augment"]
-        if data.sources[name].color == Color():
-            source["color"] = default_color
+        del hashed[key]
     tables = {name: [opened.labels.name, [*map(row_of, opened.videos)]] for name, opened in open_sources(data).items()}
-    return hashlib.sha256(json.dumps([settings, tables], sort_keys=True).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps([hashed, tables], sort_keys=True).encode()).hexdigest()[:16]
+
+
+def hashed_source(source: Source, default_color: dict) -> dict:
+    """A source as it is hashed: its folder may move, and earlier versions had no `augment`."""
+    rows = plain(source)
+    del rows["path"]
+    if source.augment is None:
+        del rows["augment"]
+    return rows | ({"color": default_color} if source.color == Color() else {})
 
 
 def row_of(video: Video) -> tuple:
