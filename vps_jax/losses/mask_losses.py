@@ -37,7 +37,7 @@ class Objects(NamedTuple):
         classes = targets.instance_classes
         return cls(targets.instance_ids, classes + first_class, classes >= 0, targets.overlaps)
 
-    def covers(self, ids: Integer[Array, "b ..."], rows: Integer[Array, "b ..."]) -> Bool[Array, "b ..."]:
+    def covers(self, ids: Integer[Array, "b ..."], rows: Integer[Array, "#b ..."]) -> Bool[Array, "b ..."]:
         """Whether pixels with these ids belong to these rows: `[b, ...]` each, broadcast together -> bool."""
         if self.overlaps is None:
             return ids == rows + 1
