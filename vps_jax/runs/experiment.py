@@ -193,12 +193,12 @@ def predict_newest(config: Experiment, workdir) -> None:
     from vps_jax import convert
     from vps_jax.infer.predict import predict
     from vps_jax.infer.predictor import make_predictor
-    from vps_jax.train.checkpoint import check_same_tree, read_classes, restore_for_inference
+    from vps_jax.train.checkpoint import check_same_tree, classes_of_step, find_step, read_tree, weights_item
 
     settings, out = config.evaluate, pathlib.Path(workdir) / "predictions" / "ema"
-    _, variables = restore_for_inference(workdir, "ema")
+    folder = find_step(workdir)
+    variables, classes = read_tree(weights_item(folder, "ema")), classes_of_step(folder)
     check_same_tree(variables, convert.expected(config.model), workdir)
-    classes = read_classes(workdir)
     report = predict(
         [settings.truth], make_predictor(config.model, variables, config.infer, classes=classes), classes, out,
         split=settings.split, overlay=False, layout=settings.layout,
@@ -226,31 +226,14 @@ def predict_with_checkpoint(
     Raises:
       UserError: no checkpoint, nothing to read, or `out` cannot be written.
     """
-    set_up_jax()
-    from vps_jax import convert
     from vps_jax.infer.predict import predict
-    from vps_jax.infer.predictor import infer_settings, make_predictor
-    from vps_jax.train.checkpoint import (
-        check_same_tree,
-        find_step,
-        read_classes,
-        restore_for_inference,
-        weights_item,
-    )  # fmt: skip
+    from vps_jax.runs.segmenter import load
 
-    config, variables = restore_for_inference(checkpoint, weights)
-    check_same_tree(variables, convert.expected(config.model), checkpoint)
-    infer = infer_settings(config.model, config.infer)
-    if short_side is not None:
-        if short_side < 1:
-            raise UserError(f"--short-side {short_side}; expected a number of pixels above 0")
-        max_side = round(infer.max_side_px * short_side / infer.short_side_px)
-        infer = dataclasses.replace(infer, short_side_px=short_side, max_side_px=max_side)
-    classes = read_classes(checkpoint)
-    predictor = make_predictor(config.model, variables, infer, classes=classes)
-    item = weights_item(find_step(checkpoint), weights)
-    made_by = f"{item} of {item.stat().st_mtime_ns}, {infer}" if resume else ""
-    return predict(list(sources), predictor, classes, out, split=split, overlay=overlay, made_by=made_by, **options)
+    segmenter = load(checkpoint, weights=weights, short_side=short_side)
+    return predict(
+        list(sources), segmenter.predictor, segmenter.classes, out, split=split, overlay=overlay,
+        made_by=segmenter.identity if resume else "", **options,
+    )  # fmt: skip
 
 
 def convert_weights(source, config: Experiment, out) -> dict:

@@ -76,10 +76,27 @@ class Segmenter:
     @functools.cached_property
     def classes(self) -> ClassTable:
         """The classes of the frames: `frame.categories` are positions in it."""
-        from vps_jax.train.checkpoint import read_classes
+        from vps_jax.train.checkpoint import classes_of_step
 
         quiet()
-        return read_classes(self._folder)
+        return classes_of_step(self._folder)
+
+    @functools.cached_property
+    def infer(self) -> Any:
+        """How the model runs on videos: what the checkpoint says, at the wanted size."""
+        infer = self.experiment.infer
+        if self._short_side is None:
+            return infer
+        long_side = round(infer.max_side_px * self._short_side / infer.short_side_px)
+        return dataclasses.replace(infer, short_side_px=self._short_side, max_side_px=long_side)
+
+    @property
+    def identity(self) -> str:
+        """Tells these weights and settings from all others; training again in the same folder gives another one."""
+        from vps_jax.train.checkpoint import weights_item
+
+        item = weights_item(self._folder, self._weights)
+        return f"{item} of {item.stat().st_mtime_ns}, {self.infer}"
 
     @functools.cached_property
     def predictor(self):
@@ -91,13 +108,10 @@ class Segmenter:
 
         quiet()
         set_up_jax()
-        model, infer = self.experiment.model, self.experiment.infer
+        model = self.experiment.model
         variables = read_tree(weights_item(self._folder, self._weights))
         check_same_tree(variables, convert.expected(model), self._folder)
-        if self._short_side is not None:
-            long = round(infer.max_side_px * self._short_side / infer.short_side_px)
-            infer = dataclasses.replace(infer, short_side_px=self._short_side, max_side_px=long)
-        return make_predictor(model, variables, infer, classes=self.classes)
+        return make_predictor(model, variables, self.infer, classes=self.classes)
 
 
 def open_video(video: Any) -> Video:

@@ -125,9 +125,13 @@ def read_classes(path) -> ClassTable:
     Raises:
       UserError: no checkpoint there.
     """
-    folder = find_step(path)
-    rows = read_meta(folder).get("classes")
-    return from_rows(rows) if rows else class_table(read_experiment(folder).infer.taxonomy)
+    return classes_of_step(find_step(path))
+
+
+def classes_of_step(step_folder) -> ClassTable:
+    """As `read_classes`, of one step's folder that `find_step` gave."""
+    rows = read_meta(step_folder).get("classes")
+    return from_rows(rows) if rows else class_table(read_experiment(step_folder).infer.taxonomy)
 
 
 def restore_for_inference(path, which: str = "ema") -> tuple[Experiment, dict]:
