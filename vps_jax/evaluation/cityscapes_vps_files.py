@@ -7,12 +7,12 @@ by the image. The video is what a name begins with, up to the first underscore.
 
 import pathlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from vps_jax.datasets.classes import ClassTable
 from vps_jax.evaluation import checked
-from vps_jax.evaluation.plan import Job, Plan, keep_videos
+from vps_jax.evaluation.plan import Job, Plan, TruthSource, keep_videos
 from vps_jax.evaluation.protocol import PANOPTIC
 from vps_jax.evaluation.vipseg_folders import MAX_SIDE, SIDES, FrameRecord, png_stems, read_classes, score
 from vps_jax.types import UserError
@@ -21,33 +21,26 @@ from vps_jax.types import UserError
 ENDINGS = re.compile(r"(_newImg8bit|_leftImg8bit|_final_mask|_gtFine_color|_gtFine_instanceIds)?(\.png|\.jpg)?$")
 
 
-def plan(
-    root: pathlib.Path,
-    predictions: pathlib.Path,
-    split: str,
-    *,
-    source: pathlib.Path,
-    classes: ClassTable,
-    videos: Sequence[str] | None = None,
-) -> Plan:
-    """What a result folder has to be scored; `source` is the truth's json, the rest as of `vipseg_folders.plan`.
+def plan(truth: TruthSource, predictions: pathlib.Path) -> Plan:
+    """What a result folder has to be scored; `truth.path` is the truth's json.
 
     Raises:
       UserError: a file is missing or breaks a rule of the format, or frames of the results are not those of the truth.
     """
-    listed = read_truth(source, classes)
-    truth = _records(listed.rows, source, root / split / "panoptic_video", listed.categories, truth=True)
+    source, maps = truth.path, truth.root / truth.split / "panoptic_video"
+    listed = read_truth(source, truth.spec.classes)
+    records = _records(listed.rows, source, maps, listed.categories, truth=True)
     results = predictions / "pred.json"
     found = _records(read_rows(results), results, predictions / "pan_pred", listed.categories, truth=False)
-    for name in truth:
+    for name in records:
         if name not in found:
             raise UserError(f"{results}: image {name} is missing; predict it")
-    by_video = images_of_videos(truth)
+    by_video = images_of_videos(records)
     jobs = []
-    for video in keep_videos(list(by_video), videos, source):
+    for video in keep_videos(list(by_video), truth.videos, source):
         names = sorted(by_video[video])
-        jobs.append(Job(video, len(names), ([truth[name] for name in names], [found[name] for name in names])))
-    inputs = (source, root / split / "panoptic_video", results, predictions / "pan_pred")
+        jobs.append(Job(video, len(names), ([records[name] for name in names], [found[name] for name in names])))
+    inputs = (source, maps, results, predictions / "pan_pred")
     return Plan("cityscapes_vps", PANOPTIC, listed.classes, jobs, score, inputs)
 
 

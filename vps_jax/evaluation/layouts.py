@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Sequence
 
 from vps_jax.datasets import DATASETS, DatasetSpec, dataset, own_folder
-from vps_jax.evaluation.plan import Plan
+from vps_jax.evaluation.plan import Plan, TruthSource
 from vps_jax.types import UserError
 
 BARE = "youtube_vis_2021"  # a truth that is a json file alone is YouTube-VIS' or of its form
@@ -29,7 +29,7 @@ def read(truth: pathlib.Path, predictions: pathlib.Path, split: str, videos: Seq
         raise UserError(f"{truth}: no truth of split {split!r} there; expected one of {', '.join(files)}")
     spec, source = found
     reader = importlib.import_module(spec.truth)
-    return reader.plan(truth, predictions, split, source=source, classes=spec.classes, videos=videos)
+    return reader.plan(TruthSource(truth, split, spec, source, videos), predictions)
 
 
 def recognize(root: pathlib.Path, split: str) -> tuple[DatasetSpec, pathlib.Path] | None:

@@ -5,7 +5,7 @@ scored, though they may be predicted.
 """
 
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from vps_jax import datasets
 from vps_jax.datasets.classes import ClassTable
 from vps_jax.evaluation import images, scoring
 from vps_jax.evaluation.counts import SegmentFrame, Segments
-from vps_jax.evaluation.plan import Job, Plan, keep_videos
+from vps_jax.evaluation.plan import Job, Plan, TruthSource, keep_videos
 from vps_jax.evaluation.protocol import PANOPTIC, Settings
 from vps_jax.evaluation.vipseg_folders import FrameRecord, TruthRoot, read_classes, read_predictions
 from vps_jax.types import UserError
@@ -23,26 +23,16 @@ BGR_TO_ID = np.array([65536, 256, 1])
 NOTHING = Segments(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, bool), None)
 
 
-def plan(
-    root: pathlib.Path,
-    predictions: pathlib.Path,
-    split: str,
-    *,
-    source: pathlib.Path,
-    classes: ClassTable,
-    videos: Sequence[str] | None = None,
-) -> Plan:
-    """What a result folder has to be scored; arguments as of `vipseg_folders.plan`.
+def plan(truth: TruthSource, predictions: pathlib.Path) -> Plan:
+    """What a result folder has to be scored.
 
     Raises:
-      UserError: no data set is recognised, no frame of a video has a mask, or results are missing.
+      UserError: no frame of a video has a mask, or results are missing.
     """
-    spec = datasets.recognize(root)
-    if spec is None:
-        raise UserError(f"{root}: no data set is recognised there; expected the root that was prepared")
-    listed = {video.name: video for video in spec.videos(root, split)}
-    table, categories = read_classes(classes.rows())
-    wanted = {name: listed[name] for name in keep_videos(list(listed), videos, source)}
+    spec, root, source = truth.spec, truth.root, truth.path
+    listed = {video.name: video for video in spec.videos(root, truth.split)}
+    table, categories = read_classes(spec.classes.rows())
+    wanted = {name: listed[name] for name in keep_videos(list(listed), truth.videos, source)}
     records = {
         name: [FrameRecord(image.stem, image, NOTHING, source) for image in video.images]
         for name, video in wanted.items()
@@ -53,14 +43,9 @@ def plan(
     for name, video in wanted.items():
         labelled = [i for i, mask in enumerate(video.masks or ()) if mask is not None]
         if not labelled:
-            raise UserError(f"{root}: no frame of video {name} has a mask; expected the masks of split {split!r}")
-        jobs.append(
-            Job(
-                name,
-                len(labelled),
-                (spec, spec.scan(video) if spec.scan else video, [(i, results[name][i]) for i in labelled]),
-            )
-        )
+            raise UserError(f"{root}: no frame of video {name} has a mask; expected the masks of split {truth.split!r}")
+        scanned = spec.scan(video) if spec.scan else video
+        jobs.append(Job(name, len(labelled), (spec, scanned, [(i, results[name][i]) for i in labelled])))
     inputs = (root, predictions / "pred.json", predictions / "pan_pred")
     return Plan(spec.name, PANOPTIC, table, jobs, score, inputs)
 

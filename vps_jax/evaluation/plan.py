@@ -4,7 +4,7 @@ import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from vps_jax.datasets.classes import ClassTable
+from vps_jax.datasets import ClassTable, DatasetSpec
 from vps_jax.types import UserError
 
 
@@ -14,6 +14,24 @@ class Job(NamedTuple):
     video: str
     frames: int
     content: Any
+
+
+class TruthSource(NamedTuple):
+    """Where a truth lies, and what of it is asked for.
+
+    Attributes:
+      root: folder, or the json of a truth that is a file alone.
+      split: of the truth.
+      spec: its data set.
+      path: the file or folder that says that the split's truth is there.
+      videos: those wanted; None: all.
+    """
+
+    root: pathlib.Path
+    split: str
+    spec: DatasetSpec
+    path: pathlib.Path
+    videos: Sequence[str] | None = None
 
 
 class Plan(NamedTuple):

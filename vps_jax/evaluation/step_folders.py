@@ -13,7 +13,7 @@ import numpy as np
 from vps_jax.datasets.classes import ClassTable
 from vps_jax.evaluation import counts, images, scoring
 from vps_jax.evaluation.counts import SegmentFrame, Segments
-from vps_jax.evaluation.plan import Job, Plan, keep_videos
+from vps_jax.evaluation.plan import Job, Plan, TruthSource, keep_videos
 from vps_jax.evaluation.protocol import PANOPTIC, Settings
 from vps_jax.evaluation.vipseg_folders import png_stems
 from vps_jax.types import UserError
@@ -23,25 +23,17 @@ VOID = 255
 LEFT = ("first_thing_crowd", "crowd_tracks")
 
 
-def plan(
-    root: pathlib.Path,
-    predictions: pathlib.Path,
-    split: str,
-    *,
-    source: pathlib.Path,
-    classes: ClassTable,
-    videos: Sequence[str] | None = None,
-) -> Plan:
-    """What a result folder has to be scored; `source` is the split's folder, the rest as of `vipseg_folders.plan`."""
-    truth, results = source, results_folder(predictions, source)
+def plan(truth: TruthSource, predictions: pathlib.Path) -> Plan:
+    """What a result folder has to be scored; `truth.path` is the split's folder."""
+    maps, results = truth.path, results_folder(predictions, truth.path)
     jobs = []
-    for video in sequences(truth, videos):
-        stems = sorted(png_stems(truth / video, f"the maps of sequence {video}"))
+    for video in sequences(maps, truth.videos):
+        stems = sorted(png_stems(maps / video, f"the maps of sequence {video}"))
         _check_stems(stems, results / video)
-        pairs = [(truth / video / f"{stem}.png", results / video / f"{stem}.png") for stem in stems]
+        pairs = [(maps / video / f"{stem}.png", results / video / f"{stem}.png") for stem in stems]
         jobs.append(Job(video, len(pairs), pairs))
-    inputs = (truth, *(results / job.video for job in jobs))
-    return Plan("kitti_step", PANOPTIC, classes, jobs, score, inputs, left=LEFT)
+    inputs = (maps, *(results / job.video for job in jobs))
+    return Plan("kitti_step", PANOPTIC, truth.spec.classes, jobs, score, inputs, left=LEFT)
 
 
 def sequences(truth: pathlib.Path, videos: Sequence[str] | None) -> list[str]:

@@ -15,7 +15,7 @@ from vps_jax.datasets.classes import ClassTable, class_table
 from vps_jax.datasets.vipseg import truth_json
 from vps_jax.evaluation import checked, images, scoring
 from vps_jax.evaluation.counts import SegmentFrame, Segments, Tubes, wrong_areas
-from vps_jax.evaluation.plan import Job, Plan, keep_videos
+from vps_jax.evaluation.plan import Job, Plan, TruthSource, keep_videos
 from vps_jax.evaluation.protocol import PANOPTIC, Settings
 from vps_jax.types import UserError
 
@@ -45,35 +45,23 @@ class TruthRoot(NamedTuple):
     sizes: dict[str, list[tuple[int, int] | None]]
 
 
-def plan(
-    root: pathlib.Path,
-    predictions: pathlib.Path,
-    split: str,
-    *,
-    source: pathlib.Path,
-    classes: ClassTable,
-    videos: Sequence[str] | None = None,
-) -> Plan:
+def plan(truth: TruthSource, predictions: pathlib.Path) -> Plan:
     """What a result folder has to be scored.
 
     Args:
-      root: of the truth.
+      truth: `path` is the truth's json, the classes of `spec` are for a json that lists none.
       predictions: result folder.
-      split: of the truth.
-      source: the truth's json.
-      classes: for a json that lists none.
-      videos: those wanted; None: all.
 
     Raises:
       UserError: a file is missing or breaks a rule of the format.
     """
-    truth = read_truth(root, split, source=source, videos=videos, classes=classes)
-    results = read_predictions(predictions, truth)
-    jobs = [Job(video, len(records), (records, results[video])) for video, records in truth.videos.items()]
-    empty = not any(len(record.segments.ids) for records in truth.videos.values() for record in records)
-    notes = (f"{truth.source} lists no segment in any frame, so no score is defined; is it a split without truth?",)
-    inputs = (truth.source, root / "panomasksRGB", predictions / "pred.json", predictions / "pan_pred")
-    return Plan("vipseg", PANOPTIC, truth.classes, jobs, score, inputs, notes if empty else ())
+    listed = read_truth(truth.root, truth.split, source=truth.path, videos=truth.videos, classes=truth.spec.classes)
+    results = read_predictions(predictions, listed)
+    jobs = [Job(video, len(records), (records, results[video])) for video, records in listed.videos.items()]
+    empty = not any(len(record.segments.ids) for records in listed.videos.values() for record in records)
+    notes = (f"{truth.path} lists no segment in any frame, so no score is defined; is it a split without truth?",)
+    inputs = (truth.path, truth.root / "panomasksRGB", predictions / "pred.json", predictions / "pan_pred")
+    return Plan("vipseg", PANOPTIC, listed.classes, jobs, score, inputs, notes if empty else ())
 
 
 def score(states: scoring.States, job: Job, settings: Settings) -> None:

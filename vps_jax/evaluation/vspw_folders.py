@@ -10,9 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vps_jax.datasets.classes import ClassTable
 from vps_jax.evaluation import checked, images, scoring
-from vps_jax.evaluation.plan import Job, Plan, keep_videos
+from vps_jax.evaluation.plan import Job, Plan, TruthSource, keep_videos
 from vps_jax.evaluation.protocol import SEMANTIC, Settings
 from vps_jax.evaluation.vipseg_folders import png_stems
 from vps_jax.types import UserError
@@ -25,20 +24,12 @@ class MaskPair(NamedTuple):
     prediction: pathlib.Path
 
 
-def plan(
-    root: pathlib.Path,
-    predictions: pathlib.Path,
-    split: str,
-    *,
-    source: pathlib.Path,
-    classes: ClassTable,
-    videos: Sequence[str] | None = None,
-) -> Plan:
-    """What a result folder has to be scored; `source` is the split's list, the rest as of `vipseg_folders.plan`."""
-    pairs = read_folders(root, predictions, source, videos)
+def plan(truth: TruthSource, predictions: pathlib.Path) -> Plan:
+    """What a result folder has to be scored; `truth.path` is the split's list."""
+    pairs = read_folders(truth.root, predictions, truth.path, truth.videos)
     jobs = [Job(video, len(found), found) for video, found in pairs.items()]
-    inputs = (source, root / "data", *(predictions / video for video in pairs))
-    return Plan("vspw", SEMANTIC, classes, jobs, score, inputs)
+    inputs = (truth.path, truth.root / "data", *(predictions / video for video in pairs))
+    return Plan("vspw", SEMANTIC, truth.spec.classes, jobs, score, inputs)
 
 
 def score(states: scoring.States, job: Job, settings: Settings) -> None:

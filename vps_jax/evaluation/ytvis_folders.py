@@ -1,7 +1,6 @@
 """YouTube-VIS and OVIS truth and result files (spec: metrics 3.1, 5.5)."""
 
 import pathlib
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +10,7 @@ from vps_jax.datasets.classes import ClassTable
 from vps_jax.evaluation import checked, scoring
 from vps_jax.evaluation.ap import Track, TrackPair
 from vps_jax.evaluation.checked import Wrong
-from vps_jax.evaluation.plan import Job, Plan, keep_videos
+from vps_jax.evaluation.plan import Job, Plan, TruthSource, keep_videos
 from vps_jax.evaluation.protocol import INSTANCES, Settings
 from vps_jax.types import UserError
 
@@ -29,26 +28,18 @@ class VideoTracks(NamedTuple):
     predictions: list[dict]
 
 
-def plan(
-    root: pathlib.Path,
-    predictions: pathlib.Path,
-    split: str,
-    *,
-    source: pathlib.Path,
-    classes: ClassTable,
-    videos: Sequence[str] | None = None,
-) -> Plan:
-    """What a result file has to be scored; `source` is the truth's json, the rest as of `vipseg_folders.plan`.
+def plan(truth: TruthSource, predictions: pathlib.Path) -> Plan:
+    """What a result file has to be scored; `truth.path` is the truth's json.
 
     The json lists its classes itself.
     """
     results = results_json(predictions)
-    categories, found = read_files(source, results)
-    kept = set(keep_videos([str(video.video) for video in found], videos, source))
+    categories, found = read_files(truth.path, results)
+    kept = set(keep_videos([str(video.video) for video in found], truth.videos, truth.path))
     names = tuple(categories.get(c, "") for c in range(max(categories) + 1))
     own = ClassTable(names, ((0, 0, 0),) * len(names), tuple(map(bool, names)))
     jobs = [Job(video.video, video.length, video) for video in found if str(video.video) in kept]
-    return Plan("ytvis", INSTANCES, own, jobs, score, (source, results))
+    return Plan("ytvis", INSTANCES, own, jobs, score, (truth.path, results))
 
 
 def score(states: scoring.States, job: Job, settings: Settings) -> None:
