@@ -1,10 +1,11 @@
 """Things of a panoptic video as detections with identities, class by class, for the tracking scores."""
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from vps_jax.datasets.classes import ClassTable
 from vps_jax.evaluation.counts import VideoCounts
 
 MATCH = 0.5  # IoU from which a prediction counts as that of a true thing, wherever else it lies
@@ -66,3 +67,35 @@ def global_ids(frames: list[Detections]) -> tuple[np.ndarray, np.ndarray, list[D
     (truth, truth_ids), (prediction, prediction_ids) = columns
     renumbered = [Detections(g, p, frame.iou) for g, p, frame in zip(truth_ids, prediction_ids, frames, strict=True)]
     return truth, prediction, renumbered
+
+
+def summary(
+    videos: Mapping[str, Mapping[int, Any]],
+    classes: ClassTable,
+    scores: Callable[[Iterable], dict],
+    names: Sequence[str],
+) -> dict:
+    """Numbers of a tracking score from what was counted.
+
+    Args:
+      videos: video -> thing class -> counts.
+      classes: names of the classes.
+      scores: counts of one class, of any number of videos -> the named numbers in percent.
+      names: of the numbers.
+
+    Returns:
+      the numbers as means over the classes that occur; `per_class`, from the counts of all videos; `per_video`, as
+      means over the classes of the video.
+    """
+    videos = {video: videos[video] for video in sorted(videos)}
+    by_class = {
+        c: scores(counted[c] for counted in videos.values() if c in counted)
+        for c in sorted({c for counted in videos.values() for c in counted})
+    }
+    rows = {str(c): {"name": classes.names[c], "isthing": True} | row for c, row in by_class.items()}
+    one = {v: _mean([scores([part]) for part in counted.values()], names) for v, counted in videos.items()}
+    return _mean(list(by_class.values()), names) | {"per_class": rows, "per_video": one}
+
+
+def _mean(rows: list[dict[str, float]], names: Sequence[str]) -> dict[str, float | None]:
+    return {name: sum(row[name] for row in rows) / len(rows) if rows else None for name in names}

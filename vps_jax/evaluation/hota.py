@@ -63,11 +63,8 @@ def _agreement(truth: np.ndarray, prediction: np.ndarray, frames: list[detection
     return overlap / (truth[:, None] + prediction - overlap)
 
 
-def scores(parts: Iterable[Sums]) -> dict[str, float] | None:
-    """`hota`, `deta`, `assa`, `loca` in percent of one class, means over the thresholds; None without detections."""
-    parts = list(parts)
-    if not parts:
-        return None
+def scores(parts: Iterable[Sums]) -> dict[str, float]:
+    """`hota`, `deta`, `assa`, `loca` in percent of one class, means over the thresholds."""
     tp, fn, fp, association, iou = (np.sum(column, axis=0) for column in zip(*parts, strict=True))
     deta = tp / np.maximum(1, tp + fn + fp)
     assa = association / np.maximum(1, tp)
@@ -101,14 +98,7 @@ class HigherOrderTrackingAccuracy:
 
     def compute(self) -> dict:
         """`hota`, `deta`, `assa`, `loca`: means over the thing classes that occur; `per_class`, `per_video`."""
-        videos = {video: self.videos[video] for video in sorted(self.videos)}
-        by_class = {
-            c: scores(found[c] for found in videos.values() if c in found)
-            for c in sorted({c for found in videos.values() for c in found})
-        }
-        rows = {str(c): {"name": self.classes.names[c], "isthing": True} | row for c, row in by_class.items()}
-        one = {video: _mean([scores([sums]) for sums in found.values()]) for video, found in videos.items()}
-        return _mean(list(by_class.values())) | {"per_class": rows, "per_video": one}
+        return detections.summary(self.videos, self.classes, scores, NAMES)
 
     @staticmethod
     def headline(numbers: Mapping) -> dict[str, float | None]:
@@ -124,7 +114,3 @@ class HigherOrderTrackingAccuracy:
             per_class(numbers, NAMES, lambda row: (row[name] for name in NAMES)),
             per_video(numbers, NAMES),
         ]
-
-
-def _mean(classes: list[dict[str, float]]) -> dict[str, float | None]:
-    return {name: sum(row[name] for row in classes) / len(classes) if classes else None for name in NAMES}

@@ -73,14 +73,7 @@ class IdentityF1:
 
     def compute(self) -> dict:
         """`idf1`, `idp`, `idr`: means over the thing classes that occur; `per_class`, `per_video`."""
-        videos = {video: self.videos[video] for video in sorted(self.videos)}
-        by_class = {
-            c: scores(found[c] for found in videos.values() if c in found)
-            for c in sorted({c for found in videos.values() for c in found})
-        }
-        rows = {str(c): {"name": self.classes.names[c], "isthing": True} | row for c, row in by_class.items()}
-        one = {video: _mean([scores([part]) for part in found.values()]) for video, found in videos.items()}
-        return _mean(list(by_class.values())) | {"per_class": rows, "per_video": one}
+        return detections.summary(self.videos, self.classes, scores, NAMES)
 
     @staticmethod
     def headline(numbers: Mapping) -> dict[str, float | None]:
@@ -95,7 +88,3 @@ class IdentityF1:
             per_class(numbers, NAMES, lambda row: (row[name] for name in NAMES)),
             per_video(numbers, NAMES),
         ]
-
-
-def _mean(classes: list[dict[str, float]]) -> dict[str, float | None]:
-    return {name: sum(row[name] for row in classes) / len(classes) if classes else None for name in NAMES}
