@@ -10,7 +10,7 @@ import importlib
 import math
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 from vps_jax.types import UserError
@@ -140,6 +140,13 @@ def check_bounds(value: Any, metadata: Mapping, where: str) -> None:
         outside = (low is not None and one < low) or (high is not None and one > high)
         if outside or not math.isfinite(one) or (below is not None and one >= below):
             raise UserError(f"{where}={value!r}: expected {bounds(low, high, below)}")
+
+
+def check_rules(config: Any, rules: Iterable[tuple[bool, str, str]], where: str) -> None:
+    """Raises UserError for the first of the rules, (holds, key, what is expected), that does not hold."""
+    for holds, key, expected in rules:
+        if not holds:
+            raise UserError(f"{where}.{key}={getattr(config, key)!r}: expected {expected}; change it in the config")
 
 
 def bounds(low: float | None, high: float | None, below: float | None = None) -> str:

@@ -5,10 +5,12 @@ import pytest
 
 from vps_jax.models import mask2former
 from vps_jax.models.layers import normalize
+from vps_jax.tasks import make_task
 from vps_jax.types import QueryOutputs, UserError
 
 CONFIG = {"name": "mask2former", "size": "beit_tiny_96", "groups": (1, 1, 1, 1), "semantic_groups": (("VSPW", 7),)}
 IMAGES = jnp.zeros((2, 1, 96, 96, 3), jnp.uint8)
+TASK = make_task("mask_classification", num_classes=7)
 
 
 def shapes_of(model, images=IMAGES, **kwargs):
@@ -52,8 +54,8 @@ def test_inference_takes_features_and_gives_the_last_set(model, variables):
     assert [f.shape for f in features] == [(2, 1, 96 // s, 96 // s, 96) for s in (4, 8, 16, 32)]
     outputs = jax.eval_shape(run("decode_features"), variables, features)
     assert outputs.class_logits.shape == (1, 2, 40, 8)
-    scores = jax.eval_shape(run("semantic_scores"), variables, IMAGES[:, 0])
-    assert scores.shape == (2, 24, 24, 7) and scores.dtype == jnp.float32
+    scores = jax.eval_shape(TASK.decode, outputs).semantic
+    assert scores.shape == (2, 7, 1, 24, 24) and scores.dtype == jnp.float32
 
 
 def test_scores_sum_class_times_mask_over_queries_without_no_object():
@@ -66,7 +68,7 @@ def test_scores_sum_class_times_mask_over_queries_without_no_object():
     )
     # mask probabilities: query 0 (3/4, 1/2), query 1 (1/2, 1/4); classes: (1/8, 2/8), (3/8, 4/8)
     expected = [[3 / 32 + 3 / 16, 3 / 16 + 1 / 4], [1 / 16 + 3 / 32, 1 / 8 + 1 / 8]]
-    np.testing.assert_allclose(mask2former.semantic_scores(outputs)[0, 0, 0], expected, rtol=1e-6)
+    np.testing.assert_allclose(np.moveaxis(TASK.decode(outputs).semantic, 1, -1)[0, 0, 0], expected, rtol=1e-6)
 
 
 def test_pixels_are_normalised_with_the_row_s_own_numbers():

@@ -19,6 +19,7 @@ from vps_jax.models.layers import LayerNorm
 from vps_jax.models.spatial_prior import BatchNorm
 from vps_jax.ops.position import sine_2d
 from vps_jax.ops.resize import resize
+from vps_jax.tasks import make_task
 
 pytestmark = pytest.mark.parity
 HEAD_OF_BACKBONE_FILES = {
@@ -329,12 +330,17 @@ def test_head(load):
         decoder = {"params": variables["params"]["pixel_decoder"]}
         memories = model.pixel_decoder.apply(decoder, maps)[1]
         masks = jnp.einsum("bthwc,dbqc->dbqhw", outputs.mask_features, outputs.mask_embeds["object"])
-        return outputs, memories, masks, mask2former.semantic_scores(outputs)
+        return outputs, memories, masks, semantic_scores(outputs)
 
     outputs, memories, masks, scores = run(variables, maps)
     ours = {f"mem{i}": channels_first(m) for i, m in enumerate(memories)}
     ours |= {"mask_features": channels_first(outputs.mask_features[:, 0]), "cls": outputs.class_logits, "mask": masks}
     compare(manifest, arrays, ours | {"semantic": channels_first(scores[:, 0])})
+
+
+def semantic_scores(outputs):
+    """Scores `[b, t, h4, w4, k]` as inference makes them."""
+    return jnp.moveaxis(make_task("mask_classification", num_classes=1).decode(outputs).semantic, 1, -1)
 
 
 def test_segmentor(load):
@@ -347,7 +353,7 @@ def test_segmentor(load):
         maps = model.apply(variables, images[:, None], method="backbone_features")
         outputs = model.apply(variables, maps, method="decode_features")
         masks = jnp.einsum("bthwc,bqc->bqhw", outputs.mask_features, outputs.mask_embeds["object"][-1])
-        return maps, outputs, masks, resize(mask2former.semantic_scores(outputs)[:, 0], images.shape[1:3])
+        return maps, outputs, masks, resize(semantic_scores(outputs)[:, 0], images.shape[1:3])
 
     maps, outputs, masks, scores = run(variables, images)
     ours = {f"f{i + 1}": channels_first(m[:, 0]) for i, m in enumerate(maps)}

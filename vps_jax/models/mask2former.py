@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
@@ -129,17 +128,6 @@ class Mask2Former(nn.Module):
         self.check(task, group)
         return last_set(self.decode(features))
 
-    def semantic_scores(self, frames):
-        """Class scores of frames, the last prediction set's.
-
-        Args:
-          frames: uint8 or float `[n, h, w, 3]`.
-
-        Returns:
-          float32 `[n, h/4, w/4, k]`: sum over queries of class probability times mask probability, 0..q.
-        """
-        return semantic_scores(self.decode_features(self.backbone_features(frames[:, None])))[:, 0]
-
     def decode(self, maps, *, attend=None) -> QueryOutputs:
         """Maps `[b, 1, h_i, w_i, c]` to predictions."""
         mask_features, levels = self.pixel_decoder([m[:, 0] for m in maps])
@@ -161,14 +149,6 @@ def last_set(outputs: QueryOutputs) -> QueryOutputs:
         class_logits=outputs.class_logits[-1:],
         queries=outputs.queries[-1:],
     )
-
-
-def semantic_scores(outputs: QueryOutputs):
-    """Scores `[b, t, h4, w4, k]` of the last prediction set; see `Mask2Former.semantic_scores`."""
-    classes = jax.nn.softmax(outputs.class_logits[-1], axis=-1)[..., :-1]  # [b, q, k]
-    features = outputs.mask_features.astype(jnp.float32)
-    masks = jax.nn.sigmoid(jnp.einsum("bthwc,bqc->bthwq", features, outputs.mask_embeds[GROUP][-1]))
-    return jnp.einsum("bthwq,bqk->bthwk", masks, classes)
 
 
 def from_config(given: Mapping[str, Any] | config.Mask2Former) -> Mask2Former:

@@ -7,7 +7,7 @@ from typing import Any
 from vps_jax.config import Mask2Former
 from vps_jax.models.layers import PIXEL_MEAN, PIXEL_STD
 from vps_jax.ops.levels import LEVELS
-from vps_jax.parsing import parse
+from vps_jax.parsing import check_rules, parse
 from vps_jax.types import UserError
 
 BASE = Mask2Former(
@@ -70,6 +70,4 @@ def check(full: Mask2Former) -> None:
         (full.hidden_dim % full.num_heads == 0, "num_heads", f"a divisor of hidden_dim={full.hidden_dim}"),
         (full.decoder_layers % LEVELS == 0, "decoder_layers", f"a multiple of {LEVELS}"),
     )
-    for holds, key, expected in rules:
-        if not holds:
-            raise UserError(f"model.{key}={getattr(full, key)!r}: expected {expected}; change it in the config")
+    check_rules(full, rules, "model")

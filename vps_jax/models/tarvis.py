@@ -21,7 +21,7 @@ from vps_jax.models.query_bank import QueryBank, QuerySet, SemanticGroups
 from vps_jax.models.temporal_neck import TemporalNeck
 from vps_jax.ops.levels import LEVELS
 from vps_jax.ops.position import sine_3d
-from vps_jax.parsing import parse
+from vps_jax.parsing import check_rules, parse
 from vps_jax.shapes import Float, Shaped
 from vps_jax.types import Array, QueryOutputs, UserError
 
@@ -235,6 +235,4 @@ def check(config: Tarvis) -> None:
         (config.hidden_dim % config.num_heads == 0, "hidden_dim", f"a multiple of num_heads={config.num_heads}"),
         (len(config.semantic_groups) > 0, "semantic_groups", "at least one pair (name, classes)"),
     )
-    for holds, key, expected in rules:
-        if not holds:
-            raise UserError(f"model.{key}={getattr(config, key)!r}: expected {expected}; change it in the config")
+    check_rules(config, rules, "model")

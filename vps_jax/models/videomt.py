@@ -14,14 +14,14 @@ from jax.typing import DTypeLike
 
 from vps_jax.config import VidEoMT as Config
 from vps_jax.config import model_config
-from vps_jax.models.layers import normalize, torch_dense
+from vps_jax.models.layers import DTYPES, normalize, torch_dense
 from vps_jax.models.videomt_layers import Heads, Trunk, keep_probability, mask_bias
 from vps_jax.models.vit import stacked_init
 from vps_jax.ops.resize import resize
+from vps_jax.parsing import check_rules
 from vps_jax.shapes import Float, Shaped
 from vps_jax.types import Array, FrameQueryOutputs, UserError
 
-DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 TASK = "video_masks"
 MULTIPLE = 32  # sides are padded to it
 
@@ -312,6 +312,4 @@ def check(n: Config) -> None:
         (MULTIPLE % n.patch == 0, "patch", f"a divisor of {MULTIPLE}"),
         (len(n.masked_steps) in (0, n.query_blocks), "masked_steps", "(start, end) for each query block, or ()"),
     )
-    for holds, key, expected in rules:
-        if not holds:
-            raise UserError(f"model.{key}={getattr(n, key)!r}: expected {expected}; change it in the config")
+    check_rules(n, rules, "model")
