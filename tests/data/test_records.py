@@ -1,6 +1,9 @@
+import io
+
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from vps_jax import datasets
 from vps_jax.data import records
@@ -115,6 +118,14 @@ def test_frames_come_back_as_they_lie_on_disk(raw_vipseg, prepared_vipseg):
             expected = cv2.imread(str(mask), cv2.IMREAD_UNCHANGED) if split != "test" else np.zeros(video.size)
             np.testing.assert_array_equal(labels, expected)
             assert image.shape[:2] == video.size
+
+
+def test_an_image_stays_on_its_stored_raster():
+    """The tag says: turn by 90 degrees. The mask would not turn with it."""
+    exif, buffer = Image.Exif(), io.BytesIO()
+    exif[0x0112] = 6
+    Image.fromarray(np.zeros((2, 5, 3), np.uint8)).save(buffer, "JPEG", exif=exif)
+    assert records.decode_image(buffer.getvalue()).shape == (2, 5, 3)
 
 
 def test_the_table_says_how_many_instances_a_frame_shows(prepared_vipseg):
