@@ -10,10 +10,10 @@ import pytest
 
 from configs import common, datasets, stage1, stage2, stage3, stage4, tiny, tiny_stages
 from vps_jax import agreement, models
-from vps_jax.config import Experiment, experiment
+from vps_jax.config import Experiment, InitFrom, experiment
 from vps_jax.datasets import class_table
 from vps_jax.parsing import plain
-from vps_jax.train.handover import semantic_rows
+from vps_jax.train.class_sources import FRESH, Labels, class_sources
 from vps_jax.train.optimizer import make_schedule, parameter_groups
 from vps_jax.train.setup import source_task
 from vps_jax.train.state import flat_paths
@@ -109,14 +109,17 @@ def test_stage2_weights_are_published():
 def test_stages_hand_their_queries_on():
     """Cityscapes rows to both 19-class sets, VIPSeg rows to all three groups (spec: tarvis 7.9, 12.2)."""
     one, two, three = (module.get_config().to_dict() for module in (stage1, stage2, stage3))
-    rows = semantic_rows(one["model"]["semantic_groups"], two["model"]["semantic_groups"], two["init_from"]["groups"])
-    assert rows[1:20] == tuple(151 + c for c in datasets.CITYSCAPES_19) == rows[20:39]
-    assert set(rows[39:]) == {-1}
-    rows = semantic_rows(
-        two["model"]["semantic_groups"], three["model"]["semantic_groups"], three["init_from"]["groups"]
-    )
-    assert rows[1:125] == tuple(range(64, 188)) == rows[-124:]
-    assert rows[125:183] == tuple(64 + c for c in datasets.VIPSEG_THINGS)
+
+    def handed(before, after):
+        labels = (Labels(stage["model"]["semantic_groups"]) for stage in (before, after))
+        return class_sources(*labels, InitFrom(groups=after["init_from"]["groups"])).classes
+
+    classes = handed(one, two)
+    assert classes[:19] == tuple(150 + c for c in datasets.CITYSCAPES_19) == classes[19:38]
+    assert set(classes[38:]) == {FRESH}
+    classes = handed(two, three)
+    assert classes[:124] == tuple(range(63, 187)) == classes[-124:]
+    assert classes[124:182] == tuple(63 + c for c in datasets.VIPSEG_THINGS)
 
 
 @pytest.mark.parametrize("backbone", ["swin_tiny", "resnet50"])

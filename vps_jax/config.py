@@ -83,6 +83,14 @@ class InitFrom:
     # semantic groups that start from another: (group, source group, its classes or None for all)
     groups: tuple[tuple[str, str, tuple[int, ...] | None], ...] = ()
     fresh: tuple[str, ...] = ()  # patterns of parameter paths that the checkpoint need not have
+    by_name: bool = False  # classes of other groups start from the checkpoint's class of the same name, else by `like`
+    like: tuple[tuple[str, str], ...] = ()  # (class, class of the checkpoint); of own data those of the class file
+
+    def __post_init__(self):
+        if self.by_name and not self.path:
+            raise UserError("by_name=True without a path: no class could be taken; set init_from.path")
+        if self.like and not self.by_name:
+            raise UserError("like without by_name: it would not be looked at; set init_from.by_name=True")
 
 
 @dataclass(frozen=True)

@@ -253,6 +253,7 @@ class ModelRow(NamedTuple):
       build: (config) -> flax module.
       keys: module with the key table of published files; empty for a model that has none.
       predictor: (module, variables, infer settings) -> `infer.predictor.Predictor`.
+      class_head: path of its layer with one output per class and a last one for "no object"; empty for none.
     """
 
     config: type
@@ -260,6 +261,7 @@ class ModelRow(NamedTuple):
     build: str
     keys: str
     predictor: str
+    class_head: str = ""
 
 
 MODELS: dict[str, ModelRow] = {
@@ -269,11 +271,11 @@ MODELS: dict[str, ModelRow] = {
     ),
     "mask2former": ModelRow(
         Mask2Former, WindowInference, "vps_jax.models.mask2former:from_config", "vps_jax.convert.vit_pretrained",
-        "vps_jax.infer.window_predictor:WindowPredictor",
+        "vps_jax.infer.window_predictor:WindowPredictor", "params/heads/cls_embed",
     ),
     "videomt": ModelRow(
         VidEoMT, QueryInference, "vps_jax.models.videomt:from_config", "vps_jax.convert.videomt_files",
-        "vps_jax.infer.query_predictor:QueryPredictor",
+        "vps_jax.infer.query_predictor:QueryPredictor", "params/heads/class_head",
     ),
 }  # fmt: skip
 

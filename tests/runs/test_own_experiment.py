@@ -1,22 +1,32 @@
 """configs/own.py takes classes, records and truth from a prepared folder; the truth is scored with its own classes."""
 
+import dataclasses
+
 import cv2
+import jax
 import numpy as np
 import pytest
 
 from configs import own as own_config
-from vps_jax.config import experiment
+from vps_jax import models
+from vps_jax.config import Experiment, experiment
 from vps_jax.data import own_prepare
-from vps_jax.datasets import class_file
+from vps_jax.datasets import class_file, class_table
 from vps_jax.datasets.own import Own
 from vps_jax.evaluation.runner import evaluate_folders
 from vps_jax.media.result_folders import make_writer
 from vps_jax.runs import experiment as runs
 from vps_jax.runs import own_experiment
-from vps_jax.train.setup import group_classes
+from vps_jax.train import handover
+from vps_jax.train.checkpoint import restore_for_inference, save_converted
+from vps_jax.train.setup import checkpoint_names, group_classes, plan_handover, prepare
 from vps_jax.types import PanopticFrame, UserError
 
-ROWS = [{"value": 4, "name": "lawn"}, {"value": 7, "name": "path"}, {"value": 9, "name": "dog", "thing": True}]
+ROWS = [
+    {"value": 4, "name": "lawn", "like": "grass"},
+    {"value": 7, "name": "path"},
+    {"value": 9, "name": "dog", "thing": True},
+]
 CLASSES = class_file.parse({"name": "park", "void": [0], "classes": ROWS}, "classes.yaml")
 
 
@@ -48,6 +58,58 @@ def test_the_folder_fills_the_config(folder, kind):
     assert group_classes(found) == CLASSES.classes  # as the checkpoint carries it
     assert found.evaluate.truth == str(folder / "truth")
     assert own_experiment.filled(found) == found
+
+
+def published(config: Experiment, group: str, folder) -> None:
+    """Converted weights of the config's model with VIPSeg's 124 classes, where row i of a class layer is i."""
+    model = dataclasses.replace(config.model, semantic_groups=((group, 124),))
+    infer = dataclasses.replace(config.infer, semantic_group=group)
+    variables = jax.tree.map(lambda leaf: np.full(leaf.shape, 0.5, leaf.dtype), shapes(model))
+    if model.name == "tarvis":
+        variables["params"]["queries"]["semantic"] += np.arange(125.0)[:, None]
+    else:
+        variables["params"]["heads"]["cls_embed"]["bias"] += np.arange(125.0)
+    save_converted(folder, dataclasses.replace(config, model=model, infer=infer), variables)
+
+
+def shapes(model) -> dict:
+    return jax.eval_shape(lambda: models.init(models.build(model), jax.random.key(0), (64, 64)))
+
+
+@pytest.mark.parametrize(("kind", "group"), [("semantic", "VIPSEG"), ("image", "VSPW")])
+def test_classes_start_from_a_published_model_by_name_and_like(folder, tmp_path, kind, group):
+    config = own_config.get_config(f"{kind},tiny")
+    config.own.data = str(folder)
+    published(experiment(config), group, tmp_path / "published")
+    config.init_from.path, config.init_from.by_name = str(tmp_path / "published"), True
+    found = own_experiment.filled(experiment(config))
+    assert found.init_from.like == (("lawn", "grass"),)
+    new = shapes(found.model)
+    plan = plan_handover(found, new)
+    assert handover.describe(plan)[1:] == [
+        "2 of 3 classes by name (path, dog), 1 by like, fresh: none", "by like: lawn from grass",
+    ]  # fmt: skip
+    zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), new)
+    params = handover.hand_over(plan, restore_for_inference(tmp_path / "published")[1], zeros)["params"]
+    names = class_table("vipseg").names
+    rows = [names.index(name) for name in ("grass", "path", "dog")]
+    if kind == "image":
+        np.testing.assert_array_equal(params["heads"]["cls_embed"]["bias"], [*(0.5 + c for c in rows), 124.5])
+    else:
+        semantic = params["queries"]["semantic"]
+        np.testing.assert_array_equal(semantic[:, 0], [0.5, *(1.5 + c for c in rows)])
+
+
+def test_an_unknown_like_and_a_class_list_of_another_length_end_before_anything_is_computed(folder, tmp_path):
+    config = own_config.get_config("semantic,tiny")
+    config.own.data = str(folder)
+    published(experiment(config), "VIPSEG", tmp_path / "published")
+    config.init_from.path, config.init_from.by_name = str(tmp_path / "published"), True
+    (folder / "classes.yaml").write_text((folder / "classes.yaml").read_text().replace("like: grass", "like: gras"))
+    with pytest.raises(UserError, match="class 'lawn' is to start like 'gras'.*near are grass"):
+        prepare(own_experiment.filled(experiment(config)), tmp_path / "run")
+    with pytest.raises(UserError, match="does not say the names of its 1 classes of OWN, its class list has 124"):
+        checkpoint_names(str(tmp_path / "published"), experiment(config))
 
 
 def test_a_folder_that_is_none_is_refused(tmp_path):

@@ -3,7 +3,7 @@
 import dataclasses
 import pathlib
 
-from vps_jax.config import Experiment
+from vps_jax.config import Experiment, InitFrom
 from vps_jax.data.own_prepare import CLASSES, RECORDS, TRUTH
 from vps_jax.datasets import class_file, own_folder
 from vps_jax.types import UserError
@@ -25,7 +25,8 @@ def filled(config: Experiment) -> Experiment:
             f"own.data={config.own.data}: {folder / TRUTH / own_folder.NAME} is not there; expected the folder that "
             "`vps-jax data prepare own` wrote"
         )
-    count, truth = len(class_file.read(folder / CLASSES).classes.names), str(folder / TRUTH)
+    found, truth = class_file.read(folder / CLASSES), str(folder / TRUTH)
+    count = len(found.classes.names)
     groups = tuple((name, count if name == config.own.group else n) for name, n in config.model.semantic_groups)
     sources = {
         name: dataclasses.replace(source, path=source.path or str(folder / RECORDS))
@@ -33,7 +34,16 @@ def filled(config: Experiment) -> Experiment:
     }
     return dataclasses.replace(
         config,
+        init_from=with_like(config.init_from, found),
         model=dataclasses.replace(config.model, semantic_groups=groups),
         data=dataclasses.replace(config.data, sources=sources),
         evaluate=dataclasses.replace(config.evaluate, truth=truth, layout=truth),
     )
+
+
+def with_like(settings: InitFrom, found: class_file.ClassFile) -> InitFrom:
+    """What a run starts from, with the `like` of the class file where classes go by name and none is given."""
+    if not settings.by_name or settings.like:
+        return settings
+    rows = zip(found.classes.names, found.like, strict=True)
+    return dataclasses.replace(settings, like=tuple((name, like) for name, like in rows if like))

@@ -132,8 +132,8 @@ def introduce(setup: Setup, state: TrainState, report: Report) -> None:
     if int(state.step):
         say(f"resumed after step {int(state.step)}")
     elif setup.plan is not None:
-        groups = getattr(experiment.model, "semantic_groups", ())
-        say(f"from {experiment.init_from.path}: {handover.describe(setup.plan, groups)}")
+        for line in handover.describe(setup.plan):
+            say(f"from {experiment.init_from.path}: {line}")
 
 
 def tell_changes(setup: Setup, before: Mapping, report: Report) -> None:

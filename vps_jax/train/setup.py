@@ -9,16 +9,24 @@ import jax
 import numpy as np
 
 from vps_jax import agreement, models, tasks
-from vps_jax.config import Experiment, source_group
+from vps_jax.config import Experiment, model_row, source_group
 from vps_jax.data import pipeline
 from vps_jax.datasets import ClassTable, from_rows
 from vps_jax.parsing import plain
 from vps_jax.train import handover
-from vps_jax.train.checkpoint import FOLDER, check_writable, restore_for_inference, shapes_for_inference
+from vps_jax.train.checkpoint import (
+    FOLDER,
+    check_writable,
+    read_classes,
+    restore_for_inference,
+    shapes_for_inference,
+)
+from vps_jax.train.class_sources import Labels
 from vps_jax.train.optimizer import make_optimizer
 from vps_jax.train.saving import Checkpoints
 from vps_jax.train.sharding import check_batch, make_mesh, state_sharding
 from vps_jax.train.state import TrainState, create_state
+from vps_jax.types import UserError
 
 SLOW_SCATTER = ("0.10.2", "0.11.0")  # float32 scatter-add up to 450 x slower on GPUs (spec: performance 0)
 INIT_SIZE = (64, 64)  # parameters do not depend on it
@@ -93,10 +101,15 @@ def origin(experiment: Experiment, mesh) -> dict:
     }
 
 
-def group_classes(experiment: Experiment) -> ClassTable | None:
-    """Classes of the semantic group that is predicted, as the data prepared for it say; None if none say it."""
+def group_classes(experiment: Experiment, group: str | None = None) -> ClassTable | None:
+    """Classes of a semantic group as the data prepared for it say; None if none say it.
+
+    Args:
+      experiment: the config.
+      group: None for the group that is predicted.
+    """
     groups = dict(experiment.model.semantic_groups)
-    group = experiment.infer.semantic_group or next(iter(groups), None)
+    group = group or predicted_group(experiment)
     for name, table in pipeline.class_tables(experiment.data).items():
         class_map = experiment.class_maps.get(name) or range(len(table.names) if table else 0)
         complete = set(range(groups.get(group, 0))) <= set(class_map)
@@ -104,6 +117,11 @@ def group_classes(experiment: Experiment) -> ClassTable | None:
             rows = dict(zip(class_map, table.rows(), strict=True))  # class of the group -> its row
             return from_rows(rows[c] for c in range(groups[group]))
     return None
+
+
+def predicted_group(experiment: Experiment) -> str | None:
+    """The semantic group whose classes a model's scores have; None for a model without groups."""
+    return experiment.infer.semantic_group or next(iter(dict(experiment.model.semantic_groups)), None)
 
 
 def source_task(experiment: Experiment, name: str) -> tasks.Task:
@@ -120,10 +138,36 @@ def plan_handover(experiment: Experiment, variables) -> handover.Plan | None:
     if not settings.path:
         return None
     earlier, source = shapes_for_inference(settings.path, settings.weights)
-    groups = [getattr(one.model, "semantic_groups", ()) for one in (earlier, experiment)]
-    return handover.make_plan(
-        source, variables, source_groups=groups[0], target_groups=groups[1], settings=settings
-    )  # fmt: skip
+    names = (checkpoint_names(settings.path, earlier), data_names(experiment)) if settings.by_name else ({}, {})
+    sides = [
+        handover.Side(
+            tree, Labels(getattr(one.model, "semantic_groups", ()), own), model_row(one.model.name).class_head
+        )
+        for one, tree, own in zip((earlier, experiment), (source, variables), names, strict=True)
+    ]
+    return handover.make_plan(*sides, settings)
+
+
+def data_names(experiment: Experiment) -> dict[str, tuple[str, ...]]:
+    """Names of the classes of every semantic group whose data say them."""
+    tables = {group: group_classes(experiment, group) for group, _ in experiment.model.semantic_groups}
+    return {group: table.names for group, table in tables.items() if table is not None}
+
+
+def checkpoint_names(path: str, earlier: Experiment) -> dict[str, tuple[str, ...]]:
+    """Names of the classes of the semantic group that a checkpoint predicts.
+
+    Raises:
+      UserError: the checkpoint has another number of them.
+    """
+    group, classes = predicted_group(earlier), read_classes(path)
+    count = dict(earlier.model.semantic_groups)[group]
+    if len(classes.names) != count:
+        raise UserError(
+            f"init_from.by_name: {path} does not say the names of its {count} classes of {group}, its class list has "
+            f"{len(classes.names)}; list the classes in init_from.groups instead"
+        )
+    return {group: classes.names}
 
 
 def initial_variables(model, seed: int):
