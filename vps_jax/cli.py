@@ -103,6 +103,8 @@ def predict(
     split: Annotated[str | None, Text("--split", help="Split of a data-set root.")] = None,
     weights: Annotated[str | None, Text("--weights", help="ema or raw of --checkpoint, or a published name.")] = None,
     short_side: Annotated[int | None, Text("--short-side", help="Pixels; default: the checkpoint's own.")] = None,
+    task: Annotated[str | None, Text("--task", help="panoptic, semantic or instance.")] = None,
+    settings: Annotated[str | None, Text("--settings", help="Use the published ones of a data set, as ovis.")] = None,
     keep_scores: Annotated[Folder | None, Text("--keep-scores", help="Folder for the members' scores.")] = None,
     overlay: Annotated[bool, Text("--overlay/--no-overlay", help="Also write overlay videos.")] = True,
     opacity: Annotated[float, Text("--opacity", help="Opacity of the overlay, 0 to 1.")] = 0.5,
@@ -133,12 +135,16 @@ def predict(
         refuse_beside("--checkpoint", {"--keep-scores": keep_scores})
         checkpoint, weights = published.chosen(weights, checkpoint)
     else:
-        refuse_beside("--ensemble", {"--weights": weights, "--short-side": short_side})
+        refuse_beside(
+            "--ensemble",
+            {"--weights": weights, "--short-side": short_side, "--task": task, "--settings": settings},
+        )
     if (checkpoint is None) == (ensemble is None):
         raise UserError(f"{'neither' if ensemble is None else 'both'} of --checkpoint and --ensemble; give one of them")
     report = predict_files.predict(
         inputs, output, checkpoint=checkpoint, ensemble=lambda: load_ensemble(ensemble, keep_scores),
-        weights=weights or Weights.ema.value, short_side=short_side, archive=archive, split=split, layout=layout,
+        weights=weights or Weights.ema.value, asked={"short_side": short_side, "task": task, "settings": settings},
+        archive=archive, split=split, layout=layout,
         selection=predict_files.selection(start, end, stride, fps, max_frames), strict=strict, overlay=overlay,
         tracks=tracks, resume=not overwrite, opacity=opacity, legend=legend, classes=split_names(classes),
     )  # fmt: skip

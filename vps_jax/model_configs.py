@@ -201,6 +201,7 @@ class ClipInference:
     association_iou: float = number(0.5, low=0, high=1)
     instance_overlap: str = choice("earlier", "mean")  # the published averaging has no effect (spec: tarvis 9.8)
     panoptic_score: float = number(0.5, low=0, high=1)  # a track is painted when its mean score exceeds this
+    max_instances: int = number(10, low=1)  # of the instance task, in a video
     flip: bool = False  # average with the mirrored video
 
     def __post_init__(self):

@@ -180,6 +180,18 @@ class FrameScores(NamedTuple):
     tracks: FrameTracks | None = None
 
 
+class InstanceMask(NamedTuple):
+    """One class that a track may be of, in one frame: masks bool `[h, w]` of different classes may overlap.
+
+    A track comes once for each of its likely classes; `score`, 0..1, is that of the class over the whole video.
+    """
+
+    track_id: int
+    category: int
+    score: float
+    mask: Array
+
+
 class PanopticFrame(NamedTuple):
     """One finished frame of a panoptic video.
 
@@ -188,12 +200,15 @@ class PanopticFrame(NamedTuple):
       categories: uint8 `[h, w]`, 0-based class of every pixel, 255 where unknown.
       track_ids: int32 `[h, w]`, 0 for stuff, otherwise the identity of the thing through the video.
       scores: 0..1 by track, where the model gives one.
+      instances: of the instance task, which the maps show with the likeliest on top; result formats with one mask per
+        object take these.
     """
 
     stem: str
     categories: Array
     track_ids: Array
     scores: Mapping[int, float] | None = None
+    instances: Sequence[InstanceMask] = ()
 
 
 class UserError(ValueError):

@@ -85,7 +85,7 @@ def test_members_as_a_config_describes_them():
         ({"a": {**VPS, "scale": "probabilities"}}, "members.a.scale='probabilities': expected one of"),
         ({"a": {**VPS, "weight": -1}}, "members.a.weight=-1.0|no weight is above 0"),
         ({"a": VPS, "b": {**VPS, "task": "semantic", "weight": float("nan")}}, "members.b.weight=nan"),
-        ({"a": VPS, "b": {**VPS, "task": "vos"}}, "members.b: infer.task='vos': expected panoptic or semantic"),
+        ({"a": VPS, "b": {**VPS, "task": "vos"}}, "members.b: infer.task='vos': its scores are not of the"),
         ({"a": VPS, "b": {"checkpoint": "image", "task": "panoptic"}}, "members.b: infer.task='panoptic': expected"),
         (
             {"a": VPS, "b": {"checkpoint": "things_first", "task": "semantic"}},

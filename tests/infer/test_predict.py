@@ -213,7 +213,7 @@ def test_a_group_that_does_not_fit_the_classes_is_refused():
 
 
 def test_a_task_that_gives_no_frames_of_classes_is_refused():
-    with pytest.raises(UserError, match="infer.task='vos': expected panoptic or semantic"):
+    with pytest.raises(UserError, match="infer.task='vos': expected panoptic, semantic or instance"):
         predictor.check_settings(ClipPredictor, Groups(), dataclasses.replace(INFER, task="vos"))
 
 

@@ -17,6 +17,7 @@ from vps_jax.types import UserError
 # what the published settings of both data sets share
 INFERENCE = {
     "task": "instance", "clip_frames": 12, "overlap_frames": 6, "score_threshold": 0.0, "max_tracks_per_clip": 10,
+    "max_instances": 10,
 }  # fmt: skip
 
 
@@ -84,7 +85,7 @@ def read_videos(
         if not there:
             found.append(VideoFiles(name, (), None))
         else:
-            found.append(VideoFiles(name, *kept(images, tracks, there)))
+            found.append(VideoFiles(name, *kept(images, tracks, there), number=number))
     return found
 
 

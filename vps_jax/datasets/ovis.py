@@ -46,6 +46,6 @@ SPEC = spec.DatasetSpec(
     read_label=instance_json.read_label,
     truth="vps_jax.evaluation.ytvis_folders",
     metrics=("ap",),
-    inference={**instance_json.INFERENCE, "short_side_px": 576},
+    inference={**instance_json.INFERENCE, "short_side_px": 576, "max_instances": 20},
     fps=5.0,
 )

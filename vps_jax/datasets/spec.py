@@ -25,12 +25,14 @@ class VideoFiles(NamedTuple):
       images: JPEG or PNG files in order.
       masks: the mask file of each image, None for one that has none; None where the split has no mask files.
       notes: what the data set's `read_label` needs beside the mask file; None where it needs nothing.
+      number: id of the video in the data set's json, where results must have it.
     """
 
     name: str
     images: tuple[pathlib.Path, ...]
     masks: tuple[pathlib.Path | None, ...] | None
     notes: Any = None
+    number: int | str | None = None
 
     @property
     def labelled(self) -> bool:

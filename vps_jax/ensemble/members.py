@@ -16,6 +16,8 @@ from vps_jax.media.video import Video
 from vps_jax.parsing import parse, plain, resolve
 from vps_jax.types import Geometry, UserError
 
+NO_CLASS_SCORES = ("instance", "vos")  # tasks that rate things alone, or no classes
+
 
 class Checkpoint(NamedTuple):
     """A checkpoint that is not loaded yet.
@@ -113,6 +115,8 @@ def _read_member(name: str, row: MemberConfig, open_checkpoint) -> Member:
     found = open_checkpoint(row.checkpoint, row.weights)
     infer = member_settings(infer_settings(found.model, found.infer), row)
     module, predictor = models.build(found.model), predictor_class(found.model)
+    if getattr(infer, "task", None) in NO_CLASS_SCORES:
+        raise UserError(f"infer.task={infer.task!r}: its scores are not of the classes; expected panoptic or semantic")
     check_settings(predictor, module, infer)
     check_classes(module, infer, found.classes)
     return Member(

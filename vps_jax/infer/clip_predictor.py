@@ -10,6 +10,7 @@ from vps_jax.config import ClipInference
 from vps_jax.datasets.classes import ClassTable
 from vps_jax.infer.clip_model import ClipModel, geometry, preprocess
 from vps_jax.infer.fusion import fuse_frames
+from vps_jax.infer.instances import fuse_instances
 from vps_jax.infer.predictor import DECODED_AHEAD
 from vps_jax.infer.score_maps import GridScores
 from vps_jax.infer.stitching import Stitched, Stitcher, split_clips
@@ -17,7 +18,7 @@ from vps_jax.media.background import ahead
 from vps_jax.media.video import Video, frames_of_one_size
 from vps_jax.types import FrameScores, FrameTracks, Geometry, PanopticFrame, UserError
 
-TASKS = ("panoptic", "semantic")
+WITH_TRACKS = ("panoptic", "instance")
 
 
 class ClipPredictor:
@@ -39,8 +40,8 @@ class ClipPredictor:
     @staticmethod
     def check(module, infer: ClipInference) -> None:
         """Raises UserError for a task whose results are not frames of classes."""
-        if infer.task not in TASKS:
-            raise UserError(f"infer.task={infer.task!r}: expected {' or '.join(TASKS)} for videos, choose one of them")
+        if infer.task == "vos":
+            raise UserError(f"infer.task={infer.task!r}: expected panoptic, semantic or instance, choose one of them")
 
     @staticmethod
     def grid(infer: ClipInference, original: tuple[int, int]) -> Geometry:
@@ -63,12 +64,14 @@ class ClipPredictor:
         for plain, *mirrored in zip(*runs, strict=True):
             for t in range(len(plain.stems)):
                 yield tuple(
-                    frame_scores(plain, i, t, mirrored[0] if mirrored else None, with_tracks=one.task == "panoptic")
+                    frame_scores(plain, i, t, mirrored[0] if mirrored else None, task=one.task)
                     for i, one in enumerate(self._sets)
                 )
 
     def fuse(self, frames: Iterable[FrameScores], classes: ClassTable) -> Iterator[PanopticFrame]:
-        """Panoptic frames: tracks over stuff, or the best class where there are no tracks."""
+        """Panoptic frames: tracks over stuff, the likeliest instances, or the best class where there are no tracks."""
+        if self._infer.task == "instance":
+            return fuse_instances(frames, classes, most=self._infer.max_instances)
         return fuse_frames(frames, classes, min_score=self._infer.panoptic_score)
 
     def _run_clips(self, video: Video, *, mirrored: bool) -> Iterator["StitchedClip"]:
@@ -92,15 +95,16 @@ class StitchedClip(NamedTuple):
     sets: tuple[Stitched, ...]
 
 
-def frame_scores(
-    plain: StitchedClip, i: int, t: int, mirrored: StitchedClip | None, *, with_tracks: bool
-) -> FrameScores:
+def frame_scores(plain: StitchedClip, i: int, t: int, mirrored: StitchedClip | None, *, task: str) -> FrameScores:
     """Frame `t` of query set `i`; tracks are those of the plain pass, and close with the last frame of a clip."""
     stitched = plain.sets[i]
     frame, is_last = stitched.frames[t], t == len(plain.stems) - 1
-    scores = GridScores(frame.semantic, plain.sizes, mirrored and mirrored.sets[i].frames[t].semantic)
+    semantic = [clip.sets[i].frames[t].semantic for clip in (plain, mirrored) if clip]
+    if task == "instance":
+        semantic = [scores[1:] for scores in semantic]  # without the background
+    scores = GridScores(semantic[0], plain.sizes, *semantic[1:])
     tracks = FrameTracks(frame.track_ids, frame.instance_masks, stitched.closed if is_last else ())
-    return FrameScores(plain.stems[t], plain.sizes, scores, tracks if with_tracks else None)
+    return FrameScores(plain.stems[t], plain.sizes, scores, tracks if task in WITH_TRACKS else None)
 
 
 def stitched_clips(

@@ -10,7 +10,7 @@ from vps_jax.datasets.classes import ClassTable
 from vps_jax.infer.stitching import softmax
 from vps_jax.infer.upsampling import mask_bits, unpack_mask
 from vps_jax.media.pending import PendingBlobs
-from vps_jax.types import ClosedTrack, FrameScores, Geometry, PanopticFrame
+from vps_jax.types import ClosedTrack, FrameScores, FrameTracks, Geometry, PanopticFrame
 
 
 def fuse_frames(
@@ -44,6 +44,21 @@ def class_tracks(categories: np.ndarray, classes: ClassTable) -> np.ndarray:
     """Track ids int32 of a semantic map: all pixels of a thing class are one track, numbered by the class."""
     is_thing = np.array(classes.is_thing)
     return np.where(is_thing[categories], categories.astype(np.int32) + 1, 0)
+
+
+def put_masks(tracks: FrameTracks, geometry: Geometry, blobs: PendingBlobs) -> dict[int, int]:
+    """Keep the masks of a frame that are not empty, compressed, at the video's size; returns track id -> key."""
+    keys = {}
+    if len(tracks.ids):
+        for track_id, mask in zip(tracks.ids.tolist(), mask_bits(tracks.masks, geometry), strict=True):
+            if mask.any():
+                keys[track_id] = blobs.put(zlib.compress(mask.tobytes(), 1))
+    return keys
+
+
+def unpacked(blob: bytes, size: tuple[int, int]) -> np.ndarray:
+    """The mask bool `[h, w]` of bytes that `put_masks` kept."""
+    return unpack_mask(np.frombuffer(zlib.decompress(blob), np.uint8), size)
 
 
 class TrackLabel(NamedTuple):
@@ -117,12 +132,7 @@ class Fuser:
 
     def _compress(self, frame: FrameScores, stuff_ids: Sequence[int]) -> _Pending:
         labels = frame.scores.labels(stuff_ids)
-        masks = {}
-        if len(frame.tracks.ids):
-            bits = mask_bits(frame.tracks.masks, self.geometry)
-            for track_id, mask in zip(frame.tracks.ids.tolist(), bits, strict=True):
-                if mask.any():
-                    masks[track_id] = self._blobs.put(zlib.compress(mask.tobytes(), 1))
+        masks = put_masks(frame.tracks, self.geometry, self._blobs)
         return _Pending(frame.stem, self._blobs.put(zlib.compress(labels.tobytes(), 1)), masks)
 
     def _paint(self, frame: _Pending) -> PanopticFrame:
@@ -134,7 +144,7 @@ class Fuser:
         masks = {track_id: self._blobs.pop(key) for track_id, key in frame.masks.items()}
         kept = [(label.score, track_id) for track_id in sorted(masks) if (label := self._closed[track_id])]
         for _, track_id in sorted(kept, key=lambda pair: pair[0]):
-            inside = unpack_mask(np.frombuffer(zlib.decompress(masks[track_id]), np.uint8), size)
+            inside = unpacked(masks[track_id], size)
             categories[inside] = self._closed[track_id].category
             track_ids[inside] = track_id
         return PanopticFrame(frame.stem, categories, track_ids, {track_id: score for score, track_id in kept})

@@ -103,7 +103,7 @@ def predict(
       selection: which frames of each video.
       strict: refuse videos with damaged frames.
       overlay, progress, made_by, keep_going, tracks, style: see `RunOptions`.
-      layout: `vipseg`, or `vspw` for class maps `<video>/<stem>.png`.
+      layout: form of the results, see `media.result_folders.make_writer`.
 
     Raises:
       UserError: nothing to read, a damaged frame, `out` cannot be written; nothing half-written is left.
@@ -218,7 +218,9 @@ class Run:
     def _write_video(self, video: Video, frames: Iterator[PanopticFrame], order, advance) -> int:
         count, tables = 0, TrackTables(self._classes)
         with (
-            self._writer.video(video.video_id, made_by=self._made_by(video), order=order) as result,
+            self._writer.video(
+                video.video_id, made_by=self._made_by(video), order=order, number=video.number
+            ) as result,
             overlay_video(video, self._classes, self._writer.folder, self._options) as draw,
         ):
             for frame in ahead(frames, FINISHED_AHEAD):

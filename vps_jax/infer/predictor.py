@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from vps_jax import models
-from vps_jax.config import model_row
+from vps_jax.config import TASKS, model_row
 from vps_jax.datasets.classes import ClassTable
 from vps_jax.media.video import Video
 from vps_jax.parsing import parse, resolve
@@ -70,12 +70,18 @@ def make_predictor(
     Raises:
       UserError: an unknown model or setting, or settings that the model cannot run with.
     """
-    infer = infer_settings(model, infer)
-    module, predictor = models.build(model), predictor_class(model)
-    check_settings(predictor, module, infer)
+    infer, predictor = infer_settings(model, infer), predictor_class(model)
+    module = checked_module(model, infer, classes)
+    return predictor(module, variables, infer, also=also) if also else predictor(module, variables, infer)
+
+
+def checked_module(model: Any, infer: Any, classes: ClassTable | None = None):
+    """The module of a model, which can run with these settings and classes; see `make_predictor`."""
+    module = models.build(model)
+    check_settings(predictor_class(model), module, infer)
     if classes is not None:
         check_classes(module, infer, classes)
-    return predictor(module, variables, infer, also=also) if also else predictor(module, variables, infer)
+    return module
 
 
 def infer_settings(model: Any, infer: Any = None) -> Any:
@@ -102,7 +108,8 @@ def check_settings(predictor: Any, module: Any, infer: Any) -> None:
 
 def check_classes(module: Any, infer: Any, classes: ClassTable) -> None:
     """Raises UserError unless the module's semantic group has as many classes as the class list."""
-    if not hasattr(module, "semantic_groups"):
+    task = getattr(infer, "task", None)
+    if not hasattr(module, "semantic_groups") or (task in TASKS and not TASKS[task].has_classes):
         return
     found, expected = group_classes(module, getattr(infer, "semantic_group", None)), len(classes.names)
     if found != expected:

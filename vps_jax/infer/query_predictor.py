@@ -21,13 +21,14 @@ from vps_jax.config import QueryInference
 from vps_jax.datasets.classes import ClassTable
 from vps_jax.infer import video_segments
 from vps_jax.infer.fusion import fuse_frames
+from vps_jax.infer.instances import instance_frame
 from vps_jax.infer.predictor import DECODED_AHEAD, group_classes
 from vps_jax.infer.score_maps import to_grid
 from vps_jax.infer.video_segments import Areas, OnlineRule, kept_queries
 from vps_jax.media.background import ahead
 from vps_jax.media.pending import PendingBlobs
 from vps_jax.media.video import Frame, Video, frames_of_one_size
-from vps_jax.types import Array, ClosedTrack, FrameScores, FrameTracks, Geometry, PanopticFrame
+from vps_jax.types import Array, ClosedTrack, FrameScores, FrameTracks, Geometry, InstanceMask, PanopticFrame
 
 MULTIPLE = 32  # the network fills frames up to it
 VOID = 255  # category of a pixel that no segment has
@@ -211,16 +212,15 @@ class QueryPredictor:
             yield panoptic_frame(frame.stem, ids, found)
 
     def _instances(self, frames: Iterable[FrameScores]) -> Iterator[PanopticFrame]:
-        """The likeliest instances, the likelier above; a query counts once, with its best class."""
+        """The likeliest instances, whose masks may overlap; a query may come with several classes."""
         for frame in frames:
             best = video_segments.top_instances(frame.scores.class_logits, self._infer.max_instances)
             masks = np.asarray(
                 video_segments.instance_masks(frame.scores.logits[None, ..., best.queries], frame.sizes)
             )[0]
-            categories, tracks = np.full(frame.sizes.original, VOID, np.uint8), np.zeros(frame.sizes.original, np.int32)
-            for i in range(len(best.queries) - 1, -1, -1):
-                categories[masks[..., i]], tracks[masks[..., i]] = best.classes[i], best.queries[i] + 1
-            yield PanopticFrame(frame.stem, categories, tracks)
+            pairs = zip(best.queries.tolist(), best.classes.tolist(), best.scores.tolist(), strict=True)
+            found = [InstanceMask(q + 1, c, score, masks[..., i]) for i, (q, c, score) in enumerate(pairs)]
+            yield instance_frame(frame.stem, frame.sizes.original, [one for one in found if one.mask.any()])
 
 
 class Look(NamedTuple):

@@ -13,4 +13,7 @@ def open_root(spec: DatasetSpec, root: pathlib.Path, *, split: str) -> list[Vide
     Raises:
       UserError: no such split, a missing video, no frames; at decoding, a damaged frame.
     """
-    return [files_video(video.name, video.images, spec.fps, upright=False) for video in spec.predicted(root, split)]
+    return [
+        files_video(video.name, video.images, spec.fps, upright=False)._replace(number=video.number)
+        for video in spec.predicted(root, split)
+    ]

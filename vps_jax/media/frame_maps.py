@@ -37,9 +37,11 @@ class FrameMapWriter:
         return self.folder / video_id
 
     @contextlib.contextmanager
-    def video(self, video_id: str, *, made_by: str = "", order: Sequence[str] = ()) -> Iterator[VideoResult]:
+    def video(
+        self, video_id: str, *, made_by: str = "", order: Sequence[str] = (), number: int | str | None = None
+    ) -> Iterator[VideoResult]:
         """The place of one video's frames; see `result_folders.VipsegWriter.video`."""
-        del order  # there is no list
+        del order, number  # there is no list
         with video_folder(self.place(video_id)) as folder:
 
             def write(frame: PanopticFrame) -> None:

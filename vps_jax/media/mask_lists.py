@@ -36,15 +36,20 @@ class MaskListWriter:
         return self.folder / "results.json"
 
     @contextlib.contextmanager
-    def video(self, video_id: str, *, made_by: str = "", order: Sequence[str] = ()) -> Iterator[VideoResult]:
-        """The place of one video's frames; masks are held as run lengths until the video is whole."""
+    def video(
+        self, video_id: str, *, made_by: str = "", order: Sequence[str] = (), number: int | str | None = None
+    ) -> Iterator[VideoResult]:
+        """The place of one video's frames; masks are held as run lengths until the video is whole.
+
+        Rows have the video's number in its data set, if it has one, or its name; see `VipsegWriter.video`.
+        """
         frames: list[tuple[str, tuple[int, int], list[dict]]] = []
 
         def write(frame: PanopticFrame) -> None:
             frames.append((frame.stem, frame.categories.shape, segments_of(frame)))
 
         yield VideoResult(write, lambda track, category: track)
-        rows = self._make_rows(video_id, frames, self._classes)
+        rows = self._make_rows(video_id if number is None else number, frames, self._classes)
         with writing(self.folder / "results.json"):
             self.state.finish(video_id, {"made_by": made_by, "rows": rows})
             listed = None
@@ -65,7 +70,13 @@ def coco_writer(folder: pathlib.Path, classes: ClassTable) -> MaskListWriter:
 
 
 def segments_of(frame: PanopticFrame) -> list[dict[str, Any]]:
-    """Class, track (0 for stuff), score and mask of every segment of a frame."""
+    """Class, track (0 for stuff), score and mask of every segment of a frame, or of its instances where it has any."""
+    if frame.instances:
+        return [
+            {"category": one.category, "track": one.track_id, "score": one.score,
+             "counts": rle.to_text(rle.of_mask(one.mask))}
+            for one in frame.instances
+        ]  # fmt: skip
     rows = []
     keys = frame.track_ids.astype(np.int64) * 256 + np.where(frame.track_ids > 0, 0, frame.categories)
     for key in np.unique(keys).tolist():
@@ -79,13 +90,13 @@ def segments_of(frame: PanopticFrame) -> list[dict[str, Any]]:
     return rows
 
 
-def track_rows(video_id: str, frames: Sequence[tuple], classes: ClassTable) -> list[dict]:
-    """Rows of YouTube-VIS (spec: data_sets 9)."""
-    rows: dict[int, dict] = {}
+def track_rows(video_id: str | int, frames: Sequence[tuple], classes: ClassTable) -> list[dict]:
+    """Rows of YouTube-VIS (spec: data_sets 5), one per track and class."""
+    rows: dict[tuple[int, int], dict] = {}
     for i, (_, size, segments) in enumerate(frames):
         for segment in (one for one in segments if one["track"]):
-            row = rows.setdefault(segment["track"], {
-                "video_id": int(video_id) if video_id.isdigit() else video_id,
+            row = rows.setdefault((segment["track"], segment["category"]), {
+                "video_id": int(video_id) if str(video_id).isdigit() else video_id,
                 "category_id": classes.official_ids[segment["category"]], "score": segment["score"],
                 "segmentations": [None] * len(frames), "track": segment["track"],
             })  # fmt: skip
@@ -93,7 +104,7 @@ def track_rows(video_id: str, frames: Sequence[tuple], classes: ClassTable) -> l
     return [row for _, row in sorted(rows.items())]
 
 
-def segment_rows(video_id: str, frames: Sequence[tuple], classes: ClassTable) -> list[dict]:
+def segment_rows(video_id: str | int, frames: Sequence[tuple], classes: ClassTable) -> list[dict]:
     """Rows of COCO's results, with video, frame and track."""
     return [
         {

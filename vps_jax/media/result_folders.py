@@ -127,14 +127,18 @@ class VipsegWriter:
         return self.folder / "pan_pred" / video_id
 
     @contextlib.contextmanager
-    def video(self, video_id: str, *, made_by: str = "", order: Sequence[str] = ()) -> Iterator[VideoResult]:
+    def video(
+        self, video_id: str, *, made_by: str = "", order: Sequence[str] = (), number: int | str | None = None
+    ) -> Iterator[VideoResult]:
         """The place of one video's frames.
 
         Args:
           video_id: of the video.
           made_by: what made it, kept with the record that it is finished.
           order: of the run's videos in `pred.json`, whatever process finishes first.
+          number: id of the video in its data set's json, for formats that know videos by it.
         """
+        del number
         colors = SegmentColors(self._classes)
         annotations = []
 

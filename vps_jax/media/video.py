@@ -36,6 +36,7 @@ class Video(NamedTuple):
       pixel_aspect: width of a pixel over its height.
       source: the file or folder, for messages and for its sound; None of a stream.
       fingerprint: gives a text that tells the files from others of the same names; an empty one of a stream.
+      number: id of the video in its data set's json, where results must have it.
     """
 
     video_id: str
@@ -48,6 +49,7 @@ class Video(NamedTuple):
     pixel_aspect: fractions.Fraction = fractions.Fraction(1)
     source: pathlib.Path | None = None
     fingerprint: Callable[[], str] = str
+    number: int | str | None = None
 
 
 def fingerprint_of(files: Sequence[pathlib.Path]) -> str:

@@ -4,6 +4,8 @@ import dataclasses
 import functools
 import os
 import pathlib
+from collections.abc import Mapping
+from typing import Any
 
 import cv2
 import numpy as np
@@ -207,8 +209,8 @@ def predict_newest(config: Experiment, workdir) -> None:
 
 
 def predict_with_checkpoint(
-    sources, checkpoint, out, *, split: str | None, weights: str = "ema", short_side: int | None = None, overlay: bool,
-    resume: bool = False, **options,
+    sources, checkpoint, out, *, split: str | None, weights: str = "ema", asked: Mapping[str, Any] | None = None,
+    overlay: bool, resume: bool = False, **options,
 ):  # fmt: skip
     """Segment videos with the weights and settings of a checkpoint; see `infer.predict.predict`.
 
@@ -218,7 +220,7 @@ def predict_with_checkpoint(
       out: result folder.
       split: split of a data-set root.
       weights: `ema` or `raw`.
-      short_side: pixels, instead of the checkpoint's `infer.short_side_px`; the bound of the long side grows with it.
+      asked: further arguments of `segmenter.load`, such as `task`.
       overlay: also write overlay videos.
       resume: skip videos that these weights and settings have finished.
       options: more of `infer.predict.predict`.
@@ -229,7 +231,7 @@ def predict_with_checkpoint(
     from vps_jax.infer.predict import predict
     from vps_jax.runs.segmenter import load
 
-    segmenter = load(checkpoint, weights=weights, short_side=short_side)
+    segmenter = load(checkpoint, weights=weights, **(asked or {}))
     return predict(
         list(sources), segmenter.predictor, segmenter.classes, out, split=split, overlay=overlay,
         made_by=segmenter.identity if resume else "", **options,

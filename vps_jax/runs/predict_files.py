@@ -1,7 +1,8 @@
 """The command `predict`: a user's files through a checkpoint or an ensemble."""
 
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from vps_jax.config import EnsembleConfig
 from vps_jax.evaluation import outputs
@@ -28,7 +29,7 @@ def predict(
     checkpoint: pathlib.Path | None,
     ensemble: Callable[[], EnsembleConfig],
     weights: str,
-    short_side: int | None,
+    asked: Mapping[str, Any],
     archive: pathlib.Path | None,
     opacity: float,
     legend: bool,
@@ -42,7 +43,7 @@ def predict(
       output: result folder.
       checkpoint: see `train.checkpoint.find_step`; None for the ensemble.
       ensemble: returns the config of an ensemble; called if there is no checkpoint.
-      weights, short_side: see `experiment.predict_with_checkpoint`.
+      weights, asked: see `experiment.predict_with_checkpoint`.
       archive: zip file for submission, written if no video failed; None for none.
       opacity, legend, classes: see `viz.overlay.Style`.
       options: further arguments of `infer.predict.predict`, and `resume`.
@@ -55,9 +56,7 @@ def predict(
     if checkpoint is None:
         report = ensemble_experiment.predict(inputs, ensemble(), output, **options)
     else:
-        report = experiment.predict_with_checkpoint(
-            inputs, checkpoint, output, weights=weights, short_side=short_side, **options
-        )
+        report = experiment.predict_with_checkpoint(inputs, checkpoint, output, weights=weights, asked=asked, **options)
     print(report.summary(output))
     if archive is not None and not report.failed:
         print(f"{write_archive(output, archive)} files -> {archive}")

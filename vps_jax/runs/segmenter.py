@@ -1,6 +1,5 @@
 """A checkpoint as a function from a video to panoptic frames: what `vps_jax.load` gives."""
 
-import dataclasses
 import functools
 import logging
 import pathlib
@@ -12,10 +11,14 @@ import numpy as np
 from vps_jax.config import Experiment
 from vps_jax.datasets import ClassTable
 from vps_jax.media.video import DEFAULT_FPS, Frame, Video
+from vps_jax.runs.inference_request import Request, classes_asked, infer_asked
 from vps_jax.types import FrameScores, PanopticFrame, UserError
 
 
-def load(checkpoint: str | pathlib.Path, *, weights: str = "ema", short_side: int | None = None) -> "Segmenter":
+def load(
+    checkpoint: str | pathlib.Path, *, weights: str = "ema", short_side: int | None = None, task: str | None = None,
+    settings: str | None = None,
+) -> "Segmenter":  # fmt: skip
     """The segmenter of a checkpoint; its weights are read when the first video comes.
 
     Example:
@@ -28,9 +31,11 @@ def load(checkpoint: str | pathlib.Path, *, weights: str = "ema", short_side: in
       weights: `ema` or `raw`.
       short_side: pixels to which frames are resized, in place of the checkpoint's own; the bound of the long side
         grows with it.
+      task: `panoptic`, `semantic` or `instance`, in place of the checkpoint's own.
+      settings: name of a data set, such as `ovis`, whose published task, sizes and clips are used.
 
     Raises:
-      UserError: no checkpoint is there, or a value is none of these.
+      UserError: no checkpoint is there, a value is none of these, or the model does not have that task.
     """
     from vps_jax.train.checkpoint import find_step
 
@@ -38,14 +43,14 @@ def load(checkpoint: str | pathlib.Path, *, weights: str = "ema", short_side: in
         raise UserError(f"weights={weights!r}: expected ema or raw")
     if short_side is not None and short_side < 1:
         raise UserError(f"short_side={short_side}: expected a number of pixels above 0")
-    return Segmenter(find_step(checkpoint), weights, short_side)
+    return Segmenter(find_step(checkpoint), weights, Request(task, settings, short_side))
 
 
 class Segmenter:
     """Segments one video after another; programs that were compiled once are kept, on the disk too."""
 
-    def __init__(self, folder: pathlib.Path, weights: str, short_side: int | None):
-        self._folder, self._weights, self._short_side = folder, weights, short_side
+    def __init__(self, folder: pathlib.Path, weights: str, request: Request):
+        self._folder, self._weights, self._request = folder, weights, request
 
     def __repr__(self) -> str:
         return f"Segmenter({str(self._folder)!r}, weights={self._weights!r})"
@@ -79,16 +84,12 @@ class Segmenter:
         from vps_jax.train.checkpoint import classes_of_step
 
         quiet()
-        return classes_of_step(self._folder)
+        return classes_asked(self.experiment, classes_of_step(self._folder), self._request)
 
     @functools.cached_property
     def infer(self) -> Any:
-        """How the model runs on videos: what the checkpoint says, at the wanted size."""
-        infer = self.experiment.infer
-        if self._short_side is None:
-            return infer
-        long_side = round(infer.max_side_px * self._short_side / infer.short_side_px)
-        return dataclasses.replace(infer, short_side_px=self._short_side, max_side_px=long_side)
+        """How the model runs on videos: what the checkpoint says, and what was asked for in its place."""
+        return infer_asked(self.experiment, self._request)
 
     @property
     def identity(self) -> str:
@@ -102,13 +103,14 @@ class Segmenter:
     def predictor(self):
         """The model with its weights; see `vps_jax.infer.predictor.Predictor`."""
         from vps_jax import convert
-        from vps_jax.infer.predictor import make_predictor
+        from vps_jax.infer.predictor import checked_module, make_predictor
         from vps_jax.runs.experiment import set_up_jax
         from vps_jax.train.checkpoint import check_same_tree, read_tree, weights_item
 
         quiet()
         set_up_jax()
         model = self.experiment.model
+        checked_module(model, self.infer, self.classes)
         variables = read_tree(weights_item(self._folder, self._weights))
         check_same_tree(variables, convert.expected(model), self._folder)
         return make_predictor(model, variables, self.infer, classes=self.classes)

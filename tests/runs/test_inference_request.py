@@ -1,0 +1,59 @@
+"""What may be asked of a checkpoint, and what is refused in one line before its weights are read."""
+
+import pytest
+
+from vps_jax.config import experiment
+from vps_jax.datasets.classes import class_table
+from vps_jax.runs.inference_request import Request, classes_asked, infer_asked
+from vps_jax.types import UserError
+
+GROUPS = (("VIPSEG", 124), ("VIPSEG_VIS", 58), ("OVIS", 25), ("YOUTUBE_VIS", 40))
+TARVIS = experiment({"model": {"name": "tarvis", "semantic_groups": GROUPS}, "infer": {"short_side_px": 720}})
+IMAGE = experiment({"model": {"name": "mask2former"}})
+OWN = class_table("vipseg")
+
+
+def test_what_is_not_asked_for_is_as_the_checkpoint_says():
+    assert infer_asked(TARVIS, Request()) == TARVIS.infer and classes_asked(TARVIS, OWN, Request()) == OWN
+    asked = infer_asked(TARVIS, Request(task="semantic", short_side=360))
+    assert (asked.task, asked.short_side_px, asked.max_side_px) == ("semantic", 360, 666)  # 1333 / 2
+
+
+@pytest.mark.parametrize(
+    ("name", "group", "expected"),
+    [
+        ("ovis", "OVIS", ("instance", 576, 12, 6, 0.0, 10, 20)),
+        ("youtube_vis_2021", "YOUTUBE_VIS", ("instance", 448, 12, 6, 0.0, 10, 10)),
+        ("vipseg", "VIPSEG", ("panoptic", 576, 12, 6, 0.5, 1000, 10)),
+    ],
+)
+def test_published_settings_of_a_data_set(name, group, expected):
+    request = Request(settings=name)
+    s = infer_asked(TARVIS, request)
+    found = (s.task, s.short_side_px, s.clip_frames, s.overlap_frames, s.score_threshold, s.max_tracks_per_clip)
+    assert (*found, s.max_instances) == expected
+    assert s.semantic_group == group and classes_asked(TARVIS, OWN, request) == class_table(name)
+
+
+def test_settings_of_a_data_set_without_a_group_keep_the_classes():
+    request = Request(settings="cityscapes_vps")
+    assert infer_asked(TARVIS, request).clip_frames == 10 and classes_asked(TARVIS, OWN, request) == OWN
+
+
+def test_an_image_model_labels_every_pixel():
+    assert infer_asked(IMAGE, Request(task="semantic")) == IMAGE.infer
+
+
+@pytest.mark.parametrize(
+    ("found", "request_", "line"),
+    [
+        (IMAGE, Request(task="instance"), "task='instance': a mask2former model does semantic; choose"),
+        (TARVIS, Request(task="depth"), "task='depth': a tarvis model does panoptic, semantic, instance"),
+        (IMAGE, Request(settings="ovis"), "settings='ovis': the settings of OVIS are for another kind of model; leave"),
+        (TARVIS, Request(settings="coco_panoptic"), "settings='coco_panoptic': .* are not published"),
+        (TARVIS, Request(settings="nuscenes"), "nuscenes"),
+    ],
+)
+def test_what_a_model_cannot_do_is_named(found, request_, line):
+    with pytest.raises(UserError, match=line):
+        infer_asked(found, request_)

@@ -1,0 +1,90 @@
+"""What is asked of a checkpoint beside its own settings, checked before its weights are read."""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+from vps_jax.config import Experiment
+from vps_jax.datasets import dataset
+from vps_jax.datasets.classes import ClassTable, class_table
+from vps_jax.datasets.spec import DatasetSpec
+from vps_jax.parsing import field_names, parse
+from vps_jax.types import UserError
+
+OBJECTS = "davis"  # the class table of objects without classes
+IMAGE_TASK = "mask_classification"  # the one task of an image model, which labels every pixel
+
+
+class Request(NamedTuple):
+    """What a user asks of a checkpoint; what is left out is as the checkpoint says.
+
+    Attributes:
+      task: `panoptic`, `semantic`, `instance` or `vos`.
+      settings: name of the data set whose published settings are used: task, sizes, clips, and classes where the model
+        has a semantic group of it.
+      short_side: pixels; the bound of the long side grows with it.
+    """
+
+    task: str | None = None
+    settings: str | None = None
+    short_side: int | None = None
+
+
+def infer_asked(experiment: Experiment, request: Request) -> Any:
+    """How the model runs on videos: what the checkpoint says, with what is asked for in its place.
+
+    Raises:
+      UserError: a task or settings that the model does not have.
+    """
+    infer = experiment.infer
+    if request.settings is not None:
+        infer = published(experiment, dataset(request.settings))
+    if request.task is not None:
+        infer = with_task(experiment.model.name, infer, request.task)
+    if request.short_side is not None:
+        long_side = round(infer.max_side_px * request.short_side / infer.short_side_px)
+        infer = dataclasses.replace(infer, short_side_px=request.short_side, max_side_px=long_side)
+    return infer
+
+
+def published(experiment: Experiment, spec: DatasetSpec) -> Any:
+    """The published settings of a data set, for a model of the kind that they are for.
+
+    Raises:
+      UserError: there are none, or they are for another kind of model.
+    """
+    own, name = experiment.infer, experiment.model.name
+    if not spec.inference or set(spec.inference) - set(field_names(type(own))):
+        reason = "are for another kind of model" if spec.inference else "are not published"
+        raise UserError(f"settings={spec.name!r}: the settings of {spec.title} {reason}; leave them out for {name}")
+    group = group_of(experiment, spec) or own.semantic_group
+    return parse(type(own), {"taxonomy": own.taxonomy, **spec.inference, "semantic_group": group}, "infer")
+
+
+def group_of(experiment: Experiment, spec: DatasetSpec) -> str | None:
+    """The model's semantic group of a data set: the longest name that the data set's begins with; None for none."""
+    groups = [name for name, _ in experiment.model.semantic_groups if spec.name.upper().startswith(name.upper())]
+    return max(groups, key=len, default=None)
+
+
+def with_task(model: str, infer: Any, task: str) -> Any:
+    """The settings with another task.
+
+    Raises:
+      UserError: the model does not have that task.
+    """
+    field = next(field for field in dataclasses.fields(infer) if field.name == "task")
+    offered = field.metadata["choices"]
+    task = IMAGE_TASK if task == "semantic" and offered == (IMAGE_TASK,) else task
+    if task not in offered:
+        words = ", ".join("semantic" if one == IMAGE_TASK else one for one in offered)
+        raise UserError(f"task={task!r}: a {model} model does {words}; choose one of them, or another checkpoint")
+    return dataclasses.replace(infer, task=task)
+
+
+def classes_asked(experiment: Experiment, own: ClassTable, request: Request) -> ClassTable:
+    """The classes of the frames; `own` are those of the checkpoint."""
+    if infer_asked(experiment, request).task == "vos":
+        return class_table(OBJECTS)
+    if request.settings is not None and group_of(experiment, dataset(request.settings)):
+        return dataset(request.settings).classes
+    return own
