@@ -19,7 +19,7 @@ import pytest  # noqa: E402
 from jaxtyping import install_import_hook  # noqa: E402
 
 # shapes and types of public functions are checked at every call, in the tests only
-TYPED = ("vps_jax.ops", "vps_jax.losses")
+TYPED = ("vps_jax.ops", "vps_jax.losses", "vps_jax.models", "vps_jax.tasks")
 install_import_hook(TYPED, "beartype.beartype")
 
 

@@ -138,11 +138,11 @@ def attention(key: str, path: str, **where) -> list[Rule]:
 
 def without_classifier(arrays: Mapping[str, np.ndarray], prefixes: tuple[str, ...], notes: list[str]) -> dict:
     """The entries of a backbone's file without those of its own task, which begin with the prefixes."""
-    kept = {key: value for key, value in arrays.items() if not key.startswith(prefixes)}
-    dropped = sorted({key.split(".")[0] for key in set(arrays) - set(kept)})
+    trunk = {key: value for key, value in arrays.items() if not key.startswith(prefixes)}
+    dropped = sorted({key.split(".")[0] for key in set(arrays) - set(trunk)})
     if dropped:
         notes.append(f"left out, of the classifier: {', '.join(dropped)}")
-    return kept
+    return trunk
 
 
 def apply(table: Table, arrays: Mapping[str, np.ndarray], expected: Mapping[str, Any]) -> dict[str, Any]:

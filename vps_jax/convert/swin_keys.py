@@ -65,13 +65,13 @@ def _block(key: str, path: str, number: int) -> list[Rule]:
 
 def bare(arrays: Mapping[str, np.ndarray], name: str, notes: list[str]) -> dict[str, np.ndarray]:
     """Entries of a file that holds the backbone alone, with the output norms that such files lack."""
-    kept = {key: value for key, value in arrays.items() if not key.endswith(".attn_mask")}  # follows from the size
-    kept = without_classifier(kept, CLASSIFIER, notes)
-    if "norm0.weight" not in kept:
+    trunk = {key: value for key, value in arrays.items() if not key.endswith(".attn_mask")}  # follows from the size
+    trunk = without_classifier(trunk, CLASSIFIER, notes)
+    if "norm0.weight" not in trunk:
         for i, width in enumerate(SIZES[name].channels):
-            kept |= {f"norm{i}.weight": np.ones(width, np.float32), f"norm{i}.bias": np.zeros(width, np.float32)}
+            trunk |= {f"norm{i}.weight": np.ones(width, np.float32), f"norm{i}.bias": np.zeros(width, np.float32)}
         notes.append("output norms 0..3 are not in the file and start as identity")
-    return kept
+    return trunk
 
 
 def resized(arrays: Mapping[str, np.ndarray], name: str, notes: list[str]) -> dict[str, np.ndarray]:

@@ -29,8 +29,8 @@ to_arrays = videomt_keys.to_arrays
 
 def fitted(arrays: Mapping[str, np.ndarray], config: Config) -> Config:
     """The config with the file's `image_size`: files of one model differ in it and none of their configs says so."""
-    found = image_size_of(arrays, config.patch)
-    return config if found is None else dataclasses.replace(config, image_size=found)
+    image_size = image_size_of(arrays, config.patch)
+    return config if image_size is None else dataclasses.replace(config, image_size=image_size)
 
 
 def image_size_of(arrays: Mapping[str, np.ndarray], patch: int) -> int | None:
@@ -93,11 +93,11 @@ def model_names(arrays: Mapping[str, np.ndarray], config: Config, notes: list[st
 
 def check_table(arrays: Mapping[str, np.ndarray], n: Config) -> None:
     """A table of another size is never resampled silently: it is part of the model."""
-    found = image_size_of(arrays, n.patch)
-    if n.image_size and found is not None and found != n.image_size:
+    image_size = image_size_of(arrays, n.patch)
+    if n.image_size and image_size is not None and image_size != n.image_size:
         raise UserError(
-            f"the file's position table is for images of {found}x{found}, the config says {n.image_size}; "
-            f"set model.image_size={found}"
+            f"the file's position table is for images of {image_size}x{image_size}, the config says {n.image_size}; "
+            f"set model.image_size={image_size}"
         )
 
 
@@ -173,13 +173,13 @@ def dinov3_names(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 def without_other_labels(arrays: Mapping[str, np.ndarray], group: tuple[str, int], notes: list[str]):
     """Arrays without the class rows of another number of classes, and our paths that stay empty then."""
     name, classes = group
-    found = arrays[f"{MODEL}class_head.bias"].shape[0] - 1 if f"{MODEL}class_head.bias" in arrays else classes
-    if found == classes:
+    count = arrays[f"{MODEL}class_head.bias"].shape[0] - 1 if f"{MODEL}class_head.bias" in arrays else classes
+    if count == classes:
         return dict(arrays), set()
-    notes.append(f"class rows of a label set of {found} classes left out; the model's {name} ({classes}) start fresh")
-    kept = {key: value for key, value in arrays.items() if not key.startswith(f"{MODEL}class_head")}
-    kept.pop(EMPTY_WEIGHT, None)
-    return kept, {f"params/heads/class_head/{part}" for part in ("kernel", "bias")}
+    notes.append(f"class rows of a label set of {count} classes left out; the model's {name} ({classes}) start fresh")
+    others = {key: value for key, value in arrays.items() if not key.startswith(f"{MODEL}class_head")}
+    others.pop(EMPTY_WEIGHT, None)
+    return others, {f"params/heads/class_head/{part}" for part in ("kernel", "bias")}
 
 
 def _prefixed(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

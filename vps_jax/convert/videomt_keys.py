@@ -118,10 +118,10 @@ def _trunk(n: Config) -> list[Rule]:
 
 def _block(key: str, path: str, i: int) -> list[Rule]:
     """One block: slice `i` of the stack at `path`."""
-    found = norm(f"{key}.norm1", f"{path}/norm1", index=i) + norm(f"{key}.norm2", f"{path}/norm2", index=i)
+    entries = norm(f"{key}.norm1", f"{path}/norm1", index=i) + norm(f"{key}.norm2", f"{path}/norm2", index=i)
     for theirs, ours in (("attn.qkv", "attn/qkv"), ("attn.proj", "attn/proj"), ("mlp.fc1", "fc1"), ("mlp.fc2", "fc2")):
-        found += linear(f"{key}.{theirs}", f"{path}/{ours}", index=i)
-    return found + [Rule(f"{key}.ls{j}.gamma", f"{path}/gamma{j}", index=i) for j in (1, 2)]
+        entries += linear(f"{key}.{theirs}", f"{path}/{ours}", index=i)
+    return entries + [Rule(f"{key}.ls{j}.gamma", f"{path}/gamma{j}", index=i) for j in (1, 2)]
 
 
 def _classes(group: tuple[str, int]) -> list[Rule]:

@@ -86,19 +86,19 @@ def segmentor_names(arrays: Mapping[str, np.ndarray], n: Mask2Former, notes: lis
 def trunk_entries(arrays: Mapping[str, np.ndarray], n: Mask2Former, notes: list[str]) -> dict[str, np.ndarray]:
     """The entries of a trunk that the model has, with what old files leave implicit written out."""
     depth = sum(n.groups)
-    kept = {key: value for key, value in arrays.items() if not TRUNK_HEADS.search(key)}
-    if n.beit and SHARED_TABLE in kept:
-        shared = kept.pop(SHARED_TABLE)
-        kept |= {f"blocks.{i}.{TABLE}": shared for i in range(depth)}
+    trunk = {key: value for key, value in arrays.items() if not TRUNK_HEADS.search(key)}
+    if n.beit and SHARED_TABLE in trunk:
+        shared = trunk.pop(SHARED_TABLE)
+        trunk |= {f"blocks.{i}.{TABLE}": shared for i in range(depth)}
     if not n.beit:
-        kept.pop("cls_token", None)  # the adapter runs without a class token
+        trunk.pop("cls_token", None)  # the adapter runs without a class token
         for i in range(depth):
             for name in ("gamma1", "gamma2"):
-                kept.setdefault(f"blocks.{i}.{name}", np.ones(n.width, np.float32))
-    dropped = sorted({key.split(".")[0] for key in arrays if key not in kept and not key.endswith("position_index")})
+                trunk.setdefault(f"blocks.{i}.{name}", np.ones(n.width, np.float32))
+    dropped = sorted({key.split(".")[0] for key in arrays if key not in trunk and not key.endswith("position_index")})
     if dropped:
         notes.append(f"left out, of the trunk's own task: {', '.join(dropped)}")
-    return kept
+    return trunk
 
 
 def timm_names(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -153,10 +153,10 @@ def without_other_labels(arrays: Mapping[str, np.ndarray], group, label_set: str
     """Arrays without the class rows of another label set, and our paths that stay empty then."""
     prefix = f"{vit_adapter_keys.HEAD}cls_embed."
     name, classes = group
-    found = arrays[f"{prefix}bias"].shape[0] - 1 if f"{prefix}bias" in arrays else classes
-    theirs = label_set or (name if found == classes else LABEL_SETS.get(found, "another label set"))
+    count = arrays[f"{prefix}bias"].shape[0] - 1 if f"{prefix}bias" in arrays else classes
+    theirs = label_set or (name if count == classes else LABEL_SETS.get(count, "another label set"))
     if theirs.lower() == name.lower():
         return arrays, set()
-    notes.append(f"class rows of {theirs} ({found} classes) left out; the model's {name} ({classes}) start fresh")
-    kept = {key: value for key, value in arrays.items() if not key.startswith(prefix)}
-    return kept, {"params/heads/cls_embed/kernel", "params/heads/cls_embed/bias"}
+    notes.append(f"class rows of {theirs} ({count} classes) left out; the model's {name} ({classes}) start fresh")
+    others = {key: value for key, value in arrays.items() if not key.startswith(prefix)}
+    return others, {"params/heads/cls_embed/kernel", "params/heads/cls_embed/bias"}

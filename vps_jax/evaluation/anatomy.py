@@ -84,20 +84,20 @@ def diagnose(frame: Frame) -> Diagnosis:
     # a home of the wrong class is none when the segment holds a truth segment of its own class
     home = (iou > 0.5) & (same | ~(covers & same).any(axis=0))
 
-    found = Diagnosis(np.full(len(size), "", "U11"), np.full(len(size), NONE), host, pieces, covers, ~listed)
+    diagnosis = Diagnosis(np.full(len(size), "", "U11"), np.full(len(size), NONE), host, pieces, covers, ~listed)
     for g in np.flatnonzero(real):
-        found.cause[g], found.main[g] = _cause(g, cells, same, home, found)
-    used = np.isin(np.arange(len(held)), found.main) | pieces.any(axis=0)
-    used |= covers[found.cause == "merged"].any(axis=0)
+        diagnosis.cause[g], diagnosis.main[g] = _cause(g, cells, same, home, diagnosis)
+    used = np.isin(np.arange(len(held)), diagnosis.main) | pieces.any(axis=0)
+    used |= covers[diagnosis.cause == "merged"].any(axis=0)
     forgiven = frame.cells[0] + np.where(frame.forgives[:, None] & same, frame.cells, 0).sum(axis=0)
-    return found._replace(extra=listed & ~used & (2 * forgiven <= frame.cells.sum(axis=0)))
+    return diagnosis._replace(extra=listed & ~used & (2 * forgiven <= frame.cells.sum(axis=0)))
 
 
-def _cause(g: int, cells: np.ndarray, same: np.ndarray, home: np.ndarray, found: Diagnosis) -> tuple[str, int]:
+def _cause(g: int, cells: np.ndarray, same: np.ndarray, home: np.ndarray, diagnosis: Diagnosis) -> tuple[str, int]:
     """Cause and main segment of one truth segment."""
     if home[g].any():
         return "found", int(home[g].argmax())
-    inside = np.flatnonzero(found.pieces[g])
+    inside = np.flatnonzero(diagnosis.pieces[g])
     largest = int(inside[cells[g, inside].argmax()]) if len(inside) else NONE
     if len(inside) > 1:
         return "split", largest
@@ -105,15 +105,15 @@ def _cause(g: int, cells: np.ndarray, same: np.ndarray, home: np.ndarray, found:
         return "void", largest
     if len(inside):
         return "boundary", largest
-    if not found.covers[g].any():
+    if not diagnosis.covers[g].any():
         return "missed", NONE
-    p = int(found.covers[g].argmax())
-    held = found.covers[:, p]
+    p = int(diagnosis.covers[g].argmax())
+    held = diagnosis.covers[:, p]
     if home[:, p].any():
         return ("merged" if same[g, p] else "missed"), NONE
     if held.sum() > 1 and (held & same[:, p]).any():
         return "merged", NONE
-    return ("boundary", p) if same[g, p] or found.host[p] == g else ("missed", NONE)
+    return ("boundary", p) if same[g, p] or diagnosis.host[p] == g else ("missed", NONE)
 
 
 def _frames(counts: counting.VideoCounts, quirks: Quirks) -> list[Frame]:
@@ -140,12 +140,12 @@ def owners(frames: list[Frame], diagnoses: list[Diagnosis]) -> np.ndarray:
 
     weight = np.zeros(frames[0].cells.shape, np.int64)
     for frame, diagnosis in zip(frames, diagnoses, strict=True):
-        found = np.flatnonzero(diagnosis.cause == "found")
-        weight[found, diagnosis.main[found]] += frame.cells[found, diagnosis.main[found]]
+        whole = np.flatnonzero(diagnosis.cause == "found")
+        weight[whole, diagnosis.main[whole]] += frame.cells[whole, diagnosis.main[whole]]
     owner = np.full(len(weight), NONE)
     rows, columns = linear_sum_assignment(weight, maximize=True)
-    kept = weight[rows, columns] > 0
-    owner[rows[kept]] = columns[kept]
+    shared = weight[rows, columns] > 0
+    owner[rows[shared]] = columns[shared]
     return owner
 
 
@@ -217,13 +217,13 @@ class _Mending:
 
     def boundary(self) -> None:
         """Segments give back what they hold of others, and get what others hold of theirs; lost pixels become void."""
-        found = self.diagnosis
-        main = found.main
+        diagnosis = self.diagnosis
+        main = diagnosis.main
         for g in np.flatnonzero(main != NONE):
             p = main[g]
-            strangers = (found.host != g) & (self.frame.class_ >= 0)
+            strangers = (diagnosis.host != g) & (self.frame.class_ >= 0)
             self.labels[g, strangers] = p
-            spilled = (main != NONE) | (found.cause == "")  # what is missed or merged is not mended here
+            spilled = (main != NONE) | (diagnosis.cause == "")  # what is missed or merged is not mended here
             spilled[[0, g]] = False
             self.labels[spilled, p] = np.where(main[spilled] != NONE, main[spilled], 0)
 

@@ -177,14 +177,14 @@ class AveragePrecision:
         Raises:
           ValueError: the video was scored before.
         """
-        found = {}
+        matches = {}
         for category in self.categories:
             mine = [
                 [track for track in tracks if track.category == category] for tracks in (seen.predictions, seen.truth)
             ]
             if any(mine):
-                found[category] = match(*mine, self.quirks)
-        merge_videos(self.videos, {video: found})
+                matches[category] = match(*mine, self.quirks)
+        merge_videos(self.videos, {video: matches})
 
     def merge(self, other: "AveragePrecision") -> None:
         """Take in the videos of another state; ValueError for other quirks or a video that both have."""
@@ -198,23 +198,23 @@ class AveragePrecision:
 
         Means over thresholds, recalls and the classes that have truth in the size range; None when none has.
         """
-        found = {
+        curves = {
             (size, limit): {c: self._one_class(c, s, limit) for c in self.categories}
             for s, size in enumerate(SIZES)
             for limit in MAX_DETECTIONS
             if size == "all" or limit == MAX_DETECTIONS[-1]
         }
         most = MAX_DETECTIONS[-1]
-        everything = found["all", most]
+        everything = curves["all", most]
         result = {
             "ap": _mean(everything, lambda curve, _: curve),
             "ap50": _mean(everything, lambda curve, _: curve[0]),
             "ap75": _mean(everything, lambda curve, _: curve[5]),
         }
         sizes = [size for size in SIZES if size != "all"]
-        result |= {f"ap_{size}": _mean(found[size, most], lambda curve, _: curve) for size in sizes}
-        result |= {f"ar{limit}": _mean(found["all", limit], lambda _, recall: recall) for limit in MAX_DETECTIONS}
-        result |= {f"ar_{size}": _mean(found[size, most], lambda _, recall: recall) for size in sizes}
+        result |= {f"ap_{size}": _mean(curves[size, most], lambda curve, _: curve) for size in sizes}
+        result |= {f"ar{limit}": _mean(curves["all", limit], lambda _, recall: recall) for limit in MAX_DETECTIONS}
+        result |= {f"ar_{size}": _mean(curves[size, most], lambda _, recall: recall) for size in sizes}
         result["per_class"] = {
             str(c): {"name": self.categories[c], "ap": _mean({c: one}, lambda curve, _: curve)}
             for c, one in everything.items()
@@ -229,11 +229,11 @@ class AveragePrecision:
 
     def _one_video(self, video: int | str) -> dict[str, float | None]:
         """AP as if the video were the whole set; None when it has no truth."""
-        found = {c: precision_recall([one], 0, MAX_DETECTIONS[-1]) for c, one in self.videos[video].items()}
+        curves = {c: precision_recall([one], 0, MAX_DETECTIONS[-1]) for c, one in self.videos[video].items()}
         return {
-            "ap": _mean(found, lambda curve, _: curve),
-            "ap50": _mean(found, lambda curve, _: curve[0]),
-            "ap75": _mean(found, lambda curve, _: curve[5]),
+            "ap": _mean(curves, lambda curve, _: curve),
+            "ap50": _mean(curves, lambda curve, _: curve[0]),
+            "ap75": _mean(curves, lambda curve, _: curve[5]),
         }
 
     @staticmethod

@@ -150,16 +150,16 @@ def categories(rows: object) -> dict[int, dict]:
     Raises:
       Wrong: not a list of objects with different ids, or an empty one.
     """
-    found = {}
+    by_id = {}
     for i, row in enumerate(sequence(rows, "categories")):
         row = mapping(row, f"category {i}")
         number_ = whole(field(row, "id", f"category {i}"), f"id of category {i}", 0, LAST_CATEGORY)
-        if number_ in found:
+        if number_ in by_id:
             raise Wrong(f"category {number_} stands in categories twice")
-        found[number_] = row
-    if not found:
+        by_id[number_] = row
+    if not by_id:
         raise Wrong("categories is empty; expected the classes of the truth")
-    return found
+    return by_id
 
 
 def segments(rows: object, allowed: frozenset[int], *, truth: bool) -> Segments:

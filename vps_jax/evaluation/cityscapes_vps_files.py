@@ -31,15 +31,15 @@ def plan(truth: TruthSource, predictions: pathlib.Path) -> Plan:
     listed = read_truth(source, truth.spec.classes)
     records = _records(listed.rows, source, maps, listed.categories, truth=True)
     results = predictions / "pred.json"
-    found = _records(read_rows(results), results, predictions / "pan_pred", listed.categories, truth=False)
+    predicted = _records(read_rows(results), results, predictions / "pan_pred", listed.categories, truth=False)
     for name in records:
-        if name not in found:
+        if name not in predicted:
             raise UserError(f"{results}: image {name} is missing; predict it")
     by_video = images_of_videos(records)
     jobs = []
     for video in keep_videos(list(by_video), truth.videos, source):
         names = sorted(by_video[video])
-        jobs.append(Job(video, len(names), ([records[name] for name in names], [found[name] for name in names])))
+        jobs.append(Job(video, len(names), ([records[name] for name in names], [predicted[name] for name in names])))
     inputs = (source, maps, results, predictions / "pan_pred")
     return Plan("cityscapes_vps", PANOPTIC, listed.classes, jobs, score, inputs)
 
@@ -71,14 +71,14 @@ def sizes(truth: Truth) -> dict[str, tuple[int, int]]:
     Raises:
       Wrong: an image breaks a rule of the format.
     """
-    found = {}
+    by_image = {}
     for i, row in enumerate(checked.sequence(truth.images or [], "images")):
         row = checked.mapping(row, f"images[{i}]")
         given = row.get("file_name") or row.get("id")
         if isinstance(given, str) and row.get("height") is not None and row.get("width") is not None:
             height, width = (checked.whole(row[side], f"{side} of images[{i}]", 1, MAX_SIDE) for side in SIDES)
-            found[ENDINGS.sub("", given)] = height, width
-    return found
+            by_image[ENDINGS.sub("", given)] = height, width
+    return by_image
 
 
 def read_rows(source: pathlib.Path) -> dict[str, dict]:
@@ -123,9 +123,9 @@ def _records(
     rows: dict[str, dict], source: pathlib.Path, folder: pathlib.Path, categories: frozenset[int], *, truth: bool
 ) -> dict[str, FrameRecord]:
     """Image name -> its frame, every row checked and its PNG there."""
-    found = pngs(folder, len(rows), source)
+    files = pngs(folder, len(rows), source)
     return {
-        name: read_record(name, row, found.get(name, folder / f"{name}.png"), source, categories, truth=truth)
+        name: read_record(name, row, files.get(name, folder / f"{name}.png"), source, categories, truth=truth)
         for name, row in rows.items()
     }
 

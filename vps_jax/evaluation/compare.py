@@ -135,30 +135,30 @@ def _minus(b: float | None, a: float | None) -> float | None:
 
 def _rows(a: Mapping, b: Mapping, kind: str) -> tuple[list[tuple], str]:
     """Both results' first number of a kind of table side by side."""
-    found = [next((table for table in metric_table.tables(result) if table.kind == kind), None) for result in (a, b)]
-    if None in found:
+    pair = [next((table for table in metric_table.tables(result) if table.kind == kind), None) for result in (a, b)]
+    if None in pair:
         return [], ""
     keys = tables.KEYS.get(kind, 1)
-    values = [{row[min(1, keys - 1)]: row[keys] for row in table.rows} for table in found]
+    values = [{row[min(1, keys - 1)]: row[keys] for row in table.rows} for table in pair]
     rows = [
         (name, values[0].get(name), values[1].get(name), _minus(values[1].get(name), values[0].get(name)))
         for name in dict.fromkeys((*values[0], *values[1]))
     ]
-    return sorted(rows, key=lambda row: -(row[3] or 0.0)), found[0].columns[keys]
+    return sorted(rows, key=lambda row: -(row[3] or 0.0)), pair[0].columns[keys]
 
 
 def as_tables(comparison: Comparison) -> list[Table]:
     """The comparison as tables; the first has the scores."""
     percent = f"{100 * CONFIDENCE:.0f} % interval"
     scores = [(one.name, one.a, one.b, one.difference, _interval(one.interval)) for one in comparison.scores]
-    found = [Table("scores", "Differences in percent", ("score", "A", "B", "B - A", percent), scores)]
+    differences = [Table("scores", "Differences in percent", ("score", "A", "B", "B - A", percent), scores)]
     for kind, one, rows, score in (
         (CLASSES, "class", comparison.classes, comparison.class_score),
         (VIDEOS, "video", comparison.videos, comparison.video_score),
     ):
         if rows:
-            found.append(Table(kind, f"{score} of {kind}, gains first", (one, "A", "B", "B - A"), rows))
-    return found
+            differences.append(Table(kind, f"{score} of {kind}, gains first", (one, "A", "B", "B - A"), rows))
+    return differences
 
 
 def _interval(interval: tuple[float, float] | None) -> str | None:

@@ -286,9 +286,9 @@ def from_panoptic(frame: PanopticFrame) -> SegmentFrame:
     _check_range("track id", tracks, LAST_ID - FIRST_TRACK)
     _check_range("class", np.where(void, 0, classes), FIRST_TRACK - 2)
     ids = np.where(void, VOID, np.where(tracks > 0, tracks + FIRST_TRACK, classes + 1))
-    found = count_frame(ids, np.where(void, FIRST_TRACK, classes))
-    by_size = np.argsort(found.pixels, kind="stable")
-    categories = dict(zip(found.truth[by_size].tolist(), found.prediction[by_size].tolist(), strict=True))
+    cells = count_frame(ids, np.where(void, FIRST_TRACK, classes))
+    by_size = np.argsort(cells.pixels, kind="stable")
+    categories = dict(zip(cells.truth[by_size].tolist(), cells.prediction[by_size].tolist(), strict=True))
     categories.pop(VOID, None)
     return SegmentFrame(ids, make_segments([{"id": i, "category_id": c} for i, c in sorted(categories.items())]))
 

@@ -31,9 +31,9 @@ def of_video(counts: VideoCounts, is_thing: np.ndarray) -> Iterator[tuple[int, l
     A true crowd is no detection. A prediction with more than half of its pixels on truth void or on crowd of its class,
     and no true thing at IoU 0.5 or above, is none either.
     """
-    found = np.union1d(counts.truth.categories, counts.prediction.categories)
+    categories = np.union1d(counts.truth.categories, counts.prediction.categories)
     cells = [_cells(counts, shared) for shared in counts.shared]
-    for c in found[(found >= 0) & is_thing[found]].tolist():
+    for c in categories[(categories >= 0) & is_thing[categories]].tolist():
         yield c, [_one_frame(counts, t, c, cells[t]) for t in range(len(cells))]
 
 
@@ -53,8 +53,8 @@ def _one_frame(counts: VideoCounts, t: int, c: int, cells: np.ndarray) -> Detect
     area = prediction.pixels[t, p]
     iou = shared / (truth.pixels[t, g][:, None] + area - shared)
     forgiven = cells[0, p] + cells[np.ix_(np.flatnonzero(of_class & truth.crowd[t]), p)].sum(axis=0)
-    kept = (2 * forgiven <= area) | (iou >= MATCH).any(axis=0)
-    return Detections(g, p[kept], iou[:, kept])
+    counted = (2 * forgiven <= area) | (iou >= MATCH).any(axis=0)
+    return Detections(g, p[counted], iou[:, counted])
 
 
 def global_ids(frames: list[Detections]) -> tuple[np.ndarray, np.ndarray, list[Detections]]:

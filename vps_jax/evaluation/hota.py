@@ -88,8 +88,10 @@ class HigherOrderTrackingAccuracy:
     def update(self, video: str, counts: VideoCounts) -> None:
         """Add one video; ValueError when it was added before."""
         check_classes(counts, len(self.classes.names))
-        found = detections.of_video(counts, np.asarray(self.classes.is_thing, bool))
-        by_class = {c: sums_of(frames) for c, frames in found if any(len(f.truth) + len(f.prediction) for f in frames)}
+        detected = detections.of_video(counts, np.asarray(self.classes.is_thing, bool))
+        by_class = {
+            c: sums_of(frames) for c, frames in detected if any(len(f.truth) + len(f.prediction) for f in frames)
+        }
         merge_videos(self.videos, {video: by_class})
 
     def merge(self, other: "HigherOrderTrackingAccuracy") -> None:

@@ -63,8 +63,8 @@ class IdentityF1:
     def update(self, video: str, counts: VideoCounts) -> None:
         """Add one video; ValueError when it was added before."""
         check_classes(counts, len(self.classes.names))
-        found = detections.of_video(counts, np.asarray(self.classes.is_thing, bool))
-        by_class = {c: identities_of(frames) for c, frames in found}
+        detected = detections.of_video(counts, np.asarray(self.classes.is_thing, bool))
+        by_class = {c: identities_of(frames) for c, frames in detected}
         merge_videos(self.videos, {video: {c: one for c, one in by_class.items() if one.truth + one.prediction}})
 
     def merge(self, other: "IdentityF1") -> None:

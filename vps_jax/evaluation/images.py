@@ -37,9 +37,9 @@ def read_png(path: pathlib.Path, *, kind: str, size: tuple[int, int] | None = No
         raise UserError(f"{path}: {error.strerror or 'cannot be read'}; expected an 8-bit {kind} PNG") from None
     if len(data) < 33 or not data.startswith(_SIGNATURE):
         raise UserError(f"{path}: not a PNG file; expected an 8-bit {kind} PNG")
-    depth, found = data[24], _KINDS.get(data[25], "unknown")
-    if (depth, found) != (8, kind):
-        raise UserError(f"{path}: a {depth}-bit {found} PNG; expected an 8-bit {kind} PNG")
+    depth, color_type = data[24], _KINDS.get(data[25], "unknown")
+    if (depth, color_type) != (8, kind):
+        raise UserError(f"{path}: a {depth}-bit {color_type} PNG; expected an 8-bit {kind} PNG")
     width, height = struct.unpack_from(">II", data, 16)
     if size not in (None, (height, width)):
         raise UserError(f"{path}: size is {width}x{height}; expected {size[1]}x{size[0]} as the truth has")

@@ -18,8 +18,8 @@ def read(truth: pathlib.Path, predictions: pathlib.Path, split: str, videos: Seq
     Raises:
       UserError: no truth of the split, or its reader's own complaint.
     """
-    found = recognize(truth, split)
-    if found is None:
+    recognized = recognize(truth, split)
+    if recognized is None:
         files = dict.fromkeys(
             f"{layout.truth.format(split=split)} ({spec.title})"
             for spec in DATASETS.values()
@@ -27,7 +27,7 @@ def read(truth: pathlib.Path, predictions: pathlib.Path, split: str, videos: Seq
             if layout.truth and spec.truth
         )
         raise UserError(f"{truth}: no truth of split {split!r} there; expected one of {', '.join(files)}")
-    spec, source = found
+    spec, source = recognized
     reader = importlib.import_module(spec.truth)
     return reader.plan(TruthSource(truth, split, spec, source, videos), predictions)
 

@@ -77,12 +77,12 @@ def read_labels(spec: datasets.DatasetSpec, video: datasets.VideoFiles, index: i
     Raises:
       UserError: masks overlap, so that a pixel has several segments.
     """
-    found = spec.read_label(video, index)
-    if found.combinations:
+    label = spec.read_label(video, index)
+    if label.combinations:
         raise UserError(
             f"{video.masks[index]}: masks overlap; expected one segment per pixel to score them as panoptic"
         )
-    return found.values
+    return label.values
 
 
 def segments(labels: np.ndarray, code: datasets.LabelCode, classes: ClassTable) -> SegmentFrame:
@@ -94,6 +94,6 @@ def segments(labels: np.ndarray, code: datasets.LabelCode, classes: ClassTable) 
     ids = np.where(category >= 0, ids, 0)
     values = np.unique(labels)
     values = values[category[values] >= 0]
-    found, first = np.unique(ids[values], return_index=True)
-    table = Segments(found, category[values][first], np.zeros(len(found), bool), None)
+    present, first = np.unique(ids[values], return_index=True)
+    table = Segments(present, category[values][first], np.zeros(len(present), bool), None)
     return SegmentFrame(ids[labels], table)

@@ -70,8 +70,8 @@ def choose(metrics: str | Sequence[str] | None, truth: str | None) -> dict[str, 
         return known
     unknown = [name for name in names if name not in known]
     if unknown or not names:
-        found = repr(unknown[0]) if unknown else "no metric"
-        raise UserError(f"metrics: {found}; this truth can be scored with {', '.join(known)}")
+        named = repr(unknown[0]) if unknown else "no metric"
+        raise UserError(f"metrics: {named}; this truth can be scored with {', '.join(known)}")
     return {name: row for name, row in known.items() if name in names}
 
 

@@ -69,6 +69,6 @@ def keep_videos(names: Sequence[str], wanted: Sequence[str] | None, source: path
     wanted = dict.fromkeys(wanted)
     missing = [video for video in wanted if video not in set(names)]
     if missing or not wanted:
-        found = f"video {missing[0]} is not in it" if missing else "no video is asked for"
-        raise UserError(f"{source}: {found}; it has {len(names)}, {', '.join(list(names)[:3])}, ...")
+        problem = f"video {missing[0]} is not in it" if missing else "no video is asked for"
+        raise UserError(f"{source}: {problem}; it has {len(names)}, {', '.join(list(names)[:3])}, ...")
     return [video for video in names if video in wanted]

@@ -81,19 +81,19 @@ def anatomy(figure, numbers: Mapping) -> None:
 def confusion(figure, miou: Mapping) -> None:
     """Where the pixels of each true class go, each row adding up to 1; classes in the order of their ids."""
     names, pixels = miou["confusion"]["classes"], miou["confusion"]["pixels"]
-    found = sorted({int(c) for row in pixels.values() for c in row} | {int(c) for c in pixels})
-    place = {c: i for i, c in enumerate(found)}
-    matrix = np.zeros((len(found), len(found)))
+    shown = sorted({int(c) for row in pixels.values() for c in row} | {int(c) for c in pixels})
+    place = {c: i for i, c in enumerate(shown)}
+    matrix = np.zeros((len(shown), len(shown)))
     for t, row in pixels.items():
         for p, count in row.items():
             matrix[place[int(t)], place[int(p)]] = count
     share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    side = 3 + 0.16 * len(found)
+    side = 3 + 0.16 * len(shown)
     figure.set_size_inches(side + 1, side)
     axes = figure.add_subplot()
     picture = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
     axes.set(xlabel="predicted", ylabel="truth")
-    if len(found) <= MOST_NAMES:
-        axes.set_xticks(range(len(found)), [names[c] for c in found], rotation=90, fontsize=7)
-        axes.set_yticks(range(len(found)), [names[c] for c in found], fontsize=7)
+    if len(shown) <= MOST_NAMES:
+        axes.set_xticks(range(len(shown)), [names[c] for c in shown], rotation=90, fontsize=7)
+        axes.set_yticks(range(len(shown)), [names[c] for c in shown], fontsize=7)
     figure.colorbar(picture, ax=axes, label="share of the true class' pixels", shrink=0.8)

@@ -65,6 +65,6 @@ class Reports(NamedTuple):
 
 
 def _text(result: dict, kind: str, *, markdown: bool) -> str:
-    found = [table for table in metric_table.tables(result) if table.kind == kind]
-    table = found[0] if kind == MATRIX else tables.join(found, kind)
+    of_kind = [table for table in metric_table.tables(result) if table.kind == kind]
+    table = of_kind[0] if kind == MATRIX else tables.join(of_kind, kind)
     return tables.as_markdown(table) if markdown else tables.as_csv(table)

@@ -137,5 +137,5 @@ def _classes_of(ids: np.ndarray, segments: counting.Segments) -> np.ndarray:
 
 def _class_segments(ids: np.ndarray) -> counting.Segments:
     """The table of a class map's frame: every class that occurs is one segment."""
-    found = np.setdiff1d(ids, [counting.VOID])
-    return counting.Segments(found, found - 1, np.zeros(len(found), bool), areas=None)
+    present = np.setdiff1d(ids, [counting.VOID])
+    return counting.Segments(present, present - 1, np.zeros(len(present), bool), areas=None)

@@ -55,9 +55,9 @@ def results_folder(predictions: pathlib.Path, truth: pathlib.Path) -> pathlib.Pa
 
 
 def _check_stems(stems: list[str], folder: pathlib.Path) -> None:
-    found = png_stems(folder, f"the {len(stems)} predicted maps of sequence {folder.name}")
-    for stem in sorted(set(stems) ^ found)[:1]:
-        if stem in found:
+    stems_there = png_stems(folder, f"the {len(stems)} predicted maps of sequence {folder.name}")
+    for stem in sorted(set(stems) ^ stems_there)[:1]:
+        if stem in stems_there:
             raise UserError(f"{folder / stem}.png: frame {stem} is not in the truth; remove it")
         raise UserError(f"{folder / stem}.png: no such file; frame {stem} of sequence {folder.name} is missing")
 
@@ -91,8 +91,8 @@ def read_segments(pixels: np.ndarray, classes: ClassTable, *, truth: bool, path:
         raise UserError(f"{path}: class {wrong[0]} in red; expected 0..{len(classes.names) - 1}, or 255 for void")
     thing = np.append(np.asarray(classes.is_thing, bool), np.zeros(256 - len(classes.names), bool))[category]
     ids = np.where(category == VOID, counts.VOID, 1 + (category << 16) + np.where(thing, number, 0))
-    found, first = np.unique(ids, return_index=True)
-    first = first[found != counts.VOID]
+    present, first = np.unique(ids, return_index=True)
+    first = first[present != counts.VOID]
     crowd = truth & thing[first] & (number[first] == 0)
     table = Segments(ids[first], category[first], crowd, areas=None)
     return SegmentFrame(np.repeat(ids, lengths).reshape(pixels.shape[:2]), table)

@@ -86,14 +86,14 @@ def _expected(root: pathlib.Path, split: str, videos: Sequence[str] | None) -> T
     folder = next(root / name for name in FRAME_FOLDERS if (root / name).is_dir())
     table = class_table("vipseg")
     none = counts.make_segments([])
-    found = {}
+    records = {}
     for video in keep_videos(checked.read_list(source), videos, source):
         if not (folder / video).is_dir():
             raise UserError(f"{folder / video}: no such folder; expected the frames of video {video} there")
         stems = sorted(path.stem for path in (folder / video).iterdir() if path.suffix in FRAME_SUFFIXES)
-        found[video] = [FrameRecord(stem, folder / video / stem, none, source) for stem in stems]
-    sizes = {video: [None] * len(frames) for video, frames in found.items()}
-    return TruthRoot(source, table, frozenset(range(len(table.names))), found, sizes)
+        records[video] = [FrameRecord(stem, folder / video / stem, none, source) for stem in stems]
+    sizes = {video: [None] * len(frames) for video, frames in records.items()}
+    return TruthRoot(source, table, frozenset(range(len(table.names))), records, sizes)
 
 
 def _complaint(look, *arguments) -> list[str]:
@@ -112,15 +112,15 @@ def _vipseg(expected: TruthRoot, folder: pathlib.Path) -> Iterator[str]:
     source = folder / "pred.json"
     try:
         with checked.place(source):
-            found = vipseg_folders.annotations(checked.mapping(checked.read_json(source), "the file"), source)
+            annotated = vipseg_folders.annotations(checked.mapping(checked.read_json(source), "the file"), source)
     except UserError as error:
         yield str(error)
         return
     for video in expected.videos:
-        if video not in found:
+        if video not in annotated:
             yield f"{source}: video {video} is missing"
         else:
-            yield from _complaint(_vipseg_video, expected, folder, video, found[video])
+            yield from _complaint(_vipseg_video, expected, folder, video, annotated[video])
 
 
 def _vipseg_video(expected: TruthRoot, folder: pathlib.Path, video: str, frames: list) -> Iterator[str]:
@@ -169,12 +169,12 @@ def _vspw(root: pathlib.Path, folder: pathlib.Path, video: str) -> Iterator[str]
         stems = {path.stem for path in frames.iterdir() if path.suffix in FRAME_SUFFIXES}
     else:
         stems = vipseg_folders.png_stems(masks, f"the masks of video {video}, or its frames in {frames}")
-    found = vipseg_folders.png_stems(folder / video, f"the predictions of video {video}")
-    yield from (f"{folder / video / stem}.png: no such file" for stem in sorted(stems - found))
-    yield from (f"{folder / video / stem}.png: the video has no such frame" for stem in sorted(found - stems))
+    given = vipseg_folders.png_stems(folder / video, f"the predictions of video {video}")
+    yield from (f"{folder / video / stem}.png: no such file" for stem in sorted(stems - given))
+    yield from (f"{folder / video / stem}.png: the video has no such frame" for stem in sorted(given - stems))
     number = len(class_table("vspw").names)
     first = None
-    for stem in sorted(found & stems):
+    for stem in sorted(given & stems):
         path, mask = folder / video / f"{stem}.png", masks / f"{stem}.png"
         try:
             size = images.png_size(mask) if mask.is_file() else first
@@ -193,8 +193,8 @@ def _ytvis(truth: pathlib.Path, source: pathlib.Path, wanted: Sequence[str] | No
         _, videos = ytvis_folders.read_files(truth, source, annotated=False)
     except UserError as error:
         return 0, [str(error)]
-    kept = set(keep_videos([str(video.video) for video in videos], wanted, truth))
-    videos = [video for video in videos if str(video.video) in kept]
+    chosen = set(keep_videos([str(video.video) for video in videos], wanted, truth))
+    videos = [video for video in videos if str(video.video) in chosen]
     return len(videos), [line for video in videos for line in _complaint(_tracks, video)]
 
 
@@ -208,11 +208,11 @@ def _step(truth: pathlib.Path, results: pathlib.Path, video: str) -> Iterator[st
     """Faults of one sequence of KITTI-STEP; of the truth's maps only names and sizes are read."""
     folder = results / video
     stems = vipseg_folders.png_stems(truth / video, f"the maps of sequence {video}")
-    found = vipseg_folders.png_stems(folder, f"the {len(stems)} predicted maps of sequence {video}")
-    yield from (f"{folder / stem}.png: no such file" for stem in sorted(stems - found))
-    yield from (f"{folder / stem}.png: the sequence has no such frame" for stem in sorted(found - stems))
+    given = vipseg_folders.png_stems(folder, f"the {len(stems)} predicted maps of sequence {video}")
+    yield from (f"{folder / stem}.png: no such file" for stem in sorted(stems - given))
+    yield from (f"{folder / stem}.png: the sequence has no such frame" for stem in sorted(given - stems))
     classes = class_table("kitti_step")
-    for stem in sorted(stems & found):
+    for stem in sorted(stems & given):
         path = folder / f"{stem}.png"
         try:
             pixels = images.read_png(path, kind="RGB", size=images.png_size(truth / video / path.name))
@@ -241,18 +241,18 @@ def _cityscapes(source: pathlib.Path, folder: pathlib.Path, wanted: Sequence[str
     with checked.place(source):
         sizes = cityscapes_vps_files.sizes(truth)
     by_video = cityscapes_vps_files.images_of_videos(truth.rows)
-    kept = keep_videos(list(by_video), wanted, source)
+    chosen = keep_videos(list(by_video), wanted, source)
     results, pngs = folder / "pred.json", folder / "pan_pred"
     try:
         rows = cityscapes_vps_files.read_rows(results)
-        found = cityscapes_vps_files.pngs(pngs, len(truth.rows), source)
+        files = cityscapes_vps_files.pngs(pngs, len(truth.rows), source)
     except UserError as error:
-        return len(kept), [str(error)]
+        return len(chosen), [str(error)]
     lines = []
-    for video in kept:
+    for video in chosen:
         records = []
         for name in by_video[video]:
-            png = found.get(name, pngs / f"{name}.png")
+            png = files.get(name, pngs / f"{name}.png")
             try:
                 if name not in rows:
                     raise UserError(f"{results}: image {name} is missing")
@@ -262,4 +262,4 @@ def _cityscapes(source: pathlib.Path, folder: pathlib.Path, wanted: Sequence[str
             except UserError as error:
                 lines.append(str(error))
         lines += _painted(records, [sizes.get(record.stem) for record in records])
-    return len(kept), lines
+    return len(chosen), lines

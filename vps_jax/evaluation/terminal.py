@@ -60,10 +60,10 @@ def print_report(result: dict, *, console: Console | None = None, classes: int |
         console.print(f"as the official scripts also: {', '.join(result['quirks_on'])}", style="yellow")
     if result["quirks_off"]:
         console.print(f"not as the official scripts: {', '.join(result['quirks_off'])}", style="yellow")
-    found = metric_table.tables(result)
-    by_class = next((table for table in found if table.kind == CLASSES), None)
-    others = [row for table in found if table.title == OTHER_SCORES for row in table.rows]
-    for table in found:
+    all_tables = metric_table.tables(result)
+    by_class = next((table for table in all_tables if table.kind == CLASSES), None)
+    others = [row for table in all_tables if table.title == OTHER_SCORES for row in table.rows]
+    for table in all_tables:
         if table.kind == SCORES and table.title != OTHER_SCORES:
             console.print(draw(table.title, table.columns, table.rows))
         if table is by_class:

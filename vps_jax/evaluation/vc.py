@@ -41,11 +41,11 @@ class Tracker:
         constant = self._constant[0] >= n
         if not self.quirks.void_constant:
             constant &= (truth >= 1) & (truth <= self.num_classes)
-        kept = constant & (self._constant[1] >= n)
+        agreeing = constant & (self._constant[1] >= n)
         if not self.quirks.ignore_truth:
-            kept &= truth.astype(np.int64) == prediction.astype(np.int64) + 1
+            agreeing &= truth.astype(np.int64) == prediction.astype(np.int64) + 1
         total = np.count_nonzero(constant)
-        return np.count_nonzero(kept) / total if total else float("nan")
+        return np.count_nonzero(agreeing) / total if total else float("nan")
 
     def scores(self) -> dict[int, np.ndarray]:
         """Window length -> float64 score of each window in 0..1, nan where no truth is constant."""

@@ -111,16 +111,18 @@ def read_truth(
         raise UserError(f"{source}: video {missing[0]} stands in videos but without annotations; take it out")
     if not annotated or listed == {}:
         raise UserError(f"{source}: no video in it; expected the annotations of split {split!r}")
-    found, sizes = {}, {}
+    records, sizes = {}, {}
     for video in keep_videos(list(annotated if listed is None else listed), videos, source):
-        found[video] = _records(annotated[video], video, root / "panomasksRGB" / video, source, categories, truth=True)
-        sizes[video] = [None] * len(found[video])
+        records[video] = _records(
+            annotated[video], video, root / "panomasksRGB" / video, source, categories, truth=True
+        )
+        sizes[video] = [None] * len(records[video])
         if listed is not None and listed[video] is not None:
             stems, sizes[video] = zip(*listed[video], strict=True) if listed[video] else ((), ())
-            _check_frames([record.stem for record in found[video]], list(stems), video, f"{source}: annotations")
+            _check_frames([record.stem for record in records[video]], list(stems), video, f"{source}: annotations")
         if pixels:
-            check_files(found[video], video, root / "panomasksRGB" / video, extra_is_wrong=False)
-    return TruthRoot(source, classes, categories, found, sizes)
+            check_files(records[video], video, root / "panomasksRGB" / video, extra_is_wrong=False)
+    return TruthRoot(source, classes, categories, records, sizes)
 
 
 def read_predictions(folder: pathlib.Path, truth: TruthRoot) -> dict[str, list[FrameRecord]]:
@@ -131,12 +133,12 @@ def read_predictions(folder: pathlib.Path, truth: TruthRoot) -> dict[str, list[F
     """
     source = folder / "pred.json"
     with checked.place(source):
-        found = annotations(checked.mapping(checked.read_json(source), "the file"), source)
+        annotated = annotations(checked.mapping(checked.read_json(source), "the file"), source)
     videos = {}
     for video in truth.videos:
-        if video not in found:
+        if video not in annotated:
             raise UserError(f"{source}: video {video} is missing; predict it or evaluate a split without it")
-        videos[video] = read_video(found[video], video, folder, truth)
+        videos[video] = read_video(annotated[video], video, folder, truth)
     return videos
 
 
@@ -163,14 +165,14 @@ def read_classes(rows: object, classes: ClassTable | None = None) -> tuple[Class
     """
     if rows is None or rows == []:
         rows = (classes or class_table("vipseg")).rows()
-    found = {}
+    by_id = {}
     for number, row in checked.categories(rows).items():
         what = f"category {number}"
         is_thing = checked.flag(checked.field(row, "isthing", what), f"isthing of {what}")
-        found[number] = str(row.get("name") or number), is_thing
-    classes = [found.get(c, ("", False)) for c in range(max(found) + 1)]
+        by_id[number] = str(row.get("name") or number), is_thing
+    classes = [by_id.get(c, ("", False)) for c in range(max(by_id) + 1)]
     names, things = (tuple(column) for column in zip(*classes, strict=True))
-    return ClassTable(names, ((0, 0, 0),) * len(classes), things), frozenset(found)
+    return ClassTable(names, ((0, 0, 0),) * len(classes), things), frozenset(by_id)
 
 
 def _listed(rows: object) -> dict[str, list[tuple[str, tuple[int, int] | None]] | None]:
@@ -241,21 +243,21 @@ def _stem(value: object, what: str) -> str:
     return checked.name(posixpath.splitext(posixpath.basename(value))[0], what)
 
 
-def _check_frames(found: list[str], expected: list[str], video: str, source) -> None:
+def _check_frames(given: list[str], expected: list[str], video: str, source) -> None:
     """Raises UserError unless the frames are the expected ones, in their order."""
-    if found == expected:
+    if given == expected:
         return
-    missing = [stem for stem in expected if stem not in set(found)]
+    missing = [stem for stem in expected if stem not in set(given)]
     if missing:
         raise UserError(f"{source}: video {video}: frame {missing[0]} is missing ({len(missing)} of {len(expected)})")
-    extra = [stem for stem in found if stem not in set(expected)]
+    extra = [stem for stem in given if stem not in set(expected)]
     if extra:
         raise UserError(f"{source}: video {video}: frame {extra[0]} is not in the truth; leave it out")
-    if len(found) != len(expected):
-        longer = max(found, expected, key=len)
+    if len(given) != len(expected):
+        longer = max(given, expected, key=len)
         double = next(stem for stem in longer if longer.count(stem) > 1)
         raise UserError(f"{source}: video {video}: frame {double} stands in it twice; keep one of the two")
-    for place, (one, other) in enumerate(zip(found, expected, strict=True)):
+    for place, (one, other) in enumerate(zip(given, expected, strict=True)):
         if one != other:
             raise UserError(
                 f"{source}: video {video}: frame {one} at place {place}, where the truth has {other}; "

@@ -27,7 +27,7 @@ class MaskPair(NamedTuple):
 def plan(truth: TruthSource, predictions: pathlib.Path) -> Plan:
     """What a result folder has to be scored; `truth.path` is the split's list."""
     pairs = read_folders(truth.root, predictions, truth.path, truth.videos)
-    jobs = [Job(video, len(found), found) for video, found in pairs.items()]
+    jobs = [Job(video, len(frames), frames) for video, frames in pairs.items()]
     inputs = (truth.path, truth.root / "data", *(predictions / video for video in pairs))
     return Plan("vspw", SEMANTIC, truth.spec.classes, jobs, score, inputs)
 
@@ -48,7 +48,7 @@ def read_folders(
     names = checked.read_list(source)
     if not names:
         raise UserError(f"{source}: no video in it; expected one video id per line")
-    found = {}
+    pairs = {}
     for video in keep_videos(names, videos, source):
         masks = _pngs(root / "data" / video / "mask", f"the masks of video {video}")
         predicted = _pngs(predictions / video, f"the predictions of video {video}")
@@ -58,8 +58,8 @@ def read_folders(
         extra = [stem for stem in predicted if stem not in masks]
         if extra:
             raise UserError(f"{predicted[extra[0]]}: frame {extra[0]} of video {video} is not in the truth; remove it")
-        found[video] = [MaskPair(masks[stem], predicted[stem]) for stem in masks]
-    return found
+        pairs[video] = [MaskPair(masks[stem], predicted[stem]) for stem in masks]
+    return pairs
 
 
 def _pngs(folder: pathlib.Path, what: str) -> dict[str, pathlib.Path]:

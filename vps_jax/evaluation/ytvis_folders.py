@@ -34,11 +34,11 @@ def plan(truth: TruthSource, predictions: pathlib.Path) -> Plan:
     The json lists its classes itself.
     """
     results = results_json(predictions)
-    categories, found = read_files(truth.path, results)
-    kept = set(keep_videos([str(video.video) for video in found], truth.videos, truth.path))
+    categories, videos = read_files(truth.path, results)
+    chosen = set(keep_videos([str(video.video) for video in videos], truth.videos, truth.path))
     names = tuple(categories.get(c, "") for c in range(max(categories) + 1))
     own = ClassTable(names, ((0, 0, 0),) * len(names), tuple(map(bool, names)))
-    jobs = [Job(video.video, video.length, video) for video in found if str(video.video) in kept]
+    jobs = [Job(video.video, video.length, video) for video in videos if str(video.video) in chosen]
     return Plan("ytvis", INSTANCES, own, jobs, score, (truth.path, results))
 
 
@@ -93,11 +93,11 @@ def read_files(
 
 
 def _videos(rows: object) -> dict[int | str, VideoTracks]:
-    found = {}
+    by_id = {}
     for i, row in enumerate(checked.sequence(rows, "videos")):
         row = checked.mapping(row, f"video {i}")
         video = _identifier(checked.field(row, "id", f"video {i}"), f"id of video {i}")
-        if video in found:
+        if video in by_id:
             raise Wrong(f"video {video!r} stands in videos twice")
         size = tuple(
             checked.whole(checked.field(row, side), f"{side} of video {video}", 1, LAST_SIDE)
@@ -107,10 +107,10 @@ def _videos(rows: object) -> dict[int | str, VideoTracks]:
             length = checked.whole(checked.field(row, "length"), f"length of video {video}", 0, LAST_LENGTH)
         else:
             length = len(checked.sequence(row["file_names"], f"file_names of video {video}"))
-        found[video] = VideoTracks(video, size, length, [], [])
-    if len({type(video) for video in found}) > 1:
+        by_id[video] = VideoTracks(video, size, length, [], [])
+    if len({type(video) for video in by_id}) > 1:
         raise Wrong("ids of videos are numbers and texts; expected one of the two")
-    return found
+    return by_id
 
 
 def _identifier(value: object, what: str) -> int | str:

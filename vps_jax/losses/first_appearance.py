@@ -83,9 +83,9 @@ def match(
         embeds, classes = (jnp.moveaxis(at(a), 1, 0) for a in (one.embeds, one.class_logits))
         cost = matching_costs(at(one.features), embeds, classes, here, points[None]).total(*weights)
         taken = jnp.any(columns[..., None] == numbers, axis=1)  # [b, q]
-        found = assign(jnp.where(taken[:, None], TAKEN, cost), objects.valid & (first == number))[0]
-        free = ~jnp.take_along_axis(taken, jnp.maximum(found, 0), axis=1)
-        return jnp.where((found >= 0) & free, found, columns), None
+        assigned = assign(jnp.where(taken[:, None], TAKEN, cost), objects.valid & (first == number))[0]
+        free = ~jnp.take_along_axis(taken, jnp.maximum(assigned, 0), axis=1)
+        return jnp.where((assigned >= 0) & free, assigned, columns), None
 
     start = jnp.full(objects.valid.shape, -1, jnp.int32)
     steps = (jnp.arange(points.shape[1]), jnp.moveaxis(points, 1, 0))
@@ -145,8 +145,8 @@ def terms(
 
     def step(total, x):
         one, matcher, drawn = x
-        loss, kept = one_set(one, matcher, **drawn)
-        return total + loss, kept
+        loss, by_term = one_set(one, matcher, **drawn)
+        return total + loss, by_term
 
     total, (classes, ce, dice) = jax.lax.scan(step, jnp.zeros(()), (sets, matcher, drawn))
     return total, {"class": classes, "mask": ce, "dice": dice}

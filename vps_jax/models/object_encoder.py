@@ -112,11 +112,11 @@ class ObjectLayer(nn.Module):
         x = LayerNorm(name="self_norm")(x + mix(x + embed, x + embed, x))
         cross = Attention(self.num_heads, self.dtype, name="cross_attention")
         shared, own = jnp.split(x + embed, [counts.shape[1]], axis=1)
-        found = [cross(shared, *memory, counts)]
+        attended = [cross(shared, *memory, counts)]
         if own.shape[1]:
             flat = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), (own[:, :, None], *point_memory))  # [b p, ., c]
-            found.append(cross(*flat).reshape(own.shape))
-        x = LayerNorm(name="cross_norm")(x + jnp.concatenate(found, axis=1))
+            attended.append(cross(*flat).reshape(own.shape))
+        x = LayerNorm(name="cross_norm")(x + jnp.concatenate(attended, axis=1))
         return LayerNorm(name="ffn_norm")(x + FeedForward(self.ffn_dim, self.dtype, name="ffn")(x)), None
 
 

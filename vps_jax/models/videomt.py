@@ -205,7 +205,7 @@ class VidEoMT(nn.Module):
         block = self.trunk.block
         rotary = self.trunk.rotary(grid, self.queries + self.trunk.prefix)
         numbers = jnp.arange(self.query_blocks)
-        kept = min(self.auxiliary_sets, self.query_blocks) if train else 0
+        sets = min(self.auxiliary_sets, self.query_blocks) if train else 0
 
         def hide(x, key, keep):
             """Attention bias of one block from the masks that its input predicts."""
@@ -231,7 +231,7 @@ class VidEoMT(nn.Module):
             x, before = jax.lax.scan(lambda x, step: (one_block(x, step, key), x), x, (params, numbers))
             left = x[:, : self.queries]
             following = updater(norm(left) if self.norm_queries else left) + query
-            return following, jnp.concatenate([before[:kept], x[None]])
+            return following, jnp.concatenate([before[:sets], x[None]])
 
         return frame
 

@@ -145,9 +145,9 @@ class ViTAdapter(nn.Module):
     def check_size(self, size: tuple[int, int]) -> None:
         """Refuse, before anything compiles, an image that the trunk cannot take."""
         if self.beit and tuple(size) != tuple(self.image_size):
-            found, expected = ("x".join(map(str, s)) for s in (size, self.image_size))
+            given, expected = ("x".join(map(str, s)) for s in (size, self.image_size))
             raise UserError(
-                f"image of {found}: this BEiT's relative position tables are for {expected} alone; "
+                f"image of {given}: this BEiT's relative position tables are for {expected} alone; "
                 f"crop to {expected} or slide a window of it, or build the model with another image_size"
             )
         if any(side % 32 for side in size):
@@ -242,8 +242,8 @@ def over_interactions(interactions: list[Interaction], tokens: Tokens, params, r
 
     def step(interaction, tokens, p, rates, number):
         tokens, injected = interaction(tokens, p, rates, _fold(key, number))
-        kept = {**tokens._asdict(), "injected": injected} if record else {"patches": tokens.patches}
-        return tokens, kept
+        recordings = {**tokens._asdict(), "injected": injected} if record else {"patches": tokens.patches}
+        return tokens, recordings
 
     count, first = len(interactions), interactions[0]
     if all(interaction == first for interaction in interactions):
@@ -255,8 +255,8 @@ def over_interactions(interactions: list[Interaction], tokens: Tokens, params, r
         stop = start + len(interaction.blocks)
         own = {name: jax.tree.map(lambda a, n=number: a[n], params[name]) for name in ("injector", "extractor")}
         own["blocks"] = jax.tree.map(lambda a, s=start, e=stop: a[s:e], params["blocks"])
-        tokens, kept = step(interaction, tokens, own, rates[start:stop], number)
-        recorded.append(kept)
+        tokens, recordings = step(interaction, tokens, own, rates[start:stop], number)
+        recorded.append(recordings)
         start = stop
     return tokens, jax.tree.map(lambda *a: jnp.stack(a), *recorded)
 

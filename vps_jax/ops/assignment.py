@@ -113,9 +113,9 @@ def _advance(s: _Search, cost, valid, usable) -> _Search:
     """One turn: visit the nearest column, and when it is free (or a flip is under way) flip one edge of the path."""
     active = s.root >= 0
     searching = active & (s.flip < 0)
-    reached, column, found = _visit(s, cost, usable)
+    reached, column, ended = _visit(s, cost, usable)
     s = jax.tree.map(lambda new, old: jnp.where(searching.reshape(-1, *[1] * (new.ndim - 1)), new, old), reached, s)
-    target = jnp.where(searching, jnp.where(found, column, -1), s.flip)
+    target = jnp.where(searching, jnp.where(ended, column, -1), s.flip)
     return _flip(s, target, active & (target >= 0), valid, usable)
 
 
@@ -131,14 +131,14 @@ def _visit(s: _Search, cost, usable):
     low = jnp.min(ahead, axis=1)
     visited = s.visited | (jnp.arange(ahead.shape[1]) == column[:, None])
     owner = _pick(s.row_of, column)
-    found = owner < 0
-    gain = jnp.where(found[:, None] & visited & usable, low[:, None] - distance, 0.0)  # [B, m]
+    ended = owner < 0
+    gain = jnp.where(ended[:, None] & visited & usable, low[:, None] - distance, 0.0)  # [B, m]
     mine = jnp.where(s.column_of >= 0, jnp.take_along_axis(gain, jnp.maximum(s.column_of, 0), axis=1), 0.0)
-    rooted = jnp.where((jnp.arange(s.u.shape[1]) == s.root[:, None]) & found[:, None], low[:, None], 0.0)
+    rooted = jnp.where((jnp.arange(s.u.shape[1]) == s.root[:, None]) & ended[:, None], low[:, None], 0.0)
     new = s._replace(
         u=s.u + mine + rooted, v=s.v - gain, row=owner, low=low, distance=distance, parent=parent, visited=visited
     )
-    return new, column, found
+    return new, column, ended
 
 
 def _flip(s: _Search, column, when, valid, usable) -> _Search:

@@ -88,11 +88,11 @@ def _attend_fwd(value, locations, weights, shapes, chunk):
     return _attend(value, locations, weights, shapes, chunk), (value, locations, weights)
 
 
-def _attend_bwd(shapes, chunk, kept, gradient):
+def _attend_bwd(shapes, chunk, residuals, gradient):
     def head(v, u, a, g):
         return _backward(v, u, a, g, shapes)
 
-    value, locations, weights = kept
+    value, locations, weights = residuals
     samples = _by_sample(locations, weights)
     arrays, like = (value, *samples, gradient), (value, *samples)
     d_value, d_locations, d_weights = _map_heads(head, arrays, (2, 0, 0, 2), like, (2, 0, 0), chunk)

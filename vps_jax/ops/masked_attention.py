@@ -92,9 +92,9 @@ def _forward_and_keep(query, key, value, attend, chunk: int):
     return out, (query, key, value, attend, out, highest, total)
 
 
-def _backward(chunk: int, kept, gradient):
+def _backward(chunk: int, residuals, gradient):
     """Weights of every chunk again from the kept maxima and denominators; no gradient for the mask."""
-    query, key, value, attend, out, highest, total = kept
+    query, key, value, attend, out, highest, total = residuals
     keys_before = key.shape[1]
     dtypes = query.dtype, key.dtype, value.dtype
     key, value, attend = _whole_chunks(key, value, attend, chunk)

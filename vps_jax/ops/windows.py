@@ -64,8 +64,8 @@ def _permute_forward(x, order, inverse):
     return permute(x, order, inverse), (order, inverse)
 
 
-def _permute_backward(kept, gradient):
-    order, inverse = kept
+def _permute_backward(residuals, gradient):
+    order, inverse = residuals
     return permute(gradient, inverse, order), None, None
 
 

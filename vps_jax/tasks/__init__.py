@@ -1,12 +1,14 @@
 """Tasks: what a model is trained for and asked for. One object makes the targets, the loss and the scores of a task."""
 
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
 
 from vps_jax.config import task_row
 from vps_jax.parsing import parse, resolve
 from vps_jax.types import Array, Clip, ClipPrediction, QueryOutputs, Targets, UserError
 
 
+@runtime_checkable
 class Task(Protocol):
     """A task on the clips of one data set. One that is asked about given objects has `exemplars` too, see `tasks.vos`.
 
@@ -44,7 +46,7 @@ class Task(Protocol):
 
 
 def make_task(
-    name: str, numbers: Any = None, *, num_classes: int | None = None, class_map: tuple[int, ...] | None = None
+    name: str, numbers: Any = None, *, num_classes: int | None = None, class_map: Sequence[int] | None = None
 ) -> Task:
     """The task of a name.
 

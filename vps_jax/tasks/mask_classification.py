@@ -13,9 +13,10 @@ from vps_jax import config
 from vps_jax.losses.mask_losses import Objects
 from vps_jax.ops import sampling
 from vps_jax.ops.masks import ids_present, mask_logits
+from vps_jax.shapes import Int32
 from vps_jax.tasks import terms
 from vps_jax.tasks.targets import id_map_targets
-from vps_jax.types import Clip, ClipPrediction, QueryOutputs, Targets
+from vps_jax.types import Array, Clip, ClipPrediction, QueryOutputs, Targets
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +69,7 @@ class MaskClassification:
         return ClipPrediction(instance_masks=None, instance_classes=None, semantic=scores)
 
 
-def class_masks(semantic, num_classes: int) -> Targets:
+def class_masks(semantic: Int32[Array, "b t h w"], num_classes: int) -> Targets:
     """One object per class present: int32 `[b, t, h, w]` with `IGNORE` -> targets."""
     ids = jnp.maximum(semantic + 1, 0)  # IGNORE is no object
     classes = jnp.where(ids_present(ids, num_classes), jnp.arange(num_classes), -1)

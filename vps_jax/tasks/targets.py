@@ -1,12 +1,15 @@
 """Padded targets from the id map of a clip, on the device."""
 
+from collections.abc import Sequence
+
 import jax.numpy as jnp
 
 from vps_jax.ops.masks import ids_present, look_up
-from vps_jax.types import IGNORE, LAST_ID, Clip, Targets
+from vps_jax.shapes import Bool, Int32, Integer
+from vps_jax.types import IGNORE, LAST_ID, Array, Clip, Targets
 
 
-def task_classes(classes, class_map):
+def task_classes(classes: Integer[Array, "*at"], class_map: Sequence[int] | None) -> Int32[Array, "*at"]:
     """Class of the data set -> class of the task, -1 where the task does not have it; a map of None changes nothing."""
     classes = jnp.asarray(classes, jnp.int32)
     if class_map is None:
@@ -17,7 +20,7 @@ def task_classes(classes, class_map):
 
 
 def id_map_targets(
-    clip: Clip, num_classes: int, class_map=None, *, outside: int = IGNORE, void: int = IGNORE
+    clip: Clip, num_classes: int, class_map: Sequence[int] | None = None, *, outside: int = IGNORE, void: int = IGNORE
 ) -> Targets:
     """Targets of a batch of clips.
 
@@ -51,31 +54,33 @@ def id_map_targets(
     return Targets(instance_ids, jnp.where(present, of_rows, -1), semantic, overlaps)
 
 
-def instances_of(clip: Clip, kept):
+def instances_of(
+    clip: Clip, in_task: Bool[Array, "b n"]
+) -> tuple[Int32[Array, "b t h w"], Bool[Array, "b n"], Bool[Array, "b v i"] | None]:
     """Instances of a batch of clips.
 
     Args:
       clip: with leading `b`.
-      kept: bool `[b, n]`, rows that the task has; pixels of others belong to no instance.
+      in_task: bool `[b, n]`, rows that the task has; pixels of others belong to no instance.
 
     Returns:
       instance ids int32 `[b, t, h, w]`; bool `[b, n]`, rows that have a pixel; and `overlaps` of `types.Targets`.
     """
-    rows = kept.shape[1]
-    table = jnp.pad(jnp.where(kept, jnp.arange(1, rows + 1), 0), ((0, 0), (1, 0)))
+    rows = in_task.shape[1]
+    table = jnp.pad(jnp.where(in_task, jnp.arange(1, rows + 1), 0), ((0, 0), (1, 0)))
     ids = look_up(clip.ids, table, 0)
     if clip.overlaps is None:
         return ids, ids_present(ids, rows), None
-    overlaps = clip.overlaps & kept[:, None]  # [b, m, n]
+    overlaps = clip.overlaps & in_task[:, None]  # [b, m, n]
     number, count = combination_numbers(clip), overlaps.shape[1]
     ids = jnp.where(number < count, 1 + rows + number, ids)
-    alone = jnp.broadcast_to(jnp.eye(rows, dtype=bool), (len(kept), rows, rows))
+    alone = jnp.broadcast_to(jnp.eye(rows, dtype=bool), (len(in_task), rows, rows))
     belongs = jnp.concatenate([jnp.zeros_like(alone[:, :1]), alone, overlaps], axis=1)  # [b, 1 + n + m, n]
     present = jnp.any(belongs[:, 1:] & ids_present(ids, rows + count)[..., None], axis=1)
     background = ~jnp.any(belongs, axis=2, keepdims=True)
     return ids, present, jnp.concatenate([belongs, background], axis=2)
 
 
-def combination_numbers(clip: Clip):
+def combination_numbers(clip: Clip) -> Int32[Array, "b t h w"]:
     """Combination that every pixel names, int32 `[b, t, h, w]`; beyond the table for pixels that name none."""
     return LAST_ID - clip.ids.astype(jnp.int32)

@@ -1,5 +1,8 @@
 """Terms of the losses, and decoding, that tasks share: TarViS' panoptic, instance and semantic, mask classification."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -8,14 +11,24 @@ from vps_jax.losses.mask_losses import Objects
 from vps_jax.losses.semantic_losses import semantic_logits
 from vps_jax.ops import sampling
 from vps_jax.ops.masks import mask_logits
-from vps_jax.types import ClipPrediction, QueryOutputs
+from vps_jax.shapes import Float, Integer
+from vps_jax.types import Array, ClipPrediction, QueryOutputs
+
+Terms = dict[str, Float[Array, " d"]]  # the weighted terms of every prediction set, for the record
 
 REGULARIZATION = 1e-3
 
 
 def matched_terms(
-    outputs: QueryOutputs, objects: Objects, numbers, points, *, group: str = "instance", null: int = 0, mesh=None
-):  # fmt: skip
+    outputs: QueryOutputs,
+    objects: Objects,
+    numbers: Any,
+    points: Mapping[str, Any],
+    *,
+    group: str = "instance",
+    null: int = 0,
+    mesh=None,
+) -> tuple[Float[Array, ""], Terms]:
     """Loss of queries that are matched with objects (spec: tarvis 6.2, vit_adapter 5.1).
 
     Args:
@@ -50,7 +63,15 @@ def matched_terms(
     return loss + jnp.sum(classes), {"class": classes, "mask": mask, "dice": dice}
 
 
-def semantic_terms(outputs: QueryOutputs, labels, numbers, points, *, background: bool, mesh=None):
+def semantic_terms(
+    outputs: QueryOutputs,
+    labels: Integer[Array, "b t h w"],
+    numbers: Any,
+    points: Mapping[str, Any],
+    *,
+    background: bool,
+    mesh=None,
+) -> tuple[Float[Array, ""], Terms]:
     """Semantic loss (spec: tarvis 6.3, 6.4).
 
     Args:
@@ -81,7 +102,7 @@ def semantic_terms(outputs: QueryOutputs, labels, numbers, points, *, background
     return sum(jnp.sum(term) for term in terms.values()), terms
 
 
-def random_points(key, outputs: QueryOutputs, numbers, rows: int = 0):
+def random_points(key, outputs: QueryOutputs, numbers: Any, rows: int = 0) -> dict[str, Any]:
     """What the terms choose their points from, for `rows` objects; 0 for a task without objects.
 
     Returns:
@@ -102,12 +123,12 @@ def random_points(key, outputs: QueryOutputs, numbers, rows: int = 0):
     }
 
 
-def given_points(points):
+def given_points(points: Mapping[str, Float[Array, "..."]]) -> dict[str, Any]:
     """`random_points` for points that are known: a mapping of `matcher`, `instance` and `semantic` to arrays."""
     return {name: {"points": a} if name != "matcher" else a for name, a in points.items()}
 
 
-def over_sets(loss, terms):
+def over_sets(loss: Float[Array, ""], terms: Terms) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
     """The result of a task's `loss`: the terms `[d]` summed over the sets, without gradient."""
     return loss, {name: jax.lax.stop_gradient(jnp.sum(term)) for name, term in terms.items()}
 

@@ -34,17 +34,17 @@ def handlers(names) -> dict:
     return {name: ocp.JsonCheckpointHandler() if name == "meta" else ocp.StandardCheckpointHandler() for name in names}
 
 
-def check_same_tree(found, expected, where) -> None:
+def check_same_tree(restored, expected, where) -> None:
     """Raise UserError with the paths in which two parameter trees differ."""
-    found = {path: tuple(leaf.shape) for path, leaf in flat_paths(found).items()}
+    restored = {path: tuple(leaf.shape) for path, leaf in flat_paths(restored).items()}
     expected = {path: tuple(leaf.shape) for path, leaf in flat_paths(expected).items()}
     differences = {
-        "missing": sorted(expected.keys() - found.keys()),
-        "not in the model": sorted(found.keys() - expected.keys()),
+        "missing": sorted(expected.keys() - restored.keys()),
+        "not in the model": sorted(restored.keys() - expected.keys()),
         "of another shape": [
-            f"{path} {found[path]} instead of {expected[path]}"
-            for path in sorted(found.keys() & expected.keys())
-            if found[path] != expected[path]
+            f"{path} {restored[path]} instead of {expected[path]}"
+            for path in sorted(restored.keys() & expected.keys())
+            if restored[path] != expected[path]
         ],
     }
     lines = [f"{len(paths)} {kind} ({', '.join(paths[:SHOWN])})" for kind, paths in differences.items() if paths]

@@ -96,13 +96,13 @@ def open_mpi_layout(environ: Mapping[str, str]) -> Layout:
     if on_machine == size:
         host = "127.0.0.1"
     else:
-        found = re.search(r"tcp://([^,:]+)", uri)
-        if found is None:
+        match = re.search(r"tcp://([^,:]+)", uri)
+        if match is None:
             raise UserError(
                 f"{size} processes of mpirun on several machines; set JAX_COORDINATOR_ADDRESS=HOST:PORT of the first "
                 "one, JAX_NUM_PROCESSES and JAX_PROCESS_ID, see examples/"
             )
-        host = found.group(1)
+        host = match.group(1)
     return Layout(f"{host}:{port_of(job)}", size, rank, device_of(environ, local, on_machine))
 
 

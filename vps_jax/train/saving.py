@@ -118,9 +118,9 @@ class Checkpoints:
         Raises:
           UserError: its parameters or its optimiser are not those of `abstract`.
         """
-        found = self._manager.item_metadata(step)
-        check_same_tree(found["variables"].tree, abstract.variables, self.folder / str(step))
-        check_same_optimizer(found["optimizer"].tree, abstract.opt_state, self.folder / str(step))
+        stored = self._manager.item_metadata(step)
+        check_same_tree(stored["variables"].tree, abstract.variables, self.folder / str(step))
+        check_same_optimizer(stored["optimizer"].tree, abstract.opt_state, self.folder / str(step))
         target = jax.tree.map(
             lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), abstract, shardings
         )
@@ -154,8 +154,8 @@ class Checkpoints:
         self._unsealed.clear()
 
     def _prune(self) -> None:
-        kept = self.kept()
-        for step in sorted(self._own - kept):
+        keep = self.kept()
+        for step in sorted(self._own - keep):
             self._manager.delete(step)
             self._own.discard(step)
             self._scores.pop(step, None)
@@ -205,8 +205,8 @@ def agreed(word: str | None) -> str | None:
     encoded = np.zeros(256, np.uint8)
     data = (word or "").encode()[:256]
     encoded[: len(data)] = list(data)
-    found = bytes(multihost_utils.broadcast_one_to_all(encoded)).rstrip(b"\0").decode(errors="replace")
-    return found or None
+    message = bytes(multihost_utils.broadcast_one_to_all(encoded)).rstrip(b"\0").decode(errors="replace")
+    return message or None
 
 
 def owner_of(step_folder: pathlib.Path) -> str | None:
@@ -226,12 +226,12 @@ def read_score(step_folder: pathlib.Path) -> float | None:
         return None
 
 
-def check_same_optimizer(found, expected, where) -> None:
+def check_same_optimizer(restored, expected, where) -> None:
     """Raise UserError if a checkpoint holds the moments of another optimiser."""
-    found = {path: tuple(leaf.shape) for path, leaf in flat_paths(found).items() if hasattr(leaf, "shape")}
+    restored = {path: tuple(leaf.shape) for path, leaf in flat_paths(restored).items() if hasattr(leaf, "shape")}
     expected = {path: tuple(leaf.shape) for path, leaf in flat_paths(expected).items()}
-    if len(found) != len(expected):
+    if len(restored) != len(expected):
         raise UserError(
-            f"checkpoint {where} holds {len(found)} arrays of its optimiser, this one has {len(expected)}; use the "
+            f"checkpoint {where} holds {len(restored)} arrays of its optimiser, this one has {len(expected)}; use the "
             "optim.name it was trained with, or another --workdir"
         )

@@ -142,5 +142,5 @@ def ramped_decay(decay: float, step):
 def keep_if_finite(new: TrainState, old: TrainState, scalars) -> TrainState:
     """The new state if loss and gradient norm are finite, else the old one with the step counted."""
     finite = jnp.isfinite(scalars["loss"]) & jnp.isfinite(scalars["grad_norm"])
-    kept = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, old)
-    return kept._replace(step=new.step)
+    chosen = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, old)
+    return chosen._replace(step=new.step)

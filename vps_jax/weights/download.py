@@ -56,12 +56,12 @@ def fetch(entry: Entry, folder: pathlib.Path) -> Fetched:
     with writing(folder):
         (from_hub if HUB.fullmatch(entry.address) and has_hub() else over_http)(entry, part)
         try:
-            found = checked(entry, part)
+            fetched = checked(entry, part)
         except UserError:
             part.unlink()
             raise
         os.replace(part, folder / entry.file)
-    return found._replace(path=folder / entry.file)
+    return fetched._replace(path=folder / entry.file)
 
 
 def lying_there(entry: Entry, folder: pathlib.Path) -> pathlib.Path | None:
@@ -88,13 +88,13 @@ def checked(entry: Entry, path: pathlib.Path) -> Fetched:
     if entry.size is not None and size != entry.size:
         raise UserError(f"{entry.file or path} has {size} bytes, expected {entry.size}; fetch it again")
     with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if entry.sha256 is not None and found != entry.sha256:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if entry.sha256 is not None and digest != entry.sha256:
         raise UserError(
-            f"{entry.file or path} has the sha256 {found}, expected {entry.sha256}; it is not the published file: "
+            f"{entry.file or path} has the sha256 {digest}, expected {entry.sha256}; it is not the published file: "
             "fetch it again, or ask its authors whether they replaced it"
         )
-    return Fetched(path, size, found, entry.sha256 is not None)
+    return Fetched(path, size, digest, entry.sha256 is not None)
 
 
 @contextlib.contextmanager
