@@ -10,6 +10,8 @@ from vps_jax.models.initializers import linear_init
 from vps_jax.models.vit import EPS
 from vps_jax.ops.deformable_attention import cell_centres
 from vps_jax.ops.levels import flatten_levels, slice_levels
+from vps_jax.shapes import Float
+from vps_jax.types import Array
 
 
 class Injector(nn.Module):
@@ -30,7 +32,7 @@ class Injector(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x, pyramid):
+    def __call__(self, x: Float[Array, "b n c"], pyramid: Float[Array, "b s c"]) -> Float[Array, "b n c"]:
         """Args: x `[b, h w, c]`; pyramid `[b, s, c]`. Gives `[b, h w, c]`."""
         norm = lambda name: nn.LayerNorm(epsilon=EPS, dtype=self.dtype, name=name)  # noqa: E731
         gamma = self.param("gamma", nn.initializers.constant(self.init_values), (x.shape[-1],))
@@ -50,7 +52,7 @@ class ConvFFN(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: Float[Array, "b s c"]) -> Float[Array, "b s c"]:
         """`[b, s, c]` to the same."""
         dense = lambda n, name: nn.Dense(n, dtype=self.dtype, kernel_init=linear_init, name=name)  # noqa: E731
         depthwise = nn.Conv(
@@ -86,7 +88,9 @@ class Extractor(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, pyramid, x, *, train: bool = False):
+    def __call__(
+        self, pyramid: Float[Array, "b s c"], x: Float[Array, "b n c"], *, train: bool = False
+    ) -> Float[Array, "b s c"]:
         """Args: pyramid `[b, s, c]`; x `[b, h w, c]`. Gives `[b, s, c]`."""
         norm = lambda name: nn.LayerNorm(epsilon=EPS, dtype=self.dtype, name=name)  # noqa: E731
         attention = MultiScaleDeformableAttention(
@@ -106,7 +110,7 @@ class Upsample2x(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b {2*x.shape[1]} {2*x.shape[2]} {self.width}"]:
         """`[b, h, w, c]` to `[b, 2 h, 2 w, width]`; kernel `[c, 2, 2, width]`."""
         b, h, w, c = x.shape
         std = (2 / (4 * self.width)) ** 0.5  # the convolutions' rule: fan out

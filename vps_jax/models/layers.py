@@ -6,7 +6,7 @@ framework traps).
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,8 @@ from vps_jax.types import Array
 PIXEL_MEAN = (123.675, 116.28, 103.53)  # ImageNet's RGB, for values 0..255
 PIXEL_STD = (58.395, 57.12, 57.375)
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+
+Maps = Sequence[Float[Array, "_ _ _ _"]]  # maps of a backbone, `[n, h_i, w_i, c_i]`, the finest first
 
 LayerNorm = functools.partial(nn.LayerNorm, epsilon=1e-5)
 GroupNorm = functools.partial(nn.GroupNorm, num_groups=32, epsilon=1e-5)

@@ -9,11 +9,13 @@ from jax.typing import DTypeLike
 
 from vps_jax.models.deformable_layer import MultiScaleDeformableAttention
 from vps_jax.models.initializers import kaiming_uniform, normal, xavier
-from vps_jax.models.layers import FeedForward, GroupNorm, LayerNorm
+from vps_jax.models.layers import FeedForward, GroupNorm, LayerNorm, Maps
 from vps_jax.ops.deformable_attention import cell_centres
 from vps_jax.ops.levels import LEVELS, flatten_levels, slice_levels
 from vps_jax.ops.position import sine_2d
 from vps_jax.ops.resize import resize
+from vps_jax.shapes import Float
+from vps_jax.types import Array
 
 
 class EncoderLayer(nn.Module):
@@ -25,7 +27,7 @@ class EncoderLayer(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x, position):
+    def __call__(self, x: Float[Array, "b s c"], position: Float[Array, "1 s c"]) -> Float[Array, "b s c"]:
         """Args: x `[b, s, c]`; position `[1, s, c]`, added to queries only. Gives `[b, s, c]`."""
         attention = MultiScaleDeformableAttention(self.num_heads, len(self.shapes), dtype=self.dtype, name="attn")
         norm = lambda name: LayerNorm(dtype=self.dtype, name=name)  # noqa: E731
@@ -43,7 +45,7 @@ class ConvNorm(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w {self.width}"]:
         """`[b, h, w, c]` to `[b, h, w, width]`."""
         same = dict(use_bias=self.use_bias, dtype=self.dtype, kernel_init=self.kernel_init, name="conv")
         if self.kernel == 1:
@@ -71,7 +73,7 @@ class PixelDecoder(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, maps):
+    def __call__(self, maps: Maps) -> tuple[Float[Array, "b h4 w4 {self.width}"], Maps]:
         """Decode.
 
         Args:

@@ -18,6 +18,9 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 
 from vps_jax.models.initializers import kaiming_fan_out
+from vps_jax.models.layers import Maps
+from vps_jax.shapes import Float
+from vps_jax.types import Array
 
 
 class ResNetSize(NamedTuple):
@@ -97,7 +100,7 @@ class ResNet(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, images, *, train: bool = False):
+    def __call__(self, images: Float[Array, "n h w 3"], *, train: bool = False) -> Maps:
         """Args: images `[n, h, w, 3]`; train is there for a backbone's common signature. Returns: four maps."""
         del train
         x = nn.relu(ConvNorm(self.size.width // 4, 7, 2, self.dtype, name="stem")(images))

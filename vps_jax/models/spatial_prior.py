@@ -5,6 +5,9 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 
 from vps_jax.models.initializers import kaiming_fan_out, pointwise
+from vps_jax.models.layers import Maps
+from vps_jax.shapes import Float
+from vps_jax.types import Array
 
 
 class BatchNorm(nn.Module):
@@ -82,7 +85,7 @@ class SpatialPrior(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, images, *, train: bool):
+    def __call__(self, images: Float[Array, "b h w 3"], *, train: bool) -> Maps:
         """Normalised images `[b, h, w, 3]` to four maps `[b, h/s, w/s, c]`, s = 4, 8, 16, 32."""
         x = images
         for i, stride in enumerate((2, 1, 1)):

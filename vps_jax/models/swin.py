@@ -26,6 +26,8 @@ from vps_jax.models import layers
 from vps_jax.models.initializers import torch_kernel
 from vps_jax.models.quick_keys import quick_key
 from vps_jax.ops import windows as ops
+from vps_jax.shapes import Float
+from vps_jax.types import Array
 
 MASKED = -100.0  # added between tokens that the roll brought together; not -inf, as published
 
@@ -65,7 +67,7 @@ class WindowAttention(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x, shifted):
+    def __call__(self, x: Float[Array, "n h w c"], shifted) -> Float[Array, "n h w c"]:
         """`[n, h, w, c]` to the same shape; `shifted`, a boolean scalar: windows lie half a window further on."""
         n, h, w, c = x.shape
         qkv = nn.Dense(3 * c, use_bias=False, dtype=self.dtype, kernel_init=torch_kernel, name="qkv")(x)
@@ -140,7 +142,9 @@ class Stage(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x, factors):
+    def __call__(
+        self, x: Float[Array, "n h w c"], factors: Float[Array, "depth 2 n"] | None
+    ) -> Float[Array, "n h w c"]:
         """`[n, h, w, c]` and factors `[depth, 2, n]`, or None, to the same shape as `x`."""
         # inside the loop nothing can be merged with the forward pass, so remat need not prevent it
         body = nn.remat(Block, prevent_cse=False) if self.remat else Block
@@ -149,7 +153,9 @@ class Stage(nn.Module):
         return blocks(self.num_heads, self.window, self.dtype, name="blocks")(x, shifted, factors)[0]
 
 
-def drop_path_factors(key: jax.Array, rates: np.ndarray, count: int) -> jax.Array:
+def drop_path_factors(
+    key: jax.Array, rates: Float[np.ndarray, " blocks"], count: int
+) -> Float[Array, "blocks 2 {count}"]:
     """Stochastic depth: what each branch of each block is multiplied with, 0 or 1 / (1 - rate).
 
     All draws of a forward pass are one call: blocks that draw for themselves take longer to compile and to run.
@@ -172,7 +178,7 @@ class PatchMerging(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 {2*x.shape[3]}"]:
         """`[n, h, w, c]` to `[n, ceil(h/2), ceil(w/2), 2 c]`."""
         x = jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, x.shape[2] % 2), (0, 0)))
         n, h, w, c = x.shape
@@ -198,7 +204,7 @@ class Swin(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, images, *, train: bool = False):
+    def __call__(self, images: Float[Array, "n h w 3"], *, train: bool = False) -> layers.Maps:
         """Args: images `[n, h, w, 3]`. Returns: four maps, see the module docstring."""
         cells = ((4, 4), (4, 4), "VALID")  # kernel, stride, padding
         x = nn.Conv(self.size.embed, *cells, dtype=jnp.float32, kernel_init=torch_kernel, name="patch")(images)

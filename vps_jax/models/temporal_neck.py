@@ -12,6 +12,7 @@ Spatial layers and the residual stream are float32 in every compute dtype.
 """
 
 import math
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +26,8 @@ from vps_jax.ops import position, windows
 from vps_jax.ops.deformable_attention import cell_centres
 from vps_jax.ops.levels import flatten_levels, split_levels
 from vps_jax.ops.resize import resize
+from vps_jax.shapes import Float
+from vps_jax.types import Array
 
 CELLS = ((2, 2), (4, 4), (8, 8))  # tokens of a 64x64-pixel window at strides 32, 16, 8
 # attention scores of one clip that a temporal layer holds at once unless told otherwise; a CPU is fastest in its cache
@@ -40,7 +43,7 @@ class SpatialLayer(nn.Module):
     chunk: int | None = None
 
     @nn.compact
-    def __call__(self, x, code, shapes):
+    def __call__(self, x: Float[Array, "n s c"], code: Float[Array, "s c"], shapes) -> Float[Array, "n s c"]:
         """Args: x `[n, s, c]` per frame; code `[s, c]`; shapes of the levels. Returns: `[n, s, c]`."""
         attention = MultiScaleDeformableAttention(self.num_heads, len(shapes), chunk=self.chunk, name="self_attn")
         x = layers.LayerNorm(name="norm1")(x + attention(x + code, cell_centres(shapes), x, shapes))
@@ -55,7 +58,9 @@ class TemporalLayer(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x, code):
+    def __call__(
+        self, x: Float[Array, "b windows tokens c"], code: Float[Array, "windows tokens c"]
+    ) -> Float[Array, "b windows tokens c"]:
         """Args: x `[b, windows, tokens, c]`; code `[windows, tokens, c]`. Returns: the shape of x, float32."""
         attention = layers.MultiHeadAttention(self.num_heads, self.dtype, name="self_attn")
         x = layers.LayerNorm(name="norm1")(x + attention(x + code, x + code, x))
@@ -127,7 +132,7 @@ class TemporalNeck(nn.Module):
     deformable_chunk: int | None = None
 
     @nn.compact
-    def __call__(self, maps):
+    def __call__(self, maps: Sequence[Float[Array, "b t _ _ _"]]):
         """Args: maps, four `[b, t, h, w, c]`, stride 4 first. Returns: ((f32, f16, f8), f4), see the module docstring.
 
         Raises:

@@ -14,11 +14,13 @@ from jax.typing import DTypeLike
 
 from vps_jax.models.adapter_layers import Extractor, Injector, Upsample2x
 from vps_jax.models.initializers import linear_init, normal
+from vps_jax.models.layers import Maps
 from vps_jax.models.spatial_prior import BatchNorm, SpatialPrior
 from vps_jax.models.vit import Block, PatchEmbed, position_map, run_blocks, stacked_init
 from vps_jax.ops.levels import LEVELS, slice_levels
 from vps_jax.ops.resize import resize
-from vps_jax.types import UserError
+from vps_jax.shapes import Float
+from vps_jax.types import Array, UserError
 
 EXTRAS = 2  # extractors after the last interaction
 
@@ -119,7 +121,7 @@ class ViTAdapter(nn.Module):
     patch: int = 16
 
     @nn.compact
-    def __call__(self, images, *, train: bool = False):
+    def __call__(self, images: Float[Array, "b h w 3"], *, train: bool = False) -> Maps:
         """Extract features.
 
         Args:
