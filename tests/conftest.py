@@ -2,11 +2,14 @@
 
 import os
 import pathlib
+import signal
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 # pyproject.toml says so too, but `--golden DIR` alone hides that file from pytest
 sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "golden")]
+# a shell lets what it starts in the background ignore SIGINT, and children inherit that; tests send it to theirs
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # eight devices and full float32 are the CPU's, on a machine with a GPU too; `make test-gpu` asks for the GPU
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".cache" / "jax"))

@@ -235,7 +235,7 @@ class ViTAdapter(nn.Module):
         return [BatchNorm(dtype=self.dtype, name=f"norm{i + 1}")(m, train=train) for i, m in enumerate(maps)]
 
 
-def over_interactions(interactions: list[Interaction], tokens: Tokens, params, rates, key, record: bool):
+def over_interactions(interactions: list, tokens: Tokens, params, rates, key, record: bool):
     """Scan when all interactions are alike, as in every published model; else one after another.
 
     Returns:
