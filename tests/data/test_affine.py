@@ -1,31 +1,55 @@
 import numpy as np
 import pytest
 
-from vps_jax.data import affine, transforms
+from vps_jax.config import Source
+from vps_jax.data import affine, augment, transforms
 from vps_jax.data.sample import Sample
 
 RNG = np.random.default_rng
 
 
-def views(images, labels, rng, *, flip=0.0, crop_px=(40, 40), crop_together=False):
-    """Images and labels of views with a short side of 60."""
+def views(images, labels, rng, *, flip=0.0, crop_px=(40, 40), crop_together=False, short_side=60):
+    """Images and labels of views with a short side of 60, or one drawn from several."""
     sample = Sample(images, labels, np.zeros(65536, bool), np.zeros(65536, np.int32))
-    steps = transforms.Flip(flip), affine.AffineViews(crop_px=crop_px, short_side=60, crop_together=crop_together)
-    for step in steps:
-        sample = step.apply(sample, rng)
-    assert steps[1].output_size(labels.shape[1:]) == crop_px
+    source = Source(
+        path="", recipe="affine", short_side=short_side, crop_px=crop_px, crop_together=crop_together, flip=flip,
+        color=None,
+    )  # fmt: skip
+    steps = augment.operations(source, source.short_side if isinstance(short_side, int) else short_side[0], 0, "it")
+    sample = augment.apply(steps, sample, rng)
+    assert augment.output_size(steps, labels.shape[1:]) == crop_px
     return sample.images, sample.labels
 
 
 def test_matrix_by_hand():
     # a quarter turn about the middle (1, 1) of a 3x3 canvas takes the corner (0, 0) to (2, 0)
-    turn = affine.view_matrix((3, 3), 1.0, np.pi / 2, 0.0, 0.0)
+    turn = affine.view_matrix((3, 3), 1.0, np.pi / 2, 0.0)
     np.testing.assert_allclose(turn @ [0, 0, 1], [2, 0], atol=1e-12)
-    double = affine.view_matrix((3, 3), 2.0, 0.0, 0.0, 0.0)
+    double = affine.view_matrix((3, 3), 2.0, 0.0, 0.0)
     np.testing.assert_allclose(double @ [0, 2, 1], [-1, 3], atol=1e-12)
-    sheared = affine.view_matrix((3, 5), 1.0, 0.0, np.arctan(0.5), 0.0)  # x moves by half the height over the middle
-    np.testing.assert_allclose(sheared @ [2, 2, 1], [2.5, 2], atol=1e-12)
-    np.testing.assert_allclose(affine.view_matrix((7, 9), 1.0, 0.0, 0.0, 0.0), [[1, 0, 0], [0, 1, 0]], atol=1e-12)
+    # a shear of 30 degrees: [[1, -1/2], [0, cos]] [[cos, 0], [1/2, 1]], for x to the right and y down
+    sheared = affine.view_matrix((3, 3), 1.0, 0.0, np.pi / 6)
+    np.testing.assert_allclose(sheared[:, 0], [np.sqrt(3) / 2 - 1 / 4, np.sqrt(3) / 4], atol=1e-12)
+    np.testing.assert_allclose(sheared[:, 1], [-1 / 2, np.sqrt(3) / 2], atol=1e-12)
+    np.testing.assert_allclose(affine.view_matrix((7, 9), 1.0, 0.0, 0.0), [[1, 0, 0], [0, 1, 0]], atol=1e-12)
+
+
+def test_the_published_shear_is_nearly_a_rotation(monkeypatch):
+    """Spec: tarvis 7.8: no skew, hardly any stretch, and turns of up to 30 degrees."""
+    seen = []
+    monkeypatch.setattr(affine.cv2, "warpAffine", lambda picture, matrix, *_, **__: seen.append(matrix) or picture)
+    images, labels = image_of_a_square(1)
+    for seed in range(1500):
+        affine.view(images[0], labels[0], RNG(seed))
+    linear = np.stack(seen[::2])[:, :, :2]  # the image's; the label's is the same
+    np.testing.assert_array_equal(linear, np.stack(seen[1::2])[:, :, :2])
+    ends = [np.degrees(np.arctan2(linear[:, 1, i], linear[:, 0, i])) for i in range(2)]  # of the axes x and y
+    assert np.abs(ends[1] - ends[0] - 90).mean() < 0.5
+    stretch = np.linalg.svd(linear, compute_uv=False)
+    assert (stretch[:, 0] / stretch[:, 1]).mean() < 1.02
+    turns = np.degrees(np.arctan2(linear[:, 1, 0] - linear[:, 0, 1], linear[:, 0, 0] + linear[:, 1, 1]))
+    assert -30.2 < turns.min() < -26 and 26 < turns.max() < 30.2 and abs(turns.mean()) < 1
+    assert turns.std() == pytest.approx(np.sqrt((40**2 + 20**2) / 12), rel=0.05)  # two uniform draws, added
 
 
 def image_of_a_square(t=3):
@@ -58,9 +82,39 @@ def test_empty_corners_are_black_and_void():
 def test_size_stays_inside_the_published_ranges():
     images, labels = image_of_a_square(1)
     areas = [(views(images, labels, RNG(s), crop_px=(60, 90))[1] > 512).sum() for s in range(200)]
-    # scale 0.9..1.1 squared; the shear determinant is 1 - tan(a) tan(b) with both below 10 degrees
-    low, high = 600 * 0.81 * (1 - np.tan(np.radians(10)) ** 2), 600 * 1.21 * (1 + np.tan(np.radians(10)) ** 2)
+    # scale 0.9..1.1 squared; the determinant of the shear is cos(s) squared with s below 10 degrees
+    low, high = 600 * 0.81 * np.cos(np.radians(10)) ** 2, 600 * 1.21
     assert low * 0.95 < min(areas) < 0.9 * 600 and 1.1 * 600 < max(areas) < high * 1.05
+
+
+def test_short_side_is_drawn_for_every_frame(monkeypatch):
+    monkeypatch.setattr(affine, "view", lambda image, label, rng: (image[None], label[None]))
+    sizes, resize = [], transforms.resize
+    monkeypatch.setattr(transforms, "resize", lambda i, x, size: sizes.append(size) or resize(i, x, size))
+    images, labels = image_of_a_square()
+    for seed in range(200):
+        views(images, labels, RNG(seed), short_side=(40, 44, 48))
+    counts = np.unique(np.array(sizes), axis=0, return_counts=True)
+    assert counts[0].tolist() == [[40, 60], [44, 66], [48, 72]]
+    np.testing.assert_allclose(counts[1], 200, atol=40)
+    alike = [len(set(sizes[i : i + 3])) == 1 for i in range(0, len(sizes), 3)]
+    assert 5 < sum(alike) < 50  # one clip in nine
+
+
+def test_crops_at_one_place_keep_their_place_at_every_size(monkeypatch):
+    """As the published crop, whose place is a share of the room that a frame has."""
+    monkeypatch.setattr(affine, "view", lambda image, label, rng: (image[None], label[None]))
+    sizes, resize = [], transforms.resize
+    monkeypatch.setattr(transforms, "resize", lambda i, x, size: sizes.append(size) or resize(i, x, size))
+    y, x = np.mgrid[:60, :90]
+    labels = np.stack([(y * 90 + x).astype(np.uint16)] * 3)
+    images = np.zeros((3, 60, 90, 3), np.uint8)
+    for seed in range(30):
+        settings = {"crop_px": (20, 20), "short_side": (45, 60, 90), "crop_together": True}
+        corners = np.stack(divmod(views(images, labels, RNG(seed), **settings)[1][:, 0, 0], 90), axis=1)
+        after = np.array(sizes[-3:])
+        shares = corners * (after / [60, 90]) / (after - 20)
+        assert np.ptp(shares, axis=0).max() < 0.12
 
 
 @pytest.mark.parametrize("together", [False, True])

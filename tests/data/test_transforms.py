@@ -76,6 +76,35 @@ def test_crop_holds_a_quarter_of_the_instances():
         assert instances[:, top : top + 15, left : left + 15].sum() >= 12
 
 
+def test_crop_counts_a_pixel_once_however_often_it_shows_an_instance():
+    """Spec: tarvis 7.6: a quarter of the objects' union. The small one is there in all frames, the large one in one."""
+    instances = np.zeros((6, 30, 40), bool)
+    instances[:, 12:15, 33:39] = True  # 18 pixels; every second crop that touches the objects holds them all
+    instances[3, 6:16, 2:12] = True  # 100 pixels, so 29 are a quarter
+    held = []
+    for seed in range(300):
+        top, left = transforms.crop_corner(instances, (18, 20), RNG(seed))
+        held.append(instances[:, top : top + 18, left : left + 20].any(axis=0).sum())
+    assert np.mean(np.array(held) >= 29) > 0.99  # ten places are tried
+
+
+def test_preserving_crop_never_cuts_what_fits_and_takes_every_place():
+    """Spec: tarvis 7.6: drawn from the valid places."""
+    instances = np.zeros((1, 20, 30), bool)
+    instances[0, 3:15, 8:20] = True  # a crop of 15x16 starts at rows 0..3 and columns 4..8
+    corners = [transforms.crop_corner(instances, (15, 16), RNG(seed), whole=True) for seed in range(2000)]
+    places, counts = np.unique(corners, axis=0, return_counts=True)
+    assert places.tolist() == [[top, left] for top in range(4) for left in range(4, 9)]
+    np.testing.assert_allclose(counts, 100, atol=45)
+    for seed in range(500):
+        rng = RNG(seed)
+        instances = np.zeros((1, 20, 30), bool)
+        (y, x), (h, w) = rng.integers(0, (6, 10)), rng.integers(1, (15, 22))
+        instances[0, y : y + h, x : x + w] = True
+        top, left = transforms.crop_corner(instances, (15, 22), rng, whole=True)
+        assert instances[0, top : top + 15, left : left + 22].sum() == h * w
+
+
 def test_crop_that_cannot_succeed_is_forced():
     instances = np.zeros((1, 20, 20), bool)
     instances[0, 0, 0] = instances[0, 0, 19] = instances[0, 19, 0] = instances[0, 19, 19] = True

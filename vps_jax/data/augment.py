@@ -7,7 +7,8 @@ An operation is a frozen dataclass with two methods:
   pixels: the padded shape of a batch is known before anything is decoded.
 
 A field that a row leaves out and that the source has (`short_side`, `max_side`, `crop`, `flip`, `color`, ...) takes the
-source's value. Operations from outside of the package are named `module:Class`.
+source's value; `short_side` is one of the source's, `short_sides` all of them. Operations from outside of the package
+are named `module:Class`.
 """
 
 import dataclasses
@@ -97,7 +98,8 @@ def operations(source: Source, short_side: int, objects: int, where: str) -> tup
     if recipe not in RECIPES:
         raise UserError(f"{where}.recipe is {recipe!r}; expected one of {', '.join(RECIPES)}")
     rows = RECIPES[recipe] if source.augment is None else source.augment
-    given = {**vars(source), "short_side": short_side, "objects": objects}
+    sides = (source.short_side,) if isinstance(source.short_side, int) else source.short_side
+    given = {**vars(source), "short_side": short_side, "short_sides": sides, "objects": objects}
     return tuple(operation(name, numbers or {}, given, where) for name, numbers in rows)
 
 

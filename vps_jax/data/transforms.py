@@ -11,7 +11,7 @@ from vps_jax.data.sample import PAD_LEVEL, Sample, Size
 from vps_jax.parsing import choice, number
 
 CROP_TRIES = 10
-CROP_COVERAGE = 0.25  # share of the instance pixels that an accepted crop holds
+CROP_COVERAGE = 0.25  # share of the pixels that show an instance at any time which an accepted crop holds
 
 # (to, back, channel) of the spaces whose lightness the brightness term shifts
 LIGHTNESS = (
@@ -45,7 +45,7 @@ class Crop:
 
     Attributes:
       crop: (height, width) factors; None leaves the clip whole.
-      crop_rule: `containing` asks for a quarter of the instance pixels, `preserving` for all.
+      crop_rule: `containing` asks for a quarter of the pixels that show an instance, `preserving` for all.
       reference_only: look at the instances of the first frame alone.
     """
 
@@ -136,9 +136,10 @@ def crop_corner(
 ) -> tuple[int, int]:
     """Top left corner of a crop that touches the instances.
 
-    Up to ten uniform positions whose window touches the bounding box of all instance pixels (over instances and frames)
-    are tried; the first that holds a quarter of these pixels wins. When none does, the best of them is taken, where the
-    reference leaves the clip uncropped: the shape of a batch must not depend on pixels.
+    Up to ten uniform positions whose window touches the bounding box of all instances (over instances and frames) are
+    tried; the first that holds a quarter of the pixels that show an instance in any frame wins. When none does, the
+    best of them is taken, where the reference leaves the clip uncropped: the shape of a batch must not depend on
+    pixels. A crop that is to hold all instances is drawn from the positions that do, if there are any.
 
     Args:
       instances: bool `[t, h, w]`.
@@ -150,21 +151,29 @@ def crop_corner(
       `(top, left)`.
     """
     height, width = instances.shape[1:]
-    seen = instances.sum(axis=0, dtype=np.uint8)  # [t, h, w] -> [h, w]
-    total = int(seen.sum())
+    seen = instances.any(axis=0)  # [t, h, w] -> [h, w]
+    total = np.count_nonzero(seen)
     if not total:
         return int(rng.integers(0, height - size[0] + 1)), int(rng.integers(0, width - size[1] + 1))
-    rows, columns = np.flatnonzero(seen.any(axis=1)), np.flatnonzero(seen.any(axis=0))
+    boxes = [np.flatnonzero(seen.any(axis=axis))[[0, -1]] for axis in (1, 0)]  # first and last row, and column
+    sides = list(zip(boxes, size, (height, width), strict=True))
+    if whole and all(high - low < cut for (low, high), cut, _ in sides):
+        return tuple(holding(low, high, cut, limit, rng) for (low, high), cut, limit in sides)
+    wanted = total if whole else max(1, int(CROP_COVERAGE * total))
     best, corner = -1, (0, 0)
     for _ in range(CROP_TRIES):
-        top = touching(rows[0], rows[-1], size[0], height, rng)
-        left = touching(columns[0], columns[-1], size[1], width, rng)
-        inside = int(seen[top : top + size[0], left : left + size[1]].sum())
+        top, left = (touching(low, high, cut, limit, rng) for (low, high), cut, limit in sides)
+        inside = np.count_nonzero(seen[top : top + size[0], left : left + size[1]])
         if inside > best:
             best, corner = inside, (top, left)
-        if inside >= total * (1.0 if whole else CROP_COVERAGE):
+        if inside >= wanted:
             break
     return corner
+
+
+def holding(low: int, high: int, size: int, limit: int, rng: np.random.Generator) -> int:
+    """A uniform start in 0..limit-size of a stretch that holds all of low..high."""
+    return int(rng.integers(max(0, int(high) - size + 1), min(limit - size, int(low)) + 1))
 
 
 def touching(low: int, high: int, size: int, limit: int, rng: np.random.Generator) -> int:
