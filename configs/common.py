@@ -18,6 +18,8 @@ VIPSEG_CLASSES = 124
 # in published files, but nothing runs them; torch skips parameters without gradient, so they must not decay [spec 6.6]
 NEVER_USED = ("never_used", "^heads/(mask_embed_free|proj_vos|proj_background_vos)/", 0.0)
 
+OBJECT_EMBEDS = "^object_encoder/(bg|mask_object|point_object)_embed$"  # of stages with VOS; do not decay [spec 7.1]
+
 
 def base(*, model: Any = None, infer: Any = None, tasks: dict | None = None) -> ConfigDict:
     """A complete config without data sources, for TarViS on VIPSeg unless told otherwise.

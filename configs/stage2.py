@@ -28,6 +28,7 @@ def get_config(backbone: str = "swin_large"):
     )
     config.tasks = common.tasks(backbone, {"swin_large": 1.0, "other": 2.0}, points=50176, sharpen="norm")
     config.optim.lr_groups = (common.NEVER_USED, *config.optim.lr_groups)
+    config.optim.no_decay = (*config.optim.no_decay, common.OBJECT_EMBEDS)
     config.data.sources = sources()
     return config
 
@@ -38,8 +39,8 @@ def sources() -> dict:
         "youtube_vis": source("youtube_vis_2021", 0.225, "instance", STRONG, (0.75, 0.75), (448, 512), 1024, 7.5),
         "ovis": source("ovis", 0.225, "instance", STRONG, (0.75, 0.75), 512, 1024, 7.5),
         "kitti_step": source("kitti_step", 0.075, "panoptic", STREET, (0.75, 0.5), 320, 1333, 2.0),
-        # the three neighbours that the annotation file lists together
-        "cityscapes_vps": source("cityscapes_vps", 0.075, "panoptic", STREET, (0.5, 0.5), 448, 1333, 1 / 3),
+        # labelled frames that follow each other, from any start
+        "cityscapes_vps": source("cityscapes_vps", 0.075, "panoptic", STREET, (0.5, 0.5), 448, 1333, 0.0),
         "vipseg": vipseg(0.15),
         "burst": source("burst", 0.2, "vos", STRONG, (0.75, 0.75), 512, 1333, 3.0),
         "davis": source("davis", 0.05, "vos", STRONG, (0.75, 0.75), 512, 1333, 7.5),
@@ -54,7 +55,7 @@ def vipseg(weight: float, task: str = "panoptic", group: str = "VIPSEG"):
 
 
 def source(name: str, weight: float, task: str, color: dict, crop, short_side, max_side: int, window: float):
-    """Row of the table: short sides in pixels, crop as (height, width) factors, window in clip lengths."""
+    """Row of the table: short sides in pixels, crop as (height, width) factors, window in clip lengths, 0 for none."""
     vos = task == "vos"
     return common.source(
         path=f"data/prepared/{name}",

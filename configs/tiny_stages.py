@@ -30,6 +30,7 @@ def get_config(name: str = "stage2"):
     config.tasks = stage.tasks
     frozen = tuple(row for row in stage.optim.lr_groups if row[2] == 0)
     config.optim.lr_groups = (*frozen, *config.optim.lr_groups)
+    config.optim.no_decay = stage.optim.no_decay
     if name == "stage4":
         config.optim.lr *= stage.optim.lr / common.base().optim.lr
     shorten(config, STEPS[name])

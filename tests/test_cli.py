@@ -184,6 +184,10 @@ def main_py(*flags, cwd) -> subprocess.CompletedProcess:
         (["--config=/nowhere.py"], "/nowhere.py is not there"),
         ([f"--config={ROOT}/configs/tiny_stages.py:stage9"], "'stage9' of the experiment: expected one of stage2, "),
         ([f"--config={ROOT}/configs/stage4.py:swin_huge"], "model.backbone='swin_huge': expected one of"),
+        (
+            [f"--config={ROOT}/configs/stage1.py", "--config.data.without=mapillari"],
+            "mapillari is no data set of these",
+        ),
         (["--config.evaluate.metrics=vpq,sqt"], "evaluate.metrics: "),
         (["--config.evaluate.windows=0"], "evaluate.windows=0: expected"),
         (["--config.train.best_metric=VPQ"], "train.best_metric='VPQ' is none of the numbers of evaluate.metrics=vpq"),

@@ -1,5 +1,6 @@
 """Every experiment file: complete, consistent, and its optimiser groups cover the model at full size."""
 
+import functools
 import importlib
 import json
 import pathlib
@@ -17,6 +18,7 @@ from vps_jax.train.class_sources import FRESH, Labels, class_sources
 from vps_jax.train.optimizer import make_schedule, parameter_groups
 from vps_jax.train.setup import source_task
 from vps_jax.train.state import flat_paths
+from vps_jax.types import UserError
 
 FOLDER = pathlib.Path(common.__file__).parent
 NAMES = sorted(p.stem for p in FOLDER.glob("*.py") if p.stem not in ("common", "datasets") and "ensemble" not in p.stem)
@@ -47,14 +49,32 @@ def test_config_is_an_experiment_whose_parts_agree(name):
         assert not task.class_map or max(task.class_map) < task.num_classes
 
 
+@functools.cache
+def groups_of(name: str) -> dict[str, str]:
+    """Path of a parameter -> its optimiser group."""
+    config = experiment(load(name))
+    params, optim = abstract_variables(config)["params"], config.optim
+    groups = flat_paths(parameter_groups(params, lr_groups=optim.lr_groups, no_decay=optim.no_decay).names)
+    assert set(groups) == set(flat_paths(params))
+    return groups
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_every_group_has_parameters_and_every_parameter_one_group(name):
-    config = experiment(load(name))
-    params = abstract_variables(config)["params"]
-    optim = config.optim
-    groups = flat_paths(parameter_groups(params, lr_groups=optim.lr_groups, no_decay=optim.no_decay).names)
-    assert {g.removesuffix("/no_decay") for g in groups.values()} == {row[0] for row in optim.lr_groups}
-    assert set(groups) == set(flat_paths(params))
+    groups = groups_of(name)
+    assert {g.removesuffix("/no_decay") for g in groups.values()} == {
+        row[0] for row in experiment(load(name)).optim.lr_groups
+    }
+
+
+@pytest.mark.parametrize("name", ["stage1", "stage2"])
+def test_embeddings_of_objects_do_not_decay(name):
+    """Spec: tarvis 7.1: all norms and embeddings; biases and relative position tables do."""
+    kept = {path for path, group in groups_of(name).items() if group.endswith("/no_decay")}
+    embeds = {f"object_encoder/{kind}_embed" for kind in ("bg", "mask_object", "point_object")}
+    assert embeds == {path for path in groups_of(name) if re.fullmatch(r"object_encoder/\w+_embed", path)}
+    others = {path for path in kept if not re.search(r"norm[^/]*/(scale|bias)$|^queries/|(^|/)level_embed", path)}
+    assert others == embeds
 
 
 def test_published_groups_at_full_size():
@@ -104,6 +124,20 @@ def test_sources_lie_where_their_builder_prepares_them(name):
 def test_stage2_weights_are_published():
     weights = {name: s["weight"] for name, s in stage2.get_config().to_dict()["data"]["sources"].items()}
     assert sum(weights.values()) == pytest.approx(1) and weights["vipseg"] == 0.15
+
+
+def test_a_data_set_is_left_out_with_one_override():
+    """The others keep their proportions."""
+    for stage, name, count in ((stage1, "mapillary_vistas", 9), (stage2, "youtube_vis", 6), (stage2, "burst,ovis", 5)):
+        config = stage.get_config()
+        config.data.without = name
+        used = experiment(config.to_dict()).data.used
+        assert len(used) == count and not any(source.path.endswith(tuple(name.split(","))) for source in used.values())
+    config.data.without = "coco"
+    with pytest.raises(
+        UserError, match="data.without='coco': coco is no data set of .* choose some of burst, cityscapes_vps, davis"
+    ):
+        experiment(config.to_dict())
 
 
 def test_stages_hand_their_queries_on():

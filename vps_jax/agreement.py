@@ -7,7 +7,7 @@ from vps_jax.types import UserError
 def check(experiment: Experiment) -> None:
     """Raises UserError, naming the key, unless the sections of an experiment fit together."""
     sources = experiment.data.sources
-    if not any(source.weight > 0 for source in sources.values()):
+    if not experiment.data.used:
         raise UserError("data.sources has no source with a weight above 0; set the weight of at least one")
     for name, source in sources.items():
         check_source(experiment, name, source)

@@ -6,6 +6,7 @@ nothing behind it subscripts a string. What belongs to one model or task stands 
 """
 
 import dataclasses
+import pathlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -146,7 +147,7 @@ class Source:
     split: str = "train"
     task: str = "panoptic"
     group: str = ""  # semantic group of the model; empty: the source's name
-    weight: float = number(1.0, low=0)  # share of the chunks; 0 leaves the source out
+    weight: float = number(1.0, low=0)  # share of the chunks; 0 leaves the source out, as `Data.without` does
     max_side: int = number(1333, low=1)
     crop: tuple[float, float] | None = number(None, low=0, high=1)  # (height, width) factors
     crop_rule: str = choice("containing", "preserving")
@@ -155,6 +156,8 @@ class Source:
     frame_window: float = number(5.0, low=0)  # half width, in clip lengths, of the neighbourhood the frames come from
     needs_instances: bool | None = None  # leave out videos without instances; None: as the task needs
     objects: tuple[int, ...] = number((1, 2, 3, 4), low=1)  # numbers of objects in clips of task vos
+    # each number equally often, of the videos that show so many or more; or each video with the most that it shows
+    object_shares: str = choice("equal", "shown")
     shapes: tuple[Size, ...] | None = None  # padded shapes in place of the nearest multiples
     recipe: str = ""  # clip, vos, affine or photometric; empty: as the task needs
     augment: tuple[tuple[str, Any], ...] | None = None  # rows (operation, its numbers) in place of a recipe
@@ -168,6 +171,7 @@ class Data:
     """Clips of the training sources (spec: tarvis 1, 7.5)."""
 
     sources: dict[str, Source] = dataclasses.field(default_factory=dict)
+    without: str = ""  # data sets to leave out, by the names of their prepared folders, or of sources: "ovis,burst"
     clip_frames: int = number(3, low=1)
     max_instances: int = number(64, low=0)  # the smallest beyond are dropped [ours]
     pad_multiple: int = number(64, low=1)
@@ -177,6 +181,34 @@ class Data:
     prefetch: int = number(4, low=1)  # batches made ahead per process
     batch_size: int = number(32, low=1)  # that of `train`
     seed: int = number(42, low=0)  # that of `train`
+
+    def __post_init__(self):
+        for name in self.left_out:
+            if not any(name in source_names(key, source) for key, source in self.sources.items()):
+                known = dict.fromkeys(source_names(key, source)[0] for key, source in self.sources.items())
+                raise UserError(
+                    f"without={self.without!r}: {name} is no data set of these sources; choose some of "
+                    f"{', '.join(known)}"
+                )
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """The names in `without`."""
+        return tuple(name.strip() for name in self.without.split(",") if name.strip())
+
+    @property
+    def used(self) -> dict[str, Source]:
+        """Sources that have a weight and are not left out."""
+        return {
+            key: source
+            for key, source in self.sources.items()
+            if source.weight > 0 and not set(source_names(key, source)) & set(self.left_out)
+        }
+
+
+def source_names(key: str, source: Source) -> tuple[str, str]:
+    """What `Data.without` may call a source: its prepared folder's name (that of its data set), or its own."""
+    return pathlib.PurePath(source.path).name, key
 
 
 @dataclass(frozen=True)

@@ -29,12 +29,14 @@ class Clip(NamedTuple):
       ids: uint16 `[t, h, w]`.
       instance_classes: int32 `[n]`, class of each instance, -1 for an empty row.
       overlaps: bool `[m, n]`, combinations of instances; None for a data set whose masks do not overlap.
+      reference: int32 scalar, the frame in which the objects of a VOS clip are given; None: the first.
     """
 
     images: Array
     ids: Array
     instance_classes: Array
     overlaps: Array | None = None
+    reference: Array | None = None
 
 
 class Targets(NamedTuple):

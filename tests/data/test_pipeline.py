@@ -162,6 +162,19 @@ def test_wrong_settings_are_named(config, changes, message):
         pipeline.train_batches(with_data(config, **changes))
 
 
+def test_data_sets_are_left_out_by_name(config):
+    """By the name of a source or of the prepared folder; the others keep their proportions."""
+    only = pipeline.describe(with_data(config, sources={"vss": config["sources"]["vss"]}))
+    assert pipeline.describe(with_data(config, without="vps")) == only
+    assert {batch.dataset for batch in take(with_data(config, without=" vps,"), 4)} == {"vss"}
+    assert pipeline.fingerprint(with_data(config, without="")) == pipeline.fingerprint(config)
+    assert pipeline.fingerprint(with_data(config, without="vps")) != pipeline.fingerprint(config)
+    with pytest.raises(UserError, match="no source with a weight above 0"):
+        pipeline.describe(with_data(config, without="vipseg"))
+    with pytest.raises(UserError, match="data.without='vps,vpss': vpss is no data set of these sources; .* vipseg$"):
+        pipeline.describe(with_data(config, without="vps,vpss"))
+
+
 def test_hosts_must_divide_the_batch(config):
     with pytest.raises(UserError, match="batch_size 4 must be a multiple of the 3 hosts"):
         pipeline.train_batches(config, num_hosts=3)

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from vps_jax import datasets
-from vps_jax.data import pipeline, prepare, records, synthetic
+from vps_jax.data import mixture, pipeline, prepare, records, samples, synthetic, validation
 from vps_jax.types import UserError
 
 COCO_THINGS = [datasets.class_table("coco_panoptic").names.index(n) for n in ("person", "car", "umbrella", "suitcase",
@@ -159,6 +159,68 @@ def test_vos_clips_come_from_frames_that_show_enough_objects(roots):
             name, stems = record.split("/")
             first, last = stems.split("..")
             assert shown[name, first] >= 4 and 0 < int(last) - int(first) < 6
+
+
+def objects_of(roots, data_set, **source):
+    """(ids `[t, h, w]`, number of objects, reference) of many VOS clips."""
+    source = {"path": roots / "prepared" / data_set, "task": "vos", "short_side": 40, "max_side": 72, **source}
+    for batch in draws(source, 40)[0]:
+        n = batch.clip.instance_classes.shape[1]
+        assert batch.clip.reference.shape == (4,) and batch.clip.reference.dtype == np.int32
+        yield from ((ids, n, r) for ids, r in zip(batch.clip.ids, batch.clip.reference.tolist(), strict=True))
+
+
+def test_objects_of_a_vos_clip_come_in_random_order(roots):
+    """Spec: tarvis 4.4: those that points show are the last, whatever their size."""
+    places = []
+    for ids, n, _ in objects_of(roots, "davis", objects=(3,), frame_window=2.0):
+        areas = np.bincount(ids.ravel(), minlength=n + 1)[1 : n + 1]
+        assert areas.all() and not (ids > n).any() or ids.max() == 1 + n  # objects, void, and the class of the others
+        places.append(np.argmax(areas))
+    np.testing.assert_allclose(np.bincount(places, minlength=3), len(places) / 3, atol=25)
+
+
+def test_objects_of_an_image_are_shown_in_a_random_frame(roots):
+    """Spec: tarvis 7.8; of a video, in the first frame."""
+    source = {"recipe": "affine", "crop_px": (40, 64), "objects": (2,)}
+    found = list(objects_of(roots, "coco_panoptic", **source))
+    np.testing.assert_allclose(np.bincount([r for *_, r in found], minlength=2), 80, atol=30)
+    whole = [{1, 2} <= set(np.unique(ids[r]).tolist()) for ids, _, r in found]
+    assert np.mean(whole) > 0.9
+    assert {r for *_, r in objects_of(roots, "davis", objects=(2,), frame_window=2.0)} == {0}
+
+
+def table_of(*instances):
+    """Records of videos of one size that show so many instances."""
+    videos = tuple(records.Video(str(i), ("0",) * len(row), (40, 40), 0, row) for i, row in enumerate(instances))
+    return records.Records(None, videos, datasets.dataset("davis").labels, "", "train")
+
+
+def buckets_of(table, **source):
+    source = {"path": "", "task": "vos", "short_side": (40, 44, 48), **source}
+    data = validation.validated({"clip_frames": 3, "sources": {"it": source}})
+    return samples.make_buckets(data, {"it": table})
+
+
+def test_images_are_shown_with_the_objects_that_they_have():
+    """Spec: tarvis 7.8: at most eight, and each image as often as any other; one program whatever the short side."""
+    counts = (3, 0, 9, 8, 1, 3, 5, 3)
+    table = table_of(*[(n,) for n in counts])
+    source = {"recipe": "affine", "crop_px": (40, 40), "objects": tuple(range(1, 9)), "object_shares": "shown"}
+    buckets = buckets_of(table, **source)
+    assert {b.objects: b.videos for b in buckets} == {1: (4,), 3: (0, 5, 7), 5: (6,), 8: (2, 3)}
+    assert {b.objects: b.weight for b in buckets} == pytest.approx({1: 1 / 7, 3: 3 / 7, 5: 1 / 7, 8: 2 / 7})
+    assert {b.shape for b in buckets} == {(64, 64)} and len(buckets) == 4
+
+
+def test_vos_videos_come_as_often_as_a_clip_can_start_in_them():
+    """Spec: tarvis 7.6: uniform over pairs of video and frame; each number of objects has the same share."""
+    table = table_of((1,) * 12, (0, 2, 2, 0, 1), (1, 1))  # in the last, no clip of three frames fits
+    one, two = buckets_of(table, objects=(1, 2, 3), short_side=40)
+    assert one.objects == 1 and one.videos == (0,) * 10 + (1, 1) + (2, 2) and one.weight == 1
+    assert two.objects == 2 and two.videos == (1, 1) and two.weight == 1
+    drawn = [mixture.video_of(one, 0, position, seed=0) for position in range(14 * 50)]
+    assert np.bincount(drawn).tolist() == [500, 100, 100]
 
 
 def test_semantic_clips_also_come_from_videos_without_instances(tmp_path):

@@ -22,6 +22,18 @@ def test_exemplars_are_the_objects_of_the_first_frame():
     np.testing.assert_allclose(shown["points"][0], [[4.5 / 8, 4.5 / 8], [0, 0]])
 
 
+def test_exemplars_are_of_each_clips_reference_frame():
+    ids = np.zeros((2, 3, 8, 8), np.uint16)
+    ids[0, 2, :2, 1:4], ids[0, 2, 3:6, 4:7] = 1, 2
+    ids[1, 0, :2, :2], ids[1, 1] = 1, 2
+    classes = jnp.zeros((2, 2), jnp.int32)
+    clip = Clip(None, jnp.asarray(ids), classes, reference=jnp.array([2, 0], jnp.int32))
+    shown = make_task("vos").exemplars(clip, point_objects=1)
+    assert shown["frames"].tolist() == shown["point_frames"].tolist() == [[2], [0]]
+    np.testing.assert_array_equal(shown["masks"][:, 0, 0], [ids[0, 2] == 1, ids[1, 0] == 1])
+    np.testing.assert_allclose(shown["points"], [[[4.5 / 8, 5.5 / 8]], [[0, 0]]])
+
+
 def test_object_logits_of_masks_and_points():
     features = jnp.array([[[[[1.0]]]]])
     objects = jnp.arange(9.0).reshape(1, 9, 1)  # two objects of four queries, one of one

@@ -36,17 +36,23 @@ class Operation(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class ChooseObjects:
-    """Let `objects` random instances of the first frame (all, if they are fewer) be the objects of a VOS clip."""
+    """Let `objects` random instances of the reference frame (all, if they are fewer) be the objects of a VOS clip.
+
+    The reference is the first frame, or with `any_frame` a random one of those that show enough (spec: tarvis 7.8).
+    """
 
     objects: int = 0  # 0: the clip has no given objects
+    any_frame: bool = False
 
     def apply(self, sample: Sample, rng: np.random.Generator) -> Sample:
         if not self.objects:
             return sample
-        shown = rng.permutation(instances_shown(sample.labels[0], sample))[: self.objects]
+        shown = [instances_shown(frame, sample) for frame in sample.labels[: None if self.any_frame else 1]]
+        enough = min(self.objects, max(map(len, shown)))
+        reference = int(rng.choice([t for t, found in enumerate(shown) if len(found) >= enough]))
         wanted = np.zeros(len(sample.wanted), bool)
-        wanted[shown] = True
-        return sample._replace(wanted=with_combinations(wanted, sample.combinations))
+        wanted[rng.permutation(shown[reference])[: self.objects]] = True
+        return sample._replace(wanted=with_combinations(wanted, sample.combinations), reference=reference)
 
     def output_size(self, size: Size) -> Size:
         return size
@@ -73,7 +79,7 @@ RECIPES: dict[str, Rows] = {
         ("choose_objects", {}), ("jitter_color", {}), ("resize", {}), ("flip", {}), ("crop", {"reference_only": True}),
     ),
     # views of one image; the crop is blind, so objects are chosen among those that it left
-    "affine": (("jitter_color", {}), ("flip", {}), ("affine_views", {}), ("choose_objects", {})),
+    "affine": (("jitter_color", {}), ("flip", {}), ("affine_views", {}), ("choose_objects", {"any_frame": True})),
     # single frames of the ViT-Adapter
     "photometric": (
         ("choose_objects", {}), ("random_scale", {}), ("mixed_crop", {}), ("flip", {}), ("distort", {}),

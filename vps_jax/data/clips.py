@@ -57,12 +57,17 @@ def choose_following_frames(
       `length` frame numbers in ascending order; the first is the reference.
     """
     frames = np.arange(len(can_start))
-    starts = frames[np.asarray(can_start, bool)]
-    roomy = starts[starts + length <= len(frames)]
-    reference = int(rng.choice(roomy if len(roomy) else starts))
+    reference = int(rng.choice(usable_starts(can_start, length)))
     reach = max(round(window * length), length)
     others = frames[reference + 1 : reference + reach]
     chosen = rng.permutation(others)[: length - 1]
     missing = length - 1 - len(chosen)
     repeated = rng.choice(frames[reference : reference + reach], missing) if missing else others[:0]
     return tuple(sorted([reference, *map(int, chosen), *map(int, repeated)]))
+
+
+def usable_starts(can_start: Sequence[bool], length: int) -> np.ndarray:
+    """Frames that may be the reference of a VOS clip: those with enough frames behind them, or all if none has."""
+    starts = np.flatnonzero(can_start)
+    roomy = starts[starts + length <= len(can_start)]
+    return roomy if len(roomy) else starts

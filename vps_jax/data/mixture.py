@@ -1,8 +1,8 @@
 """Which source, shape and videos batch k takes, as a pure function of (seed, k) (spec: tarvis 7.5).
 
 Batches come in chunks of `chunk_steps` steps of one source and one bucket, as published. The chunks follow the weights
-as closely as whole numbers can, and inside a source each bucket follows its number of videos (for VOS every number of
-objects has the same share first). Videos of a bucket come in epochs, each in a new order.
+as closely as whole numbers can, and inside a source each bucket follows its weight. Videos of a bucket come in epochs,
+each in a new order.
 """
 
 import threading
@@ -22,7 +22,7 @@ class Bucket(NamedTuple):
       shape: padded `(height, width)`.
       short_side: target of the resize.
       objects: number of objects in every clip of a VOS source, else 0.
-      videos: indices into the source's video table.
+      videos: indices into the source's video table; one that comes several times in an epoch stands there as often.
       weight: share within the source.
     """
 

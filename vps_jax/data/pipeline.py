@@ -23,6 +23,8 @@ from vps_jax.datasets import ClassTable
 from vps_jax.parsing import plain
 from vps_jax.types import Clip, TrainBatch, UserError
 
+ADDED = {"augment": None, "object_shares": "equal"}  # keys of a source that version 0.1 lacked, with what it did
+
 
 def train_batches(data: Data, *, first_step: int = 0, host: int = 0, num_hosts: int = 1) -> Iterator[TrainBatch]:
     """The batches from `first_step` on, of one host.
@@ -111,16 +113,21 @@ def digest(data: Data, *, default_color: dict) -> str:
     hashed = plain(data) | {"sources": {name: hashed_source(row, default_color) for name, row in data.sources.items()}}
     for key in ("num_workers", "num_threads", "prefetch"):
         del hashed[key]
+    if not hashed["without"]:
+        del hashed["without"]  # version 0.1 lacked it
     tables = {name: [opened.labels.name, [*map(row_of, opened.videos)]] for name, opened in open_sources(data).items()}
     return hashlib.sha256(json.dumps([hashed, tables], sort_keys=True).encode()).hexdigest()[:16]
 
 
 def hashed_source(source: Source, default_color: dict) -> dict:
-    """A source as it is hashed: its folder may move, and earlier versions had no `augment`."""
+    """A source as it is hashed: its folder may move, and earlier versions lacked some keys."""
     rows = plain(source)
     del rows["path"]
-    if source.augment is None:
-        del rows["augment"]
+    for key, before in ADDED.items():
+        if rows[key] == before:
+            del rows[key]
+    if source.crop is not None or source.recipe == "affine" or source.task == "vos":
+        rows["revision"] = 2  # version 0.1 drew other crops, views and objects
     return rows | ({"color": default_color} if source.color == Color() else {})
 
 

@@ -102,7 +102,8 @@ def version_folder(path: pathlib.Path) -> pathlib.Path:
     versions = sorted(p.parent for p in path.glob("*/dataset_info.json"))
     if not versions:
         raise UserError(
-            f"{path} holds no prepared data set; expected dataset_info.json in it or below: run `vps-jax data prepare`"
+            f"{path} holds no prepared data set; expected dataset_info.json in it or below: run "
+            f"`vps-jax data prepare`, or leave the set out by data.without={path.name}"
         )
     return versions[-1]
 

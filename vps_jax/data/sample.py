@@ -20,6 +20,7 @@ class Sample(NamedTuple):
       classes: int32 `[65536]`, class of each value, -1 for void.
       pad: level or RGB triple of padded pixels.
       combinations: label value -> the instances that overlap in its pixels.
+      reference: the frame in which the objects of a VOS clip are given.
     """
 
     images: np.ndarray
@@ -28,6 +29,7 @@ class Sample(NamedTuple):
     classes: np.ndarray
     pad: Any = PAD_LEVEL
     combinations: Mapping[int, tuple[int, ...]] = {}
+    reference: int = 0
 
 
 def with_combinations(flags: np.ndarray, combinations: Mapping[int, tuple[int, ...]]) -> np.ndarray:

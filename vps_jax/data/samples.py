@@ -1,7 +1,7 @@
 """Sample j of the stream: which video, which frames, read, augmented, padded."""
 
 import collections
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import cv2
 import numpy as np
@@ -16,12 +16,14 @@ ENDLESS = 1 << 48
 
 
 def open_sources(data: Data) -> dict[str, records.Records]:
-    """The prepared split of every source that has a weight."""
-    return {n: records.open_records(s.path, s.split) for n, s in data.sources.items() if s.weight > 0}
+    """The prepared split of every source that is used."""
+    return {name: records.open_records(source.path, source.split) for name, source in data.used.items()}
 
 
 def make_buckets(data: Data, opened: Mapping[str, records.Records]) -> list[mixture.Bucket]:
     """Sort the videos of all sources into shape buckets, for VOS by number of objects too.
+
+    A source has a bucket for each short side on which its augmentation depends.
 
     Raises:
       UserError: a source has no usable video, or none of its `shapes` holds a video.
@@ -30,28 +32,49 @@ def make_buckets(data: Data, opened: Mapping[str, records.Records]) -> list[mixt
     for name, source_records in opened.items():
         source = data.sources[name]
         rows: dict[tuple, list[int]] = {}
-        steps = {short: augment.operations(source, short, 0, f"data.sources.{name}") for short in source.short_side}
+        steps = augmentations(source, f"data.sources.{name}")
         for i, video in enumerate(source_records.videos):
-            for objects in bucket_objects(source, max(video.instances)):
-                for short_side in source.short_side:
-                    inner = augment.output_size(steps[short_side], video.size)
+            for objects, times in bucket_objects(source, video.instances, data.clip_frames).items():
+                for short_side, operations in steps.items():
+                    inner = augment.output_size(operations, video.size)
                     shape = padded_shape(inner, source, data.pad_multiple)
-                    rows.setdefault((shape, short_side, objects), []).append(i)
+                    rows.setdefault((shape, short_side, objects), []).extend([i] * times)
         if not rows:
             raise UserError(f"data.sources.{name}: no usable video in {source_records.folder}; prepare it again")
         totals = collections.Counter()
         for (_, _, objects), videos in rows.items():
-            totals[objects] += len(videos)
+            totals[objects if source.object_shares == "equal" else 0] += len(videos)
         for key, videos in sorted(rows.items()):
-            buckets.append(mixture.Bucket(name, *key, tuple(videos), len(videos) / totals[key[2]]))
+            total = totals[key[2] if source.object_shares == "equal" else 0]
+            buckets.append(mixture.Bucket(name, *key, tuple(videos), len(videos) / total))
     return buckets
 
 
-def bucket_objects(source: Source, most: int) -> tuple[int, ...]:
-    """Which object counts a video whose fullest frame shows `most` instances can serve; 0 stands for any."""
-    if source.task == "vos":
-        return tuple(k for k in source.objects if k <= most)
-    return (0,) if most or not source.needs_instances else ()
+def augmentations(source: Source, where: str) -> dict[int, tuple[augment.Operation, ...]]:
+    """The operations of a source by short side; sides on which they do not depend share the first one's."""
+    found: dict[int, tuple[augment.Operation, ...]] = {}
+    for short_side in source.short_side:
+        operations = augment.operations(source, short_side, 0, where)
+        if operations not in found.values():
+            found[short_side] = operations
+    return found
+
+
+def bucket_objects(source: Source, instances: Sequence[int], length: int) -> dict[int, int]:
+    """Numbers of objects that a video serves -> how often it comes in an epoch of their bucket; 0 stands for any.
+
+    Args:
+      source: of the video.
+      instances: how many its frames show.
+      length: frames of a clip. A video comes as often as a VOS clip can start in it (spec: tarvis 7.6).
+    """
+    most = max(instances)
+    if source.task != "vos":
+        return {0: 1} if most or not source.needs_instances else {}
+    fitting = [k for k in source.objects if k <= most]
+    if source.object_shares == "shown":
+        return {max(fitting): 1} if fitting else {}
+    return {k: len(clips.usable_starts([count >= k for count in instances], length)) for k in fitting}
 
 
 def padded_shape(inner: Size, source: Source, multiple: int) -> Size:
@@ -107,15 +130,17 @@ class Samples:
             sample = augment.apply(self.augmentations[number], read_sample(opened, video, frames), rng)
             if not source.needs_instances:
                 break
-            if len(instances_shown(sample.labels[: 1 if bucket.objects else None], sample)) >= max(1, bucket.objects):
+            looked_at = sample.labels[sample.reference] if bucket.objects else sample.labels
+            if len(instances_shown(looked_at, sample)) >= max(1, bucket.objects):
                 break
         images, labels = transforms.pad(sample.images, sample.labels, bucket.shape, value=sample.pad)
         rows = bucket.objects or self.data.max_instances
-        ids, classes, overlaps = records.make_ids(
-            labels, opened.labels, rows, only=sample.wanted, combinations=sample.combinations
-        )
+        found = records.make_ids(labels, opened.labels, rows, only=sample.wanted, combinations=sample.combinations)
+        reference = None
+        if bucket.objects:
+            found, reference = shuffled(found, rng), np.int32(sample.reference)
         record = f"{video.name}/{video.stems[frames[0]]}..{video.stems[frames[-1]]}"
-        return Clip(images, ids, classes, overlaps if opened.overlapping else None), record
+        return Clip(images, found.ids, found.classes, found.overlaps if opened.overlapping else None, reference), record
 
     def frames(self, bucket: mixture.Bucket, video: records.Video, rng: np.random.Generator) -> tuple[int, ...]:
         """Frame numbers of one clip."""
@@ -125,6 +150,15 @@ class Samples:
             return clips.choose_following_frames(can_start, length, window=source.frame_window, rng=rng)
         anchors = video.instances if source.needs_instances else (False,) * len(video.stems)
         return clips.choose_frames(anchors, length, window=source.frame_window, rng=rng)
+
+
+def shuffled(found: records.Instances, rng: np.random.Generator) -> records.Instances:
+    """Objects in a random order: those given by points are the last of the table (spec: tarvis 4.4)."""
+    count = np.count_nonzero(found.classes >= 0)
+    order = np.concatenate([rng.permutation(count), np.arange(count, len(found.classes))])  # new row -> old row
+    new_id = np.arange(65536, dtype=np.uint16)
+    new_id[1 + order] = 1 + np.arange(len(order))
+    return records.Instances(new_id[found.ids], found.classes[order], found.overlaps[:, order])
 
 
 def read_sample(opened: records.Records, video: records.Video, frames: tuple[int, ...]) -> Sample:

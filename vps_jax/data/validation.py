@@ -27,7 +27,7 @@ def validated(given: Data | Mapping) -> Data:
       UserError: a key is missing, unknown or has an impossible value, or no source has a weight.
     """
     data = parse(Data, given, "data")
-    if not any(source.weight > 0 for source in data.sources.values()):
+    if not data.used:
         raise UserError("data.sources has no source with a weight above 0; expected one or more: set a weight")
     sources = {name: validated_source(name, source) for name, source in data.sources.items()}
     return dataclasses.replace(data, sources=sources)

@@ -56,7 +56,8 @@ def run_mode(config: Experiment, workdir, mode: str) -> list[dict]:
     if mode == "predict":  # needs no truth: the test split has none
         predict_newest(config, workdir)
         return []
-    check_truth(config.evaluate)
+    if mode == "evaluate" or config.train.evaluate_every:
+        check_truth(config.evaluate)
     callback = functools.partial(evaluate, config, workdir)
     if mode == "evaluate":
         return loop.evaluate_newest(config, workdir, evaluate=callback)

@@ -37,7 +37,7 @@ class Vos:
         return Targets(ids, jnp.where(present, 0, -1), jnp.full_like(ids, IGNORE), overlaps)
 
     def exemplars(self, clip: Clip, point_objects: int = 0):
-        """What the model is shown in training: every object as it is in the first frame, the reference (tarvis 7.6).
+        """What the model is shown in training: every object as it is in the reference frame (spec: tarvis 7.6, 7.8).
 
         Args:
           clip: batch of clips.
@@ -51,12 +51,14 @@ class Vos:
         targets = self.make_targets(clip)
         objects = Objects.of_targets(targets)
         rows = jnp.arange(clip.instance_classes.shape[1])
-        masks = objects.covers(targets.instance_ids[:, None, 0], rows[None, :, None, None])  # [b, n, h, w]
-        batch, n = masks.shape[:2]
-        shown = {"frames": jnp.zeros((batch, 1), jnp.int32), "masks": masks[:, : n - point_objects, None]}
+        batch, n = clip.instance_classes.shape
+        frames = jnp.zeros((batch, 1), jnp.int32) if clip.reference is None else clip.reference[:, None]
+        ids = jnp.take_along_axis(targets.instance_ids, frames[..., None, None], axis=1)  # [b, 1, h, w]
+        masks = objects.covers(ids, rows[None, :, None, None])  # [b, n, h, w]
+        shown = {"frames": frames, "masks": masks[:, : n - point_objects, None]}
         if point_objects:
             shown["points"] = jax.vmap(jax.vmap(inmost_point))(masks[:, n - point_objects :])
-            shown["point_frames"] = jnp.zeros((batch, point_objects), jnp.int32)
+            shown["point_frames"] = jnp.broadcast_to(frames, (batch, point_objects))
         return shown
 
     def loss(self, outputs: QueryOutputs, targets: Targets, key, mesh=None, points=None):
