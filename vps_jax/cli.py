@@ -19,6 +19,7 @@ import typer
 from vps_jax.config import EnsembleConfig
 from vps_jax.config import ensemble_experiment as read_ensemble
 from vps_jax.data_commands import data
+from vps_jax.report_commands import report
 from vps_jax.types import UserError
 from vps_jax.weights_commands import weights as published_weights
 
@@ -33,6 +34,7 @@ app = typer.Typer(
 )  # fmt: skip
 app.add_typer(data, name="data")
 app.add_typer(published_weights, name="weights")
+app.command()(report)
 
 Folder = pathlib.Path
 Text = typer.Option
@@ -217,10 +219,10 @@ def evaluate(
     """
     from rich.console import Console
 
-    from vps_jax.evaluation import process, runner, submission
+    from vps_jax.evaluation import checked, process, runner, submission
     from vps_jax.evaluation.reports import Reports
 
-    chosen = names_of_videos(videos)
+    chosen = checked.names_of_videos(videos)
     files = Reports(json_out, per_video, per_class, confusion, plots)
     with process.tidy():
         if check:
@@ -346,13 +348,6 @@ def demo(
 def split_names(text: str | None) -> list[str] | None:
     """`a,b` -> `['a', 'b']`."""
     return None if text is None else [name for name in text.split(",") if name]
-
-
-def names_of_videos(text: str | None) -> list[str] | None:
-    """Names of a text `a,b`, or of a file with one per line."""
-    from vps_jax.evaluation.checked import read_list
-
-    return read_list(Folder(text)) if text is not None and os.path.isfile(text) else split_names(text)
 
 
 def load_ensemble(path: str, keep_scores: Folder | None = None) -> EnsembleConfig:

@@ -7,6 +7,7 @@ file, the video and the frame puts them in front: see `place`.
 import contextlib
 import json
 import math
+import os
 import pathlib
 import re
 import reprlib
@@ -81,6 +82,13 @@ def read_list(path: pathlib.Path) -> list[str]:
     if double is not None:
         raise UserError(f"{path}: video {double} stands in it twice; keep one of the two")
     return names
+
+
+def names_of_videos(text: str | None) -> list[str] | None:
+    """Names of a text `a,b`, or of a file with one per line; None of None."""
+    if text is not None and os.path.isfile(text):
+        return read_list(pathlib.Path(text))
+    return None if text is None else [one for one in text.split(",") if one]
 
 
 def mapping(value: object, what: str) -> dict:

@@ -219,7 +219,7 @@ class Run:
         count, tables = 0, TrackTables(self._classes)
         with (
             self._writer.video(
-                video.video_id, made_by=self._made_by(video), order=order, number=video.number
+                video.video_id, made_by=self._made_by(video), origin=video.origin, order=order, number=video.number
             ) as result,
             overlay_video(video, self._classes, self._writer.folder, self._options) as draw,
         ):

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from vps_jax.datasets.classes import ClassTable
-from vps_jax.media.result_folders import VideoResult, make_writable, video_folder, writing
+from vps_jax.media.result_folders import Origin, VideoResult, make_writable, video_folder, writing
 from vps_jax.media.run_state import RunState
 from vps_jax.types import PanopticFrame, UserError
 
@@ -38,8 +38,9 @@ class FrameMapWriter:
 
     @contextlib.contextmanager
     def video(
-        self, video_id: str, *, made_by: str = "", order: Sequence[str] = (), number: int | str | None = None
-    ) -> Iterator[VideoResult]:
+        self, video_id: str, *, made_by: str = "", origin: Origin = None, order: Sequence[str] = (),
+        number: int | str | None = None,
+    ) -> Iterator[VideoResult]:  # fmt: skip
         """The place of one video's frames; see `result_folders.VipsegWriter.video`."""
         del order, number  # there is no list
         with video_folder(self.place(video_id)) as folder:
@@ -51,7 +52,7 @@ class FrameMapWriter:
 
             yield VideoResult(write, lambda track, category: track)
         with writing(self.folder):
-            self.state.finish(video_id, {"made_by": made_by})
+            self.state.finish(video_id, {"made_by": made_by, "origin": origin})
 
 
 def vspw_writer(folder: pathlib.Path, classes: ClassTable) -> FrameMapWriter:

@@ -10,7 +10,7 @@ import numpy as np
 from vps_jax.datasets import rle
 from vps_jax.datasets.classes import ClassTable
 from vps_jax.files import write_json
-from vps_jax.media.result_folders import VideoResult, in_order, make_writable, writing
+from vps_jax.media.result_folders import Origin, VideoResult, in_order, make_writable, writing
 from vps_jax.media.run_state import RunState
 from vps_jax.types import PanopticFrame
 
@@ -37,8 +37,9 @@ class MaskListWriter:
 
     @contextlib.contextmanager
     def video(
-        self, video_id: str, *, made_by: str = "", order: Sequence[str] = (), number: int | str | None = None
-    ) -> Iterator[VideoResult]:
+        self, video_id: str, *, made_by: str = "", origin: Origin = None, order: Sequence[str] = (),
+        number: int | str | None = None,
+    ) -> Iterator[VideoResult]:  # fmt: skip
         """The place of one video's frames; masks are held as run lengths until the video is whole.
 
         Rows have the video's number in its data set, if it has one, or its name; see `VipsegWriter.video`.
@@ -51,7 +52,7 @@ class MaskListWriter:
         yield VideoResult(write, lambda track, category: track)
         rows = self._make_rows(video_id if number is None else number, frames, self._classes)
         with writing(self.folder / "results.json"):
-            self.state.finish(video_id, {"made_by": made_by, "rows": rows})
+            self.state.finish(video_id, {"made_by": made_by, "origin": origin, "rows": rows})
             listed = None
             while listed != (finished := self.state.finished()):
                 listed = finished

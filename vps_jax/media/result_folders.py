@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from vps_jax.datasets import DATASETS, recognize
-from vps_jax.datasets.classes import ClassTable
+from vps_jax.datasets.classes import ClassTable, from_rows
 from vps_jax.datasets.colors import SegmentColors, color_id
 from vps_jax.files import write_json
 from vps_jax.media.run_state import RunState
@@ -26,6 +26,8 @@ FORMATS = {
     "ytvis": "vps_jax.media.mask_lists:ytvis_writer",
     "coco-rle": "vps_jax.media.mask_lists:coco_writer",
 }
+CLASS_FILE = "classes.json"  # the class list of a result folder; pred.json has no place for it
+Origin = tuple[str, str | None] | None
 UNKNOWN = 255  # category of a pixel without class
 THING_OFFSET = 256  # segments: 0..255 stuff classes, beyond it thing tracks
 
@@ -119,7 +121,9 @@ class VipsegWriter:
         self.folder = pathlib.Path(folder)
         self._classes = classes
         make_writable(self.folder / "pan_pred")
-        _read_records(self.folder)
+        read_records(self.folder)
+        with writing(self.folder / CLASS_FILE):
+            write_json(self.folder / CLASS_FILE, classes.rows())
         self.state = RunState(self.folder)
 
     def place(self, video_id: str) -> pathlib.Path:
@@ -128,13 +132,15 @@ class VipsegWriter:
 
     @contextlib.contextmanager
     def video(
-        self, video_id: str, *, made_by: str = "", order: Sequence[str] = (), number: int | str | None = None
-    ) -> Iterator[VideoResult]:
+        self, video_id: str, *, made_by: str = "", origin: Origin = None, order: Sequence[str] = (),
+        number: int | str | None = None,
+    ) -> Iterator[VideoResult]:  # fmt: skip
         """The place of one video's frames.
 
         Args:
           video_id: of the video.
           made_by: what made it, kept with the record that it is finished.
+          origin: what opens the source again, kept there too, see `Video.origin`.
           order: of the run's videos in `pred.json`, whatever process finishes first.
           number: id of the video in its data set's json, for formats that know videos by it.
         """
@@ -154,7 +160,7 @@ class VipsegWriter:
             yield VideoResult(write, lambda track, category: color_id(colors.thing(track, category)))
         record = {"video_id": video_id, "annotations": annotations}
         with writing(self.folder / "pred.json"):
-            self.state.finish(video_id, {"made_by": made_by, "record": record})
+            self.state.finish(video_id, {"made_by": made_by, "origin": origin, "record": record})
             self._list_finished(order)
 
     def _list_finished(self, order: Sequence[str]) -> None:
@@ -162,7 +168,7 @@ class VipsegWriter:
         listed = None
         while listed != (finished := self.state.finished()):
             listed = finished
-            records = _read_records(self.folder)
+            records = read_records(self.folder)
             for name, content in finished.items():
                 if "record" in content and self.place(name).is_dir():  # not removed by hand
                     records[name] = content["record"]
@@ -237,13 +243,29 @@ def read_video(folder: pathlib.Path, video_id: str, classes: ClassTable) -> Iter
     Raises:
       UserError: the folder has no such video, or a PNG is missing.
     """
-    record = _read_records(pathlib.Path(folder)).get(video_id)
+    record = read_records(pathlib.Path(folder)).get(video_id)
     if record is None:
         raise UserError(f"{folder}: its pred.json has no video {video_id!r}; predict that video first")
-    numbers: dict[int, int] = {}
+    yield from read_frames(pathlib.Path(folder), record, classes, {})
+
+
+def read_frames(
+    folder: pathlib.Path, record: dict, classes: ClassTable, numbers: dict[int, int]
+) -> Iterator[PanopticFrame]:
+    """Frames of one record of `read_records`.
+
+    Args:
+      folder: of the results.
+      record: of the video.
+      classes: of the results.
+      numbers: segment id -> track; a track that is not in it gets the next number.
+
+    Raises:
+      UserError: a PNG is missing.
+    """
     for row in record["annotations"]:
         stem = pathlib.Path(row["file_name"]).stem
-        path = pathlib.Path(folder) / "pan_pred" / video_id / f"{stem}.png"
+        path = folder / "pan_pred" / record["video_id"] / f"{stem}.png"
         image = cv2.imread(str(path), cv2.IMREAD_COLOR)
         if image is None:
             raise UserError(f"{path}: missing or damaged; expected the frame that pred.json lists, predict it again")
@@ -261,12 +283,32 @@ def decode_frame(
         category = positions[row["category_id"]]
         keys.append(row["id"])
         categories.append(category)
-        tracks.append(numbers.setdefault(row["id"], len(numbers) + 1) if classes.is_thing[category] else 0)
+        number = numbers.get(row["id"], max(numbers.values(), default=0) + 1) if classes.is_thing[category] else 0
+        tracks.append(number)
+        numbers |= {row["id"]: number} if number else {}
     at = np.searchsorted(keys, ids)  # [h, w]
     return PanopticFrame(stem, np.array(categories, np.uint8)[at], np.array(tracks, np.int32)[at])
 
 
-def _read_records(folder: pathlib.Path) -> dict[str, dict]:
+def read_classes(folder: pathlib.Path) -> ClassTable:
+    """The class list of a result folder.
+
+    Raises:
+      UserError: it has none, or a damaged one.
+    """
+    path = folder / CLASS_FILE
+    try:
+        return from_rows(json.loads(path.read_text()))
+    except FileNotFoundError:
+        raise UserError(
+            f"{path}: is missing, as in results of version 0.1 and of other programs; run the same `vps-jax predict` "
+            "again, which adds it and keeps finished videos, or give the truth with --truth"
+        ) from None
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"{path}: is no class list ({error}); remove it and run the same predict again") from error
+
+
+def read_records(folder: pathlib.Path) -> dict[str, dict]:
     """Records of `pred.json` by video, empty if there is none."""
     path = folder / "pred.json"
     if not path.exists():

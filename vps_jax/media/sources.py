@@ -1,6 +1,7 @@
 """Whatever the user points at, opened as videos."""
 
 import glob
+import os
 import pathlib
 from collections.abc import Callable, Iterable, Sequence
 
@@ -44,7 +45,8 @@ def open_sources(
     for source in (path for given in sources for path in expand(str(given), split=split)):
         try:
             opened = open_videos(source, split=split, strict=strict)
-            videos += [select(check_name(video), selection) for video in opened]
+            origin = None if is_stream(source) else (os.path.abspath(source), split)
+            videos += [select(check_name(video), selection)._replace(origin=origin) for video in opened]
         except UserError as error:
             if skip is None:
                 raise

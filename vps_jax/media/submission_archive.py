@@ -6,7 +6,7 @@ import zipfile
 from vps_jax.files import atomic_path
 
 DATE = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip file can state
-EXTRAS = ("overlay", "tracks")  # folders beside the results
+EXTRAS = ("overlay", "tracks", "classes.json")  # beside the results
 
 
 def write_archive(folder: pathlib.Path, path: pathlib.Path) -> int:

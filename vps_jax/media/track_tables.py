@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from vps_jax.datasets.classes import ClassTable
 from vps_jax.files import write_text
-from vps_jax.types import PanopticFrame
+from vps_jax.types import PanopticFrame, UserError
 
 COLUMNS = (
     "track", "class", "category_id", "first_frame", "last_frame", "frames", "mean_score", "mean_area", "segment_id",
@@ -71,3 +71,19 @@ class TrackTables:
         folder.mkdir(exist_ok=True)
         write_text(folder / f"{video_id}.csv", text.getvalue())
         write_text(folder / f"{video_id}.json", json.dumps({"video_id": video_id, "tracks": rows}))
+
+
+def read_tracks(folder: pathlib.Path, video_id: str) -> list[dict[str, Any]]:
+    """Rows of `<video>.json` in the folder of the tables, see `TrackTables.rows`; none where it was not written.
+
+    Raises:
+      UserError: it is damaged.
+    """
+    path = folder / f"{video_id}.json"
+    try:
+        rows = json.loads(path.read_text())["tracks"]
+        return [row for row in rows if isinstance(row["track"], int)]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: is no table of tracks ({error}); remove it and run the same predict again") from error

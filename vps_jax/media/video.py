@@ -37,6 +37,7 @@ class Video(NamedTuple):
       source: the file or folder, for messages and for its sound; None of a stream.
       fingerprint: gives a text that tells the files from others of the same names; an empty one of a stream.
       number: id of the video in its data set's json, where results must have it.
+      origin: absolute path and split that open it again, see `sources.open_videos`; None of a stream.
     """
 
     video_id: str
@@ -50,6 +51,7 @@ class Video(NamedTuple):
     source: pathlib.Path | None = None
     fingerprint: Callable[[], str] = str
     number: int | str | None = None
+    origin: tuple[str, str | None] | None = None
 
 
 def fingerprint_of(files: Sequence[pathlib.Path]) -> str:
