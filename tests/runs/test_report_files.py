@@ -225,7 +225,7 @@ def scored(tmp_path_factory):
     """A truth of two drawn videos, and results that are that truth."""
     folder = tmp_path_factory.mktemp("scored")
     raw, truth, results = folder / "raw", folder / "truth", folder / "results"
-    synthetic.synthesize(raw, train=0, val=2, test=0, sizes=((48, 64),), lengths=(3,), progress=False)
+    synthetic.synthesize(raw, train=0, val=2, test=0, sizes=((48, 64),), lengths=(6,), progress=False)
     vipseg_convert.convert(raw, truth, height=48, progress=False)
     results.mkdir()
     (results / "pan_pred").symlink_to(truth / "panomasksRGB")
@@ -249,7 +249,7 @@ def test_scores_and_a_comparison(scored, tmp_path, capsys):
     assert [plot["title"] for plot in head["plots"]] == ["vpq of classes", "anatomy", "confusion"]
     assert base64.b64decode(head["plots"][0]["png"]).startswith(b"\x89PNG")
     compared = [table for table in head["tables"] if table["heading"] == f"Compared with {before} (A)"]
-    assert ["vpq1", 100.0, 100.0, 0.0] in [row[:4] for row in compared[0]["rows"]]
+    assert ["vpq", 100.0, 100.0, 0.0] in [row[:4] for row in compared[0]["rows"]]
     assert any(note.startswith("leaderboard row") for note in head["notes"])
     assert found["video0"]["pictures"][0]["image"]
 
