@@ -154,6 +154,7 @@ class Source:
     flip: float = number(0.5, low=0, high=1)
     color: Color | None = Color()  # None for no jitter
     frame_window: float = number(5.0, low=0)  # half width, in clip lengths, of the neighbourhood the frames come from
+    draw_by: str = choice("videos", "frames")  # videos are equally likely (published), or by their number of frames
     needs_instances: bool | None = None  # leave out videos without instances; None: as the task needs
     objects: tuple[int, ...] = number((1, 2, 3, 4), low=1)  # numbers of objects in clips of task vos
     # each number equally often, of the videos that show so many or more; or each video with the most that it shows

@@ -1,6 +1,8 @@
 """A user's own data in every form: the same label maps where the form can say it, and its faults in one line each."""
 
+import dataclasses
 import json
+import pathlib
 import shutil
 
 import cv2
@@ -14,7 +16,9 @@ from vps_jax.data import check, own_prepare, prepare, records
 from vps_jax.datasets import class_file, dataset, instance_json, recognize, rle
 from vps_jax.datasets.own import Own, specification
 from vps_jax.datasets.tree_patterns import files_of
-from vps_jax.types import UserError
+from vps_jax.evaluation.runner import evaluate_folders
+from vps_jax.media.result_folders import make_writer
+from vps_jax.types import PanopticFrame, UserError
 
 ROWS = [
     {"value": 3, "name": "floor", "color": [120, 120, 120]},
@@ -22,7 +26,7 @@ ROWS = [
     {"value": 20, "name": "ball", "color": [220, 20, 60], "thing": True},
     {"value": 21, "name": "car", "color": [0, 90, 200], "thing": True},
 ]
-CLASSES = class_file.parse({"name": "rooms", "void": [255], "classes": ROWS}, "classes.yaml")
+CLASSES = class_file.parse({"name": "rooms", "void": [255], "classes": ROWS}, pathlib.Path("classes.yaml"))
 SPLITS = {"train": ("a", "b"), "val": ("c",)}
 FRAMES = ("8", "9", "10", "11")
 CLASS = {0: 255, 1: 3, 2: 7, 3: 20, 4: 20, 5: 21}  # of the regions that `scene` draws
@@ -245,6 +249,67 @@ def test_other_trees_and_cuts(frames, tmp_path):
     report = check.check(whole, other, progress=False)
     assert not report.problems and report.splits[0].findings == {"images without a label": 2}
     assert len(files_of(other, "{split}/{video}_{frame}", "train", (".png",))) == 8
+
+
+@pytest.mark.parametrize("form", [as_ytvis, as_coco])
+def test_a_gap_cuts_tracks_too_and_the_parts_are_scored(frames, tmp_path, form):
+    """Frames 8, 9, 30, 31: two parts a video, whose tracks are scored against the json that is prepared."""
+    own = form(frames)
+    for split, video, i, frame in every():
+        if i > 1:
+            folder = frames / "frames" / split / video
+            (folder / f"{frame}.png").rename(folder / f"{int(frame) + 20}.png")
+    for split in SPLITS:
+        text = (frames / f"{split}.json").read_text()
+        (frames / f"{split}.json").write_text(text.replace("/10.png", "/30.png").replace("/11.png", "/31.png"))
+    own_prepare.prepare(dataclasses.replace(own, max_gap=5), frames, tmp_path / "out", progress=False)
+    truth = tmp_path / "out" / "truth"
+    videos = dataset(str(truth)).videos(truth, "val")
+    assert [video.name for video in videos] == ["c", "c-30"] and [len(video.images) for video in videos] == [2, 2]
+    things = (3, 4, 5)
+    writer = make_writer(tmp_path / "results", str(truth), CLASSES.classes)
+    for number, frames_of_part in zip((1, 2), ((0, 1), (2, 3)), strict=True):
+        with writer.video(videos[number - 1].name, number=number) as result:
+            for i in frames_of_part:
+                category = mapped(scene(i), {region: {3: 2, 4: 2, 5: 3}.get(region, 255) for region in range(6)})
+                tracks = mapped(scene(i), {region: region for region in things})
+                scores = {region: 0.9 for region in things}
+                result.write(PanopticFrame(str(i), category.astype(np.uint8), tracks.astype(np.int32), scores))
+    found = evaluate_folders(truth, tmp_path / "results", split="val", metrics="ap")
+    assert found["ap"]["ap"] == 100 and found["videos"] == 2 and found["layout"] == "ytvis"
+
+
+def test_classes_of_a_form_with_tracks_are_things(frames):
+    """A json of categories does not say it; a class file that does is taken by its word."""
+    silent = class_file.parse([{"id": row["value"], "name": row["name"]} for row in ROWS], pathlib.Path("c.json"))
+    assert not silent.classes.thing_ids and Own(silent, form="ytvis").classes.classes.thing_ids == (0, 1, 2, 3)
+    as_ytvis(frames)
+    said = class_file.parse([row | {"thing": row["name"] == "car"} for row in ROWS], pathlib.Path("c.yaml"))
+    with pytest.raises(UserError, match="train.json: video 0 has tracks of 'ball', which is no thing"):
+        check.check(specification(Own(said, form="ytvis")), frames, progress=False)
+
+
+@pytest.mark.parametrize("form", ["index", "panoptic-video"])
+def test_objects_beyond_the_limit_of_a_class_are_told(tmp_path, form):
+    """16 x 20 balls of one pixel in a frame, of which 255 find a number; the floor's own numbers do not count."""
+    numbers = np.arange(320).reshape(16, 20)
+    classes = np.where(numbers < 300, 20, 3)
+    write(tmp_path / "frames" / "train" / "v" / "0.png", np.zeros((16, 20, 3), np.uint8))
+    write(tmp_path / "frames" / "train" / "v" / "1.png", np.zeros((16, 20, 3), np.uint8))
+    if form == "index":  # frame 0 has no label
+        write(tmp_path / "labels" / "train" / "v" / "1.png", classes.astype(np.uint8))
+        write(tmp_path / "instances" / "train" / "v" / "1.png", (1 + numbers).astype(np.uint16))
+    else:
+        ids = 1 + numbers
+        picture = np.stack([np.zeros_like(ids), ids >> 8, ids & 255], -1)
+        write(tmp_path / "labels" / "train" / "v" / "1.png", picture.astype(np.uint8))
+        rows = [{"id": int(i), "category_id": int(c)} for i, c in zip(ids.ravel(), classes.ravel(), strict=True)]
+        frame = {"file_name": "1.png", "segments_info": rows}
+        content = {"annotations": [{"video_id": "v", "annotations": [frame]}]}
+        (tmp_path / "train.json").write_text(json.dumps(content))
+    report = check.check(specification(Own(CLASSES, form=form)), tmp_path, progress=False)
+    assert not report.problems
+    assert report.splits[0].findings == {"images without a label": 1, "objects beyond 255 of their class": 45}
 
 
 def test_what_cannot_be_is_refused(frames):

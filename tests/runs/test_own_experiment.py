@@ -1,17 +1,20 @@
 """configs/own.py takes classes, records and truth from a prepared folder; the truth is scored with its own classes."""
 
 import dataclasses
+import json
+import pathlib
 
 import cv2
 import jax
 import numpy as np
+import own_scenes
 import pytest
 
 from configs import own as own_config
 from vps_jax import models
 from vps_jax.config import Experiment, experiment
 from vps_jax.data import own_prepare
-from vps_jax.datasets import class_file, class_table
+from vps_jax.datasets import class_file, class_table, own_folder
 from vps_jax.datasets.own import Own
 from vps_jax.evaluation.runner import evaluate_folders
 from vps_jax.media.result_folders import make_writer
@@ -47,7 +50,7 @@ def folder(tmp_path):
     return tmp_path / "data"
 
 
-@pytest.mark.parametrize("kind", own_config.KINDS)
+@pytest.mark.parametrize("kind", ["semantic", "panoptic", "image"])
 def test_the_folder_fills_the_config(folder, kind):
     config = own_config.get_config(f"{kind},tiny")
     config.own.data = str(folder)
@@ -58,6 +61,46 @@ def test_the_folder_fills_the_config(folder, kind):
     assert group_classes(found) == CLASSES.classes  # as the checkpoint carries it
     assert found.evaluate.truth == str(folder / "truth")
     assert own_experiment.filled(found) == found
+
+
+def test_instances_are_trained_on_the_things_alone(tmp_path):
+    drawn = list(own_scenes.drawn({"train": 2, "val": 4}, size=(24, 32), frames=3))
+    own_scenes.write_frames(tmp_path / "source", drawn)
+    own = own_scenes.as_ytvis(tmp_path / "source", drawn)
+    own_prepare.prepare(own, tmp_path / "source", tmp_path / "data", progress=False)
+    config = own_config.get_config("instance,tiny")
+    config.own.data = str(tmp_path / "data")
+    found = own_experiment.filled(experiment(config))
+    runs.check(found)
+    runs.check_truth(found.evaluate)
+    assert found.model.semantic_groups == (("OWN", 2),) and found.class_maps == {"own": (-1, -1, 0, 1, -1)}
+    assert group_classes(found).names == ("ball", "automobile") and group_classes(found).ids == (20, 21)
+    assert own_experiment.filled(found) == found
+    assert (found.infer.task, found.infer.score_threshold, found.train.best_metric) == ("instance", 0.0, "ap")
+
+
+@pytest.mark.parametrize(
+    ("form", "things", "kind", "line"),
+    [
+        (
+            "ytvis",
+            1,
+            "panoptic",
+            "labels of --format ytvis say nothing of stuff, the task is 'panoptic'.*own.py:instance",
+        ),
+        ("index", 1, "instance", "labels of --format index say classes of all pixels.*semantic, panoptic or image"),
+        ("index", 0, "panoptic", "no class is a thing, the task is 'panoptic'; expected thing: true"),
+    ],
+)
+def test_labels_that_do_not_fit_the_kind_are_refused(tmp_path, form, things, kind, line):
+    rows = [{"value": 4, "name": "lawn"}, {"value": 9, "name": "dog", "thing": bool(things)}]
+    own = Own(class_file.parse(rows, pathlib.Path("classes.yaml")), form=form)
+    own_folder.write(tmp_path / "truth", own, tmp_path)
+    (tmp_path / "classes.yaml").write_text(json.dumps(own.classes.as_mapping()))
+    config = own_config.get_config(f"{kind},tiny")
+    config.own.data = str(tmp_path)
+    with pytest.raises(UserError, match=line):
+        own_experiment.filled(experiment(config))
 
 
 def published(config: Experiment, group: str, folder) -> None:

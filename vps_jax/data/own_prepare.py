@@ -6,9 +6,10 @@ import shutil
 import yaml
 
 from vps_jax import files
+from vps_jax.data import own_truth
 from vps_jax.data import prepare as preparation
 from vps_jax.datasets import own_folder
-from vps_jax.datasets.own import Own, specification
+from vps_jax.datasets.own import TRACKS, Own, specification
 from vps_jax.types import UserError
 
 RECORDS, TRUTH, CLASSES = "records", "truth", "classes.yaml"
@@ -51,6 +52,8 @@ def prepare(
         spec, source, out, skip_bad=skip_bad, short_side=short_side, workers=workers, progress=progress, folder=RECORDS
     )
     files.write_text(out / CLASSES, yaml.safe_dump(own.classes.as_mapping(), sort_keys=False, default_flow_style=None))
+    if own.form in TRACKS:
+        own_truth.write(spec, source, out / TRUTH)
     own_folder.write(out / TRUTH, own, source)
     return report
 

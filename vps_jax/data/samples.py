@@ -66,11 +66,13 @@ def bucket_objects(source: Source, instances: Sequence[int], length: int) -> dic
     Args:
       source: of the video.
       instances: how many its frames show.
-      length: frames of a clip. A video comes as often as a VOS clip can start in it (spec: tarvis 7.6).
+      length: frames of a clip. A video comes as often as a VOS clip can start in it (spec: tarvis 7.6); for other tasks
+        once, or as often as it has frames where the source is drawn by them.
     """
     most = max(instances)
     if source.task != "vos":
-        return {0: 1} if most or not source.needs_instances else {}
+        times = len(instances) if source.draw_by == "frames" else 1
+        return {0: times} if most or not source.needs_instances else {}
     fitting = [k for k in source.objects if k <= most]
     if source.object_shares == "shown":
         return {max(fitting): 1} if fitting else {}

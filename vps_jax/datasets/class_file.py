@@ -12,6 +12,7 @@ order of the classes is that of the file; a colour is for pictures only and neve
 """
 
 import colorsys
+import dataclasses
 import itertools
 import json
 import pathlib
@@ -49,6 +50,10 @@ class ClassFile:
     void: tuple[int, ...] = ()
     like: tuple[str | None, ...] = ()
     notes: tuple[str, ...] = ()
+
+    def of_things(self) -> "ClassFile":
+        """The same classes, all of them things."""
+        return dataclasses.replace(self, classes=self.classes._replace(is_thing=(True,) * len(self.classes.names)))
 
     def as_mapping(self) -> dict:
         """The content as plain values, which `parse` reads again."""

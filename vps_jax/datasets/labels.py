@@ -36,6 +36,11 @@ def panoptic_value(category: int, instance: int) -> int:
     return (category + 1) * PER_CLASS + instance
 
 
+def class_of(value: int) -> int:
+    """Class of a value of the panoptic code, -1 for void."""
+    return value // PER_CLASS - 1
+
+
 def panoptic_code(classes: ClassTable | None = None) -> LabelCode:
     """(class + 1) * 256 + instance, with 0 for no instance; below 256 is void. At most 255 classes and instances.
 

@@ -40,6 +40,6 @@ def look_up(wide: np.ndarray, values: Mapping[int, int]) -> np.ndarray:
     return np.where(order[place] == wide, codes[place], 0).astype(np.uint16)
 
 
-def beyond(values: Mapping[int, int]) -> int:
-    """How many objects found no number."""
-    return sum(value % WIDE > 0 and code % 256 == 0 for value, code in values.items())
+def beyond(values: Mapping[int, int], things: Sequence[int]) -> int:
+    """How many objects of these classes found no number."""
+    return sum(value // WIDE in things and value % WIDE > 0 and code % 256 == 0 for value, code in values.items())

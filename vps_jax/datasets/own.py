@@ -2,13 +2,14 @@
 
 import functools
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from vps_jax.datasets import coco_tracks, instance_json, own_labels, panoptic_json, spec
 from vps_jax.datasets.class_file import ClassFile
-from vps_jax.datasets.labels import panoptic_code
+from vps_jax.datasets.classes import ClassTable
+from vps_jax.datasets.labels import class_of, panoptic_code
 from vps_jax.datasets.tree_patterns import files_of, globbed, number_of
 from vps_jax.types import UserError
 
@@ -25,6 +26,7 @@ class Form(NamedTuple):
       needs: which of a set's patterns a root must fit.
       truth: of `DatasetSpec`.
       metrics: of a set with things; without things those that need no objects.
+      writer: of `DatasetSpec`.
     """
 
     videos: Callable
@@ -32,6 +34,7 @@ class Form(NamedTuple):
     needs: tuple[str, ...]
     truth: str
     metrics: tuple[str, ...]
+    writer: str = "vps_jax.media.result_folders:VipsegWriter"
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,8 @@ class Own:
                 raise UserError(f"--{key} {pattern!r}; expected a pattern below --source, such as {FRAMES!r}")
         if "{frame}" not in self.frames:
             raise UserError(f"--frames {self.frames!r} has no {{frame}}; expected a pattern such as {FRAMES!r}")
+        if self.form in TRACKS and not self.classes.classes.thing_ids:  # as in jsons, which do not say it
+            object.__setattr__(self, "classes", self.classes.of_things())
 
 
 def specification(own: Own) -> spec.DatasetSpec:
@@ -86,7 +91,7 @@ def specification(own: Own) -> spec.DatasetSpec:
         read_label=form.read_label,
         scan=own_labels.scan_maps,
         truth=form.truth,
-        writer="vps_jax.media.result_folders:VipsegWriter",
+        writer=form.writer,
         metrics=form.metrics if things else ("miou", "vc"),
         sparse=True,
     )
@@ -110,22 +115,32 @@ def frames_of(root: pathlib.Path, split: str, own: Own) -> dict[tuple[str, str],
     return files_of(root, own.frames, split, spec.FRAME_SUFFIXES)
 
 
-def videos_of(
-    frames: dict[tuple[str, str], pathlib.Path], max_gap: int | None = None
-) -> dict[str, list[tuple[tuple[str, str], pathlib.Path]]]:
+Frames = list[tuple[tuple[str, str], pathlib.Path]]  # ((video, frame), image)
+
+
+def videos_of(frames: dict[tuple[str, str], pathlib.Path], max_gap: int | None = None) -> dict[str, Frames]:
     """Frames of every video; a video that is cut goes on under the name `<video>-<frame>`."""
-    found: dict[str, list] = {}
-    name, video, last = "", None, None
+    videos: dict[str, Frames] = {}
     for key, path in frames.items():
-        number = number_of(key[1])
-        cut = max_gap is not None and None not in (number, last) and number - last > max_gap
-        if key[0] != video:
-            name = key[0]
-        elif cut:
-            name = f"{key[0]}-{key[1]}"
-        video, last = key[0], number
-        found.setdefault(name, []).append((key, path))
+        videos.setdefault(key[0], []).append((key, path))
+    found = {}
+    for video, rows in videos.items():
+        for part in parts([frame for (_, frame), _ in rows], max_gap):
+            found[part_name(video, rows[part.start][0][1], part)] = rows[part]
     return found
+
+
+def parts(frames: Sequence[str], max_gap: int | None) -> list[slice]:
+    """Parts of a video, cut where the numbers of two frames that follow each other are further apart."""
+    numbers = [number_of(frame) for frame in frames]
+    pairs = enumerate(zip(numbers, numbers[1:], strict=False), start=1)
+    cuts = [i for i, (a, b) in pairs if max_gap is not None and None not in (a, b) and b - a > max_gap]
+    return [slice(start, stop) for start, stop in zip([0, *cuts], [*cuts, len(frames)], strict=True)]
+
+
+def part_name(video: str, frame: str, part: slice) -> str:
+    """The name of a part of a video, that begins with a frame."""
+    return f"{video}-{frame}" if part.start else video
 
 
 def map_videos(root: pathlib.Path, split: str, own: Own) -> list[spec.VideoFiles]:
@@ -160,21 +175,50 @@ def panoptic_videos(root: pathlib.Path, split: str, own: Own) -> list[spec.Video
 
 
 def track_videos(root: pathlib.Path, split: str, own: Own) -> list[spec.VideoFiles]:
-    """Videos of a json of YouTube-VIS' form or of COCO's; its file names are below the folder of the split's frames."""
+    """Videos of a json of YouTube-VIS' form or of COCO's; its file names are below the folder of the split's frames.
+
+    They are numbered from 1; the json that `vps-jax data prepare` writes for scoring has the same numbers.
+    """
     source = root / own.annotations.format(split=split)
     folder = root / above(own.frames).format(split=split)
     if not source.is_file():
-        rows = videos_of(frames_of(root, split, own))
+        rows = videos_of(frames_of(root, split, own), own.max_gap)
         return [spec.VideoFiles(name, tuple(path for _, path in row), None) for name, row in rows.items()]
-    if own.form == "ytvis":
-        return instance_json.read_videos(source, own.classes.classes, lambda file: folder / file)
-    content = coco_tracks.as_youtube_vis(panoptic_json.load_json(source), source)
+    content = panoptic_json.load_json(source)
+    if own.form == "coco":
+        content = coco_tracks.as_youtube_vis(content, source)
     found = instance_json.read_videos(source, own.classes.classes, lambda file: folder / file, content)
-    names = [str(pathlib.PurePosixPath(head["id"]).with_suffix("")) for head in content["videos"]]
-    return [video._replace(name=name) for video, name in zip(found, names, strict=True)]
+    if own.form == "coco":  # where an image without a folder is a video of its own
+        names = [str(pathlib.PurePosixPath(head["id"]).with_suffix("")) for head in content["videos"]]
+        found = [video._replace(name=name) for video, name in zip(found, names, strict=True)]
+    for video in found:
+        refuse_stuff(video, own.classes.classes)
+    cut = [part for video in found for part in parts_of(video, own.max_gap)]
+    return [video._replace(number=i) for i, video in enumerate(cut, start=1)]
+
+
+def refuse_stuff(video: spec.VideoFiles, classes: ClassTable) -> None:
+    """Raises UserError for a track whose class is no thing."""
+    shown = {class_of(value) for value in (video.notes.values if video.notes is not None else ())}
+    for c in sorted(shown - set(classes.thing_ids)):
+        raise UserError(
+            f"{video.notes.source}: {video.notes.video} has tracks of {classes.names[c]!r}, which is no thing; "
+            "expected thing: true in the class file"
+        )
+
+
+def parts_of(video: spec.VideoFiles, max_gap: int | None) -> Iterator[spec.VideoFiles]:
+    """A video with tracks, cut where its frames are too far apart."""
+    for part in parts([image.stem for image in video.images], max_gap) if video.images else [slice(0, 0)]:
+        images, notes = video.images[part], video.notes
+        if notes is not None:
+            notes = notes._replace(codes=tuple(track[part] for track in notes.codes))
+        name = part_name(video.name, images[0].stem, part) if images else video.name
+        yield video._replace(name=name, images=images, notes=notes)
 
 
 PANOPTIC = ("vpq", "stq", "pq", "miou", "vc")
+TRACKS = ("ytvis", "coco")  # forms that say nothing of stuff
 FORMS = {
     "index": Form(
         map_videos, own_labels.read_maps, ("frames", "labels"), "vps_jax.evaluation.mask_folders", PANOPTIC
@@ -186,9 +230,11 @@ FORMS = {
         panoptic_videos, own_labels.read_rgb_ids, ("frames", "labels", "annotations"),
         "vps_jax.evaluation.mask_folders", PANOPTIC,
     ),
-    "ytvis": Form(
-        track_videos, instance_json.read_label, ("frames", "annotations"), "vps_jax.evaluation.ytvis_folders", ("ap",)
-    ),
-    # a COCO json is not what the reader of YouTube-VIS' truth takes
-    "coco": Form(track_videos, instance_json.read_label, ("frames", "annotations"), "", ("ap",)),
+    **{
+        name: Form(
+            track_videos, instance_json.read_label, ("frames", "annotations"), "vps_jax.evaluation.ytvis_folders",
+            ("ap",), "vps_jax.media.mask_lists:ytvis_writer",
+        )
+        for name in TRACKS
+    },
 }  # fmt: skip

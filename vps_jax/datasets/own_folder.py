@@ -9,10 +9,11 @@ from typing import Any
 
 from vps_jax import files
 from vps_jax.datasets import class_file, spec
-from vps_jax.datasets.own import Own, specification
+from vps_jax.datasets.own import TRACKS, Own, specification
 from vps_jax.types import UserError
 
 NAME = "own.json"
+TRACKS_TRUTH = "{split}.json"  # beside it, for forms with tracks: what is scored, in the form of YouTube-VIS
 
 
 def described(own: Own, source: pathlib.Path) -> dict:
@@ -76,7 +77,7 @@ def bound(own: spec.DatasetSpec, source: pathlib.Path) -> spec.DatasetSpec:
         needs=(NAME,),
         splits=functools.partial(_at, function=layout.splits, source=source),
         videos=functools.partial(_at, function=layout.videos, source=source),
-        truth=f"{place}/{layout.truth}",
+        truth=TRACKS_TRUTH if layout.name in TRACKS else f"{place}/{layout.truth}",
     )
     return dataclasses.replace(own, layouts=(here,))
 

@@ -20,6 +20,7 @@ PER_CLASS = 1000  # Cityscapes' form: class * 1000 + object
 VOID, UNKNOWN = -1, -2
 RGB = (2, 6)  # colour types of the PNG header
 TO_ID = np.array([1, 256, 65536])
+BEYOND = "objects beyond 255 of their class"
 
 
 class MapNotes(NamedTuple):
@@ -134,9 +135,15 @@ def scan_maps(video: VideoFiles) -> VideoFiles:
 
 def read_maps(video: VideoFiles, index: int) -> LabelMap:
     """Labels of one frame of class maps."""
-    beyond = numbering.beyond(video.notes.values) if index == 0 else 0
-    findings = {"objects beyond 255 of their class": beyond} if beyond else {}
-    return LabelMap(numbering.look_up(wide_values(video, index), video.notes.values), findings=findings)
+    values, things = video.notes.values, video.notes.classes.classes.thing_ids
+    found = told_once(video, index, numbering.beyond(values, things))
+    return LabelMap(numbering.look_up(wide_values(video, index), values), findings=found)
+
+
+def told_once(video: VideoFiles, index: int, beyond: int) -> dict[str, int]:
+    """How many objects of a video found no number, told with its first labelled frame."""
+    first = next(i for i, mask in enumerate(video.masks) if mask is not None)
+    return {BEYOND: beyond} if beyond and index == first else {}
 
 
 Segments = dict[tuple[str, str], list[dict]]  # by video and frame
@@ -168,10 +175,20 @@ def read_panoptic(path: pathlib.Path) -> Segments:
     return found
 
 
-def numbered(
-    frames: list[list[dict] | None], classes: ClassFile, where: str
-) -> tuple[tuple[tuple[int, int], ...], ...]:
-    """(segment id, label value) of the segments of every frame; an id is one object through the video.
+class SegmentNotes(NamedTuple):
+    """What RGB segment ids need beside their files.
+
+    Attributes:
+      frames: of every frame, pairs of a segment's id and its label value.
+      beyond: how many objects of the video found no number.
+    """
+
+    frames: tuple[tuple[tuple[int, int], ...], ...]
+    beyond: int = 0
+
+
+def numbered(frames: list[list[dict] | None], classes: ClassFile, where: str) -> SegmentNotes:
+    """Label values of the segments of a video; an id is one object through it.
 
     Raises:
       UserError: a segment has no id or category, or a category that the class file does not know.
@@ -180,8 +197,10 @@ def numbered(
     rows = [[pair_of(row, index, classes.void, where) for row in frame or ()] for frame in frames]
     rank = {number: i for i, number in enumerate(sorted({number for frame in rows for number, _ in frame}), start=1)}
     wide = {(n, c): c * numbering.WIDE + rank[n] for frame in rows for n, c in frame if c != VOID}
-    values = numbering.renumber(wide.values(), classes.classes.thing_ids)
-    return tuple(tuple((n, values[wide[n, c]] if c != VOID else 0) for n, c in frame) for frame in rows)
+    things = classes.classes.thing_ids
+    values = numbering.renumber(wide.values(), things)
+    pairs = tuple(tuple((n, values[wide[n, c]] if c != VOID else 0) for n, c in frame) for frame in rows)
+    return SegmentNotes(pairs, numbering.beyond(values, things))
 
 
 def pair_of(row: Any, index: Mapping[int, int], void: tuple[int, ...], where: str) -> tuple[int, int]:
@@ -205,7 +224,8 @@ def pair_of(row: Any, index: Mapping[int, int], void: tuple[int, ...], where: st
 def read_rgb_ids(video: VideoFiles, index: int) -> LabelMap:
     """Labels of one frame of RGB segment ids; ids that the json does not list are void."""
     ids = read_rgb(video.masks[index]).astype(np.int64) @ TO_ID
-    values = {0: 0, **dict(video.notes[index])}
+    values = {0: 0, **dict(video.notes.frames[index])}
     strays = np.setdiff1d(ids, list(values)).size
     findings = {"ids in a PNG that its json does not list": int(strays)} if strays else {}
+    findings |= told_once(video, index, video.notes.beyond)
     return LabelMap(numbering.look_up(ids, values), findings=findings)
