@@ -39,7 +39,7 @@ ALLOWED = {
     "configs": {"configs", "config", "datasets"},
     "main": {"types", "config", "runs"},
     "cli": BASE | {"data_commands", "weights_commands", "report_commands", "evaluation", "ensemble", "media", "runs"},
-    "data_commands": BASE | {"data"},
+    "data_commands": BASE | {"data", "runs"},
     "weights_commands": {"runs"},
     "report_commands": {"evaluation", "runs"},
     "__main__": {"cli"},

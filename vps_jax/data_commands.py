@@ -98,6 +98,10 @@ def prepare(
     else:
         report = preparation.prepare(name, source, out, **options)
     print("\n".join(preparation.describe_report(report)))
+    if own is not None:
+        from vps_jax.runs import own_preview
+
+        print(f"names on labels -> {own_preview.write(out, report) or 'no picture, since no frame has a label'}")
 
 
 @data.command()

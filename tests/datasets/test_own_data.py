@@ -347,6 +347,7 @@ def test_commands_need_nothing_but_files(frames, tmp_path):
     for _ in range(2):  # the second time it is only reported
         code, text, _ = command("data", "prepare", "own", *options, "--out", out, "--workers", 1)
         assert code == 0 and "train: 2 videos, 8 frames" in text
+        assert f"names on labels -> {out / 'preview.jpg'}" in text and (out / "preview.jpg").is_file()
     assert class_file.read(out / "classes.yaml") == CLASSES
     truth = recognize(out / "truth")
     assert truth.classes == CLASSES.classes and dataset(str(out / "truth")).name == "rooms"

@@ -23,11 +23,8 @@ from vps_jax.datasets import ClassTable
 from vps_jax.parsing import plain
 from vps_jax.types import Clip, TrainBatch, UserError
 
-ADDED = {
-    "augment": None,
-    "object_shares": "equal",
-    "draw_by": "videos",
-}  # keys of a source that version 0.1 lacked, with what it did
+# keys of a source that version 0.1 lacked, with what it did
+ADDED = {"augment": None, "object_shares": "equal", "draw_by": "videos"}
 
 
 def train_batches(data: Data, *, first_step: int = 0, host: int = 0, num_hosts: int = 1) -> Iterator[TrainBatch]:

@@ -63,18 +63,34 @@ def contact_sheet(
             small, labels = scale_frame(image, frame, width=cell_width)
             cells.append(side_by_side([overlay(small, labels, table)], [frame.stem]))
             shown.append(frame)
-    cells += [np.full_like(cells[0], PAPER)] * (-len(cells) % columns)
-    lines = [np.concatenate(cells[i : i + columns], axis=1) for i in range(0, len(cells), columns)]
-    if legend:
-        lines.append(draw_legend(shown, table, width=columns * cell_width))
-    return np.concatenate(lines)
+    sheet = in_columns(cells, columns)
+    return np.concatenate([sheet, draw_legend(shown, table, width=columns * cell_width)]) if legend else sheet
+
+
+def in_columns(cells: Sequence[np.ndarray], columns: int) -> np.ndarray:
+    """Pictures uint8 `[h, w, 3]` of one width in rows of so many, each row as high as its highest."""
+    rows = []
+    for first in range(0, len(cells), columns):
+        row = [*cells[first : first + columns]]
+        row += [np.full_like(row[0], PAPER)] * (columns - len(row))
+        height = max(len(cell) for cell in row)
+        pads = [((0, height - len(cell)), (0, 0), (0, 0)) for cell in row]
+        filled = [np.pad(cell, pad, constant_values=PAPER) for cell, pad in zip(row, pads, strict=True)]
+        rows.append(np.concatenate(filled, axis=1))
+    return np.concatenate(rows)
 
 
 def draw_legend(
     frames: Sequence[PanopticFrame], table: ClassTable, *, width: int, column_width: int = 200
 ) -> np.ndarray:
     """Colour and name of every class and track in `frames`; RGB uint8 `[h, width, 3]`."""
-    entries = _legend_entries(frames, table)
+    return legend_of(_legend_entries(frames, table), width=width, column_width=column_width)
+
+
+def legend_of(
+    entries: Sequence[tuple[tuple[int, int, int], str]], *, width: int, column_width: int = 200
+) -> np.ndarray:
+    """Colours with their texts in columns; RGB uint8 `[h, width, 3]`."""
     columns = max(1, width // column_width)
     lines = -(-len(entries) // columns)
     out = np.full((lines * LINE + GAP, width, 3), PAPER, np.uint8)
