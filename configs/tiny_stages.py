@@ -1,8 +1,9 @@
-"""Stages 2, 3 and 4 at small scale, to run the chain of stages on two CPU cores.
+"""The stages at small scale, to run the chain of stages on two CPU cores.
 
 Command:   python main.py --config configs/tiny_stages.py:STAGE --workdir DIR --config.init_from.path EARLIER
-           STAGE: stage2 (default; from random weights), stage3 (from stage2), stage4 (from stage3), vps_alone
-Chain:     python -m benchmarks.stage_chain
+           STAGE: stage2 (default; from random weights), stage3 (from stage2), stage4 (from stage3), vps_alone;
+           stage1 (from random weights) and stage2_sets (from stage1), on synthetic twins of all their data sets
+Chain:     python -m benchmarks.stage_chain, and with --all-sets from stage1 over stage2_sets to stage4
 Hardware:  one CPU core or more, 4 GB of memory
 Time:      about four minutes a stage on one core, compilation aside
 Expected:  VPQ of the EMA weights about 31 after stage 2, 41 after stages 3 and 4; see docs/results.md
@@ -11,10 +12,14 @@ Tasks, query groups, hand-over and what stays frozen are those of the stages, ev
 configs/tiny.py. `vps_alone` is what joint training is compared with: stage 3's steps and rate on VPS alone.
 """
 
-from configs import common, datasets, stage2, stage3, stage4, tiny
+import pathlib
 
-STEPS = {"stage2": 500, "stage3": 500, "vps_alone": 500, "stage4": 150}
-MODELS = {"stage2": stage2, "stage3": stage3, "vps_alone": stage4, "stage4": stage4}
+from configs import common, datasets, stage1, stage2, stage3, stage4, tiny
+
+STEPS = {"stage1": 500, "stage2": 500, "stage2_sets": 500, "stage3": 500, "vps_alone": 500, "stage4": 150}
+MODELS = {
+    "stage1": stage1, "stage2": stage2, "stage2_sets": stage2, "stage3": stage3, "vps_alone": stage4, "stage4": stage4,
+}  # fmt: skip
 
 
 def get_config(name: str = "stage2"):
@@ -22,6 +27,7 @@ def get_config(name: str = "stage2"):
     config.name = f"tiny_{name}"
     config.model.semantic_groups = stage.model.semantic_groups
     config.model.vos = stage.model.vos
+    config.infer.semantic_group = stage.infer.semantic_group
     config.init_from = stage.init_from
     config.class_maps = stage.class_maps
     for task in stage.tasks.values():
@@ -34,9 +40,12 @@ def get_config(name: str = "stage2"):
     if name == "stage4":
         config.optim.lr *= stage.optim.lr / common.base().optim.lr
     shorten(config, STEPS[name])
+    config.train.evaluate_every *= stage.train.evaluate_every > 0
     prepared = config.synthetic.get_ref("folder") + "/prepared"
     video = config.data.sources.vipseg.to_dict() | {"path": prepared + "/vipseg"}  # follows the folder
-    if name == "stage2":
+    if name in ("stage1", "stage2_sets"):
+        use_all_data_sets(config, stage, video, prepared)
+    elif name == "stage2":
         use_three_data_sets(config, video, {"path": prepared + "/davis"})
     else:
         keys = ("task", "group", "weight")
@@ -68,3 +77,18 @@ def use_three_data_sets(config, video: dict, davis: dict) -> None:
         "things": common.source(**video | {"weight": 0.25, "task": "instance", "group": "THINGS"}),
         "davis": common.source(**video | davis | {"weight": 0.25, "task": "vos"}),
     }
+
+
+def use_all_data_sets(config, stage, video: dict, prepared) -> None:
+    """The sources of a stage, each from the synthetic twin of its data set, at the size of `video`."""
+    names = {key: pathlib.PurePath(source.path).name for key, source in stage.data.sources.items()}
+    config.synthetic.also = tuple(dict.fromkeys(name for name in names.values() if name != "vipseg"))
+    small = {key: video[key] for key in ("short_side", "max_side", "crop")}
+    small["objects"] = (2,)  # each number of objects has programs of its own
+    views = {"short_side": (64, 68, 72), "crop_px": (64, 64)}  # an eighth of stage 1's
+    config.data.sources = {
+        key: common.source(**source.to_dict() | small | (views if source.crop_px else {}) | {
+            "path": prepared + f"/{names[key]}"
+        })
+        for key, source in stage.data.sources.items()
+    }  # fmt: skip

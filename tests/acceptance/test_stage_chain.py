@@ -1,4 +1,4 @@
-"""The tiny chain 2 -> 3 -> 4, two steps a stage: where each stage begins, what is printed, what is not run twice."""
+"""The tiny chains, few steps a stage: where each stage begins, what is printed, what is not run twice."""
 
 import sys
 
@@ -31,9 +31,14 @@ def smaller(monkeypatch, tmp_path):
     monkeypatch.setattr(tiny, "get_config", get_config)
 
 
-def start(monkeypatch, folder) -> None:
-    monkeypatch.setattr(sys, "argv", ["stage_chain", "--seeds", "3", "--folder", str(folder), "--steps", "2"])
+def start(monkeypatch, folder, *options, steps: int = 2) -> None:
+    given = ["stage_chain", "--seeds", "3", "--folder", str(folder), "--steps", str(steps), *options]
+    monkeypatch.setattr(sys, "argv", given)
     assert stage_chain.main() == 0
+
+
+def refuse(*_):
+    pytest.fail("a finished stage was run again")
 
 
 def params(folder, run: str, weights: str) -> dict:
@@ -68,9 +73,36 @@ def test_every_stage_begins_where_the_one_before_ended(smaller, monkeypatch, tmp
         vipseg = source["queries"]["semantic"][first : first + 124]
         np.testing.assert_allclose(after["queries"]["semantic"][1:], vipseg, atol=MOVED)
 
-    def refuse(*_):
-        pytest.fail("a finished stage was run again")
-
     monkeypatch.setattr(experiment, "run", refuse)
     start(monkeypatch, folder)
     assert "stage 4 after VPS alone" in capsys.readouterr().out
+
+
+def test_stages_1_to_4_on_the_twins_of_all_data_sets(smaller, monkeypatch, tmp_path, capsys):
+    """19 steps, after which every data set has had its turn at its published share."""
+    start(monkeypatch, tmp_path, "--all-sets", steps=19)
+    printed = capsys.readouterr()
+    with capsys.disabled():
+        print(f"\n{printed.out}")
+    lines = {line.split(",")[1].strip(): line for line in printed.out.splitlines() if "trained on" in line}
+    assert list(lines) == ["stage 1", "stage 2", "stage 3", "stage 4"]
+    for stage, names in {
+        "stage 1": ("COCO_", "ADE20K_", "CITYSCAPES_", "MAPILLARY_", "_instance", "_panoptic", "_vos"),
+        "stage 2": ("youtube_vis", "ovis", "kitti_step", "cityscapes_vps", "vipseg", "burst", "davis"),
+        "stage 3": ("vps", "vss", "vis"),
+        "stage 4": ("0-18 vipseg",),
+    }.items():
+        assert all(name in lines[stage] for name in names), lines[stage]
+    assert printed.err.count("parameter arrays taken, 0 fresh") == 3  # all but stage 1
+
+    folder = tmp_path / "all_sets"
+    rows = {run: params(folder, run, "raw")["queries"]["semantic"] for run in ("stage 1", "stage 2", "stage 3")}
+    cityscapes = rows["stage 1"][1 + 150 + np.asarray(datasets.CITYSCAPES_19)]
+    for first in (1, 20):  # Cityscapes-VPS and KITTI-STEP come first
+        np.testing.assert_allclose(rows["stage 2"][first : first + 19], cityscapes, atol=0.1)
+    vipseg = params(folder, "stage 2", "ema")["queries"]["semantic"][1 + 19 + 19 + 25 :][:124]
+    np.testing.assert_allclose(rows["stage 3"][1:125], vipseg, atol=0.1)
+
+    monkeypatch.setattr(experiment, "run", refuse)
+    start(monkeypatch, tmp_path, "--all-sets", steps=19)
+    assert "stage 4, trained on" in capsys.readouterr().out

@@ -35,6 +35,20 @@ def test_buckets_follow_their_number_of_videos():
     assert counts[0] == 3 * counts[1]
 
 
+def test_a_rare_shape_fills_whole_chunks_and_keeps_its_share():
+    """Its one video is in every clip of its chunks, and in the long run as often as any other video."""
+    batch, steps = 4, 8 * 4 * 30
+    schedule = mixture.Schedule(BUCKETS[:2], {"a": 1.0}, chunk_steps=8)
+    seen, alone = collections.Counter(), []
+    for step in range(steps):
+        number, before = schedule.batch(step)
+        videos = [mixture.video_of(BUCKETS[number], number, before * batch + i, seed=0) for i in range(batch)]
+        seen.update(videos)
+        alone.append(videos == [3] * batch)
+    assert all(len(set(alone[k : k + 8])) == 1 for k in range(0, steps, 8))
+    assert seen == dict.fromkeys(range(4), batch * steps // 4)
+
+
 def test_chunks_keep_source_and_bucket():
     taken = draws(60, chunk_steps=3)
     for k in range(0, 60, 3):

@@ -6,7 +6,7 @@ import pytest
 from absl import flags
 
 from vps_jax.config import Color
-from vps_jax.data import augment, pipeline, records
+from vps_jax.data import augment, pipeline, records, samples
 from vps_jax.types import TrainBatch, UserError
 
 
@@ -178,6 +178,17 @@ def test_data_sets_are_left_out_by_name(config):
 def test_hosts_must_divide_the_batch(config):
     with pytest.raises(UserError, match="batch_size 4 must be a multiple of the 3 hosts"):
         pipeline.train_batches(config, num_hosts=3)
+
+
+def test_a_clip_without_instances_is_drawn_four_times(config, monkeypatch):
+    drawn = []
+    apply = augment.apply
+    monkeypatch.setattr(samples.augment, "apply", lambda *given: drawn.append(1) or apply(*given))
+    monkeypatch.setattr(samples, "instances_shown", lambda labels, sample: np.zeros(0, int))
+    config = with_data(config, sources={"vps": config["sources"]["vps"]}, num_threads=1, prefetch=1)
+    stream = samples.Samples(pipeline.validated(config), first_step=0, host=0, num_hosts=1)
+    record = stream[0].records[0]
+    assert len(drawn) == samples.CLIP_TRIES == 4 and "/" in record
 
 
 def test_a_source_without_usable_video_is_named(config):

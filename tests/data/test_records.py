@@ -100,6 +100,17 @@ def test_the_same_instances_share_a_combination():
     assert ids.tolist() == [[[1, 2, 65535, 65535]]] and overlaps.sum() == 2
 
 
+def test_combinations_without_room_belong_to_the_smallest_instance():
+    code = datasets.label_code("panoptic", datasets.class_table("davis"))
+    most = records.MOST_COMBINATIONS
+    combinations = {512 + j: (257, 258 + j) for j in range(most + 2)}
+    pixels = [257] * 99 + [512 + j for j in range(most + 2) for _ in range(most + 2 - j)]  # fewer and fewer
+    ids, classes, overlaps = records.make_ids(np.array([[pixels]], np.uint16), code, 64, combinations=combinations)
+    assert (classes >= 0).sum() == most + 3 and overlaps.any(axis=1).all()
+    assert ids[0, 0, -3:].tolist() == [most + 2] * 2 + [most + 3]  # the two smallest instances
+    assert set(ids[0, 0, 99:-3].tolist()) == {65535 - j for j in range(most)}
+
+
 def test_a_clip_without_labels_is_void():
     ids, classes, _ = records.make_ids(np.zeros((1, 2, 2), np.uint16), VIPSEG, N)
     assert not ids.any() and (classes == -1).all()

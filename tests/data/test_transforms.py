@@ -146,6 +146,14 @@ def test_contrast_turns_around_127():
     np.testing.assert_allclose(out[0, 0, :, 0], [77, 127, 177], atol=2)
 
 
+def test_contrast_is_rounded():
+    """Truncated, as published, levels would fall by half a level in the mean."""
+    levels = np.arange(60, 190, dtype=np.uint8)[None, None, :, None].repeat(3, -1)
+    out = transforms.jitter_color(levels, still(contrast=(0.95, 0.95)), RNG(0))[0, 0, :, 0]
+    np.testing.assert_allclose(out, 127 + 0.95 * (levels[0, 0, :, 0] - 127.0), atol=0.5)
+    assert abs(np.mean(out - (127 + 0.95 * (levels[0, 0, :, 0] - 127.0)))) < 0.1
+
+
 def test_brightness_and_hue_move_as_far_as_allowed():
     grey = np.full((1, 1, 1, 3), 100, np.uint8)
     levels = [transforms.jitter_color(grey, still(brightness=20), RNG(s)).mean() for s in range(200)]

@@ -43,6 +43,7 @@ def test_initialisation_may_be_asked_with_any_size(model, variables):
 
 def test_bf16_computes_in_bf16_and_scores_in_float32(variables):
     model = mask2former.from_config(CONFIG | {"dtype": "bfloat16"})
+    assert shapes_of(model) == variables  # so either may run the weights of the other
     outputs = jax.eval_shape(model.apply, variables, IMAGES)
     assert outputs.mask_features.dtype == jnp.bfloat16
     assert outputs.class_logits.dtype == outputs.mask_embeds["object"].dtype == jnp.float32

@@ -10,7 +10,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 from absl import flags
@@ -88,6 +88,12 @@ def describe(data: Data) -> list[tuple[str, str, tuple[int, ...]]]:
         shape = (data.batch_size, data.clip_frames, *bucket.shape, *([bucket.objects] if bucket.objects else []))
         found.add((data.sources[bucket.source].task, bucket.source, shape))
     return sorted(found)
+
+
+def sources_of(data: Data, steps: Iterable[int]) -> list[str]:
+    """Source of the batch of every step."""
+    samples = Samples(validated(data), first_step=0, host=0, num_hosts=1)
+    return [samples.buckets[samples.schedule.batch(step)[0]].source for step in steps]
 
 
 def class_tables(data: Data) -> dict[str, ClassTable | None]:
