@@ -10,6 +10,7 @@ import numpy as np
 from vps_jax import files
 from vps_jax.data import scenes
 from vps_jax.datasets import class_file, rle
+from vps_jax.datasets.class_file import ClassFile
 from vps_jax.datasets.own import Own
 
 VOID = 255
@@ -64,60 +65,89 @@ def write_frames(root: pathlib.Path, all_drawn: list[Drawn]) -> None:
         write(root / "frames" / one.split / one.video / f"{one.frame}.png", one.image)
 
 
-def as_index(root: pathlib.Path, all_drawn: list[Drawn]) -> Own:
+def as_index(root: pathlib.Path, all_drawn: list[Drawn], classes: ClassFile = CLASSES) -> Own:
     for one in all_drawn:
         write(root / "labels" / one.split / one.video / f"{one.frame}.png", one.values)
         write(root / "instances" / one.split / one.video / f"{one.frame}.png", one.objects)
-    return Own(CLASSES)
+    return Own(classes)
 
 
-def as_palette(root: pathlib.Path, all_drawn: list[Drawn]) -> Own:
+def as_palette(root: pathlib.Path, all_drawn: list[Drawn], classes: ClassFile = CLASSES) -> Own:
     for one in all_drawn:
         for folder, picture in (("labels", one.values), ("instances", one.objects)):
             path = root / folder / one.split / one.video / f"{one.frame}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             files.write_palette_png(path, picture)
-    return Own(CLASSES, form="palette")
+    return Own(classes, form="palette")
 
 
-def as_panoptic_video(root: pathlib.Path, all_drawn: list[Drawn]) -> Own:
-    """Segment id = class value * 256 + object number."""
+def as_panoptic_video(root: pathlib.Path, all_drawn: list[Drawn], classes: ClassFile = CLASSES) -> Own:
+    """Segment id = (1 + class value) * 256 + object number."""
     rows: dict[str, dict[str, list]] = {}
     for one in all_drawn:
-        ids = np.where(one.values == VOID, 0, one.values.astype(int) * 256 + one.objects)
+        ids = np.where(np.isin(one.values, classes.void), 0, (1 + one.values.astype(int)) * 256 + one.objects)
         picture = np.stack([ids & 255, ids >> 8, np.zeros_like(ids)], -1).astype(np.uint8)
         write(root / "labels" / one.split / one.video / f"{one.frame}.png", picture)
-        segments = [{"id": i, "category_id": i // 256} for i in np.unique(ids).tolist() if i]
+        segments = [{"id": i, "category_id": i // 256 - 1} for i in np.unique(ids).tolist() if i]
         frame = {"file_name": f"{one.frame}.png", "segments_info": segments}
         rows.setdefault(one.split, {}).setdefault(one.video, []).append(frame)
     for split, videos in rows.items():
         content = {"annotations": [{"video_id": v, "annotations": row} for v, row in videos.items()]}
         (root / f"{split}.json").write_text(json.dumps(content))
-    return Own(CLASSES, form="panoptic-video")
+    return Own(classes, form="panoptic-video")
 
 
-def as_ytvis(root: pathlib.Path, all_drawn: list[Drawn]) -> Own:
-    for split in dict.fromkeys(one.split for one in all_drawn):
-        own = [one for one in all_drawn if one.split == split]
+def as_ytvis(root: pathlib.Path, all_drawn: list[Drawn], classes: ClassFile = CLASSES) -> Own:
+    for split, shown in by_split(all_drawn):
         heads, tracks = [], []
-        for number, video in enumerate(dict.fromkeys(one.video for one in own), start=1):
-            shown = [one for one in own if one.video == video]
-            height, width = shown[0].values.shape
-            names = [f"{video}/{one.frame}.png" for one in shown]
+        for number, (video, frames) in enumerate(shown.items(), start=1):
+            height, width = frames[0].values.shape
+            names = [f"{video}/{one.frame}.png" for one in frames]
             heads.append({"id": number, "file_names": names, "height": height, "width": width})
-            for thing in sorted({int(n) for one in shown for n in np.unique(one.objects) if n}):
-                masks = [one.objects == thing for one in shown]
-                value = next(int(one.values[mask][0]) for one, mask in zip(shown, masks, strict=True) if mask.any())
-                codes = [
-                    {"size": [height, width], "counts": rle.to_text(rle.of_mask(mask))} if mask.any() else None
-                    for mask in masks
-                ]
+            for thing in sorted({int(n) for one in frames for n in np.unique(one.objects) if n}):
+                codes = [code_of(one.objects == thing) for one in frames]
+                value = next(int(one.values[one.objects == thing][0]) for one in frames if (one.objects == thing).any())
                 row = {"id": len(tracks) + 1, "video_id": number, "category_id": value, "segmentations": codes}
                 tracks.append(row)
-        categories = [{"id": row["value"], "name": row["name"]} for row in ROWS]
-        content = {"videos": heads, "annotations": tracks, "categories": categories}
+        content = {"videos": heads, "annotations": tracks, "categories": categories(classes)}
         (root / f"{split}.json").write_text(json.dumps(content))
-    return Own(CLASSES, form="ytvis")
+    return Own(classes, form="ytvis")
+
+
+def as_coco(root: pathlib.Path, all_drawn: list[Drawn], classes: ClassFile = CLASSES) -> Own:
+    for split, shown in by_split(all_drawn):
+        images, annotations = [], []
+        for one in (one for frames in shown.values() for one in frames):
+            height, width = one.values.shape
+            name = f"{one.video}/{one.frame}.png"
+            images.append({"id": len(images), "file_name": name, "height": height, "width": width})
+            for thing in (int(n) for n in np.unique(one.objects) if n):
+                here = one.objects == thing
+                row = {"id": len(annotations), "image_id": images[-1]["id"], "category_id": int(one.values[here][0])}
+                annotations.append(row | {"track_id": thing, "segmentation": code_of(here)})
+        content = {"images": images, "annotations": annotations, "categories": categories(classes)}
+        (root / f"{split}.json").write_text(json.dumps(content))
+    return Own(classes, form="coco")
+
+
+def by_split(all_drawn: list[Drawn]) -> Iterator[tuple[str, dict[str, list[Drawn]]]]:
+    """Split, and its frames by video."""
+    for split in dict.fromkeys(one.split for one in all_drawn):
+        shown: dict[str, list[Drawn]] = {}
+        for one in all_drawn:
+            if one.split == split:
+                shown.setdefault(one.video, []).append(one)
+        yield split, shown
+
+
+def code_of(mask: np.ndarray) -> dict | None:
+    """Run-length code of a mask, None for an empty one."""
+    return {"size": list(mask.shape), "counts": rle.to_text(rle.of_mask(mask))} if mask.any() else None
+
+
+def categories(classes: ClassFile) -> list[dict]:
+    table = classes.classes
+    return [{"id": i, "name": name} for i, name in zip(table.official_ids, table.names, strict=True)]
 
 
 def write(path: pathlib.Path, picture: np.ndarray) -> None:
