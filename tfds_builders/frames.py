@@ -10,10 +10,11 @@ from vps_jax.datasets import VideoFiles
 from vps_jax.datasets.label_files import BadFrame
 from vps_jax.datasets.spec import LabelMap
 
-__all__ = ["BadFrame", "Frame", "image_size", "jpeg_size", "packed", "read_frame", "usable"]
+__all__ = ["BadFrame", "Frame", "image_size", "jpeg_size", "packed", "read_frame", "usable", "whole"]
 
 QUALITY = 95  # of shrunk images
 VALUES = 65536
+PNG, RIFF = b"\x89PNG", b"RIFF"  # how these files begin; a WebP is a RIFF
 Size = tuple[int, int]  # height, width
 
 
@@ -38,7 +39,7 @@ def read_frame(image: pathlib.Path, labels: LabelMap | None = None, *, shrink: S
     """Read one image and join it with its labels `[h, w]`, if it has any.
 
     Args:
-      image: JPEG or PNG file.
+      image: JPEG, PNG or WebP file.
       labels: its labels.
       shrink: (short side, longest long side) to which a larger frame is shrunk: the image bilinear and as JPEG, the
         labels nearest.
@@ -86,16 +87,44 @@ def shrunk(data: bytes, path: pathlib.Path, values: np.ndarray | None, size: Siz
 
 
 def image_size(data: bytes, path: pathlib.Path) -> tuple[int, int]:
-    """`(height, width)` of a whole JPEG or PNG.
+    """`(height, width)` of a whole JPEG, PNG or WebP.
 
     Raises:
       BadFrame: another kind of file, or cut off.
     """
-    if data.startswith(b"\x89PNG"):
-        if b"IEND" not in data[-64:]:
+    if data.startswith(PNG):
+        if not whole(data):
             raise BadFrame(f"{path}: truncated PNG ({len(data)} bytes, no end marker); fetch the file again")
         return int.from_bytes(data[20:24]), int.from_bytes(data[16:20])
+    if data.startswith(RIFF):
+        return webp_size(data, path)
     return jpeg_size(data, path)
+
+
+def whole(data: bytes) -> bool:
+    """Whether an image file has its end."""
+    if data.startswith(RIFF):
+        return len(data) >= 8 + int.from_bytes(data[4:8], "little")
+    return (b"IEND" if data.startswith(PNG) else b"\xff\xd9") in data[-64:]
+
+
+def webp_size(data: bytes, path: pathlib.Path) -> tuple[int, int]:
+    """`(height, width)` from the first chunk: lossy, lossless, or the canvas of the extended form (RFC 9649).
+
+    Raises:
+      BadFrame: not a WebP, or cut off.
+    """
+    if not whole(data):
+        raise BadFrame(f"{path}: truncated WebP ({len(data)} bytes); fetch the file again")
+    kind = data[8:16]
+    if kind == b"WEBPVP8 ":
+        return int.from_bytes(data[28:30], "little") & 0x3FFF, int.from_bytes(data[26:28], "little") & 0x3FFF
+    if kind == b"WEBPVP8L":
+        bits = int.from_bytes(data[21:25], "little")
+        return 1 + (bits >> 14 & 0x3FFF), 1 + (bits & 0x3FFF)
+    if kind == b"WEBPVP8X":
+        return 1 + int.from_bytes(data[27:30], "little"), 1 + int.from_bytes(data[24:27], "little")
+    raise BadFrame(f"{path}: expected a JPEG, PNG or WebP image ({len(data)} bytes found)")
 
 
 def jpeg_size(data: bytes, path: pathlib.Path) -> tuple[int, int]:
@@ -105,8 +134,8 @@ def jpeg_size(data: bytes, path: pathlib.Path) -> tuple[int, int]:
       BadFrame: not a JPEG, or cut off.
     """
     if data[:2] != b"\xff\xd8":
-        raise BadFrame(f"{path}: expected a JPEG or PNG image ({len(data)} bytes found)")
-    if b"\xff\xd9" not in data[-64:]:
+        raise BadFrame(f"{path}: expected a JPEG, PNG or WebP image ({len(data)} bytes found)")
+    if not whole(data):
         raise BadFrame(f"{path}: truncated JPEG ({len(data)} bytes, no end marker); fetch the file again")
     at = 2
     while at + 9 < len(data):

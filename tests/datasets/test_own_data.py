@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from tfds_builders.frames import BadFrame, image_size
 from vps_jax.cli import app
 from vps_jax.data import check, own_prepare, prepare, records
 from vps_jax.datasets import class_file, dataset, instance_json, recognize, rle
@@ -211,6 +212,40 @@ def test_every_form_gives_the_same_labels(frames, tmp_path, form):
                 if form in (as_ytvis, as_coco):
                     wanted[wanted < 768] = 0  # they say nothing of stuff
                 np.testing.assert_array_equal(records.read_frame(opened, video, i)[1], wanted)
+
+
+def test_webp_frames(frames, tmp_path):
+    """Stored as they are; of a lossless file every pixel is there. One that is cut off is named."""
+    own, pixels = as_index(frames), {}
+    for path in sorted((frames / "frames").rglob("*.png")):
+        picture = cv2.imread(str(path))
+        cv2.imwrite(str(path.with_suffix(".webp")), picture, [cv2.IMWRITE_WEBP_QUALITY, 101])
+        pixels[path.parent.name, path.stem] = picture[..., ::-1]
+        path.unlink()
+    assert not check.check(specification(own), frames, progress=False).problems
+    prepare.prepare(specification(own), frames, tmp_path / "out", progress=False, folder="records")
+    opened = records.open_records(tmp_path / "out" / "records", "train")
+    for video in opened.videos:
+        for i, stem in enumerate(video.stems):
+            np.testing.assert_array_equal(records.read_frame(opened, video, i)[0], pixels[video.name, stem])
+    broken = frames / "frames" / "val" / "c" / "9.webp"
+    broken.write_bytes(broken.read_bytes()[:-9])
+    size = broken.stat().st_size
+    problems = check.check(specification(own), frames, progress=False).problems
+    assert problems == (f"{broken}: unreadable image ({size} bytes, cut off)",)
+    with pytest.raises(UserError, match="9.webp: truncated WebP"):
+        prepare.prepare(specification(own), frames, tmp_path / "again", progress=False)
+
+
+@pytest.mark.parametrize("options", [{"quality": 80}, {"lossless": True}, {"lossless": True, "exif": b"Exif\0\0"}])
+def test_sizes_of_all_kinds_of_webp(tmp_path, options):
+    """The three kinds of first chunk: lossy, lossless, extended."""
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (37, 1500, 3), np.uint8))
+    picture.save(tmp_path / "a.webp", **options)
+    data = (tmp_path / "a.webp").read_bytes()
+    assert image_size(data, tmp_path / "a.webp") == (37, 1500)
+    with pytest.raises(BadFrame, match="expected a JPEG, PNG or WebP"):
+        image_size(data.replace(b"WEBPVP8", b"WAVEfmt"), tmp_path / "a.webp")
 
 
 def test_a_value_that_the_class_file_does_not_know(frames, tmp_path):

@@ -114,7 +114,7 @@ def test_truncated_jpeg_stops_or_is_left_out(root, tmp_path):
     ("damage", "message"),
     [
         (lambda image, mask: image.write_bytes(b""), "expected a JPEG"),
-        (lambda image, mask: image.write_bytes(b"GIF89a" * 9), "expected a JPEG or PNG image"),
+        (lambda image, mask: image.write_bytes(b"GIF89a" * 9), "expected a JPEG, PNG or WebP image"),
         (lambda image, mask: mask.write_bytes(b""), "unreadable PNG"),
         (lambda image, mask: cv2.imwrite(str(mask), np.zeros((6, 10, 3), np.uint8)), "single-channel"),
         (lambda image, mask: cv2.imwrite(str(mask), np.zeros((6, 9), np.uint16)), "its mask is 9x6, expected"),

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tfds_builders.frames import whole
 from vps_jax import datasets, files
 from vps_jax.data.records import decode_image
 from vps_jax.datasets import DatasetSpec, VideoFiles
@@ -178,10 +179,10 @@ def image_size(image: pathlib.Path) -> tuple[tuple[int, int] | None, list[str]]:
         data = image.read_bytes()
     except OSError as error:
         return None, [f"{image}: unreadable image ({error.strerror})"]
-    whole = b"IEND" in data[-64:] if data.startswith(b"\x89PNG") else b"\xff\xd9" in data[-64:]
-    pixels = decode_image(data) if data and whole else None
+    ends = whole(data)
+    pixels = decode_image(data) if data and ends else None
     if pixels is None:
-        return None, [f"{image}: unreadable image ({len(data)} bytes, {'damaged' if whole else 'cut off'})"]
+        return None, [f"{image}: unreadable image ({len(data)} bytes, {'damaged' if ends else 'cut off'})"]
     return pixels.shape[:2], []
 
 

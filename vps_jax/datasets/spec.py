@@ -13,7 +13,7 @@ from vps_jax.datasets.labels import LabelCode, panoptic_value
 from vps_jax.files import read_lines, visible
 from vps_jax.types import UserError
 
-FRAME_SUFFIXES = (".jpg", ".jpeg", ".png")
+FRAME_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 SPLITS = ("train", "val", "test")
 
 
@@ -22,7 +22,7 @@ class VideoFiles(NamedTuple):
 
     Attributes:
       name: video id.
-      images: JPEG or PNG files in order.
+      images: JPEG, PNG or WebP files in order.
       masks: the mask file of each image, None for one that has none; None where the split has no mask files.
       notes: what the data set's `read_label` needs beside the mask file; None where it needs nothing.
       number: id of the video in the data set's json, where results must have it.
@@ -178,7 +178,7 @@ class DatasetSpec:
 
 
 def frame_files(folder: pathlib.Path) -> list[pathlib.Path]:
-    """JPEG and PNG files of a folder in the order of their names."""
+    """JPEG, PNG and WebP files of a folder in the order of their names."""
     return visible(folder, FRAME_SUFFIXES)
 
 
