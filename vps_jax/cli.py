@@ -316,6 +316,32 @@ def convert(
     print(f"{report['from_file']} of {report['parameters']} parameters from {source} -> {output}")
 
 
+@app.command("export")
+def export_model(
+    checkpoint: Annotated[Folder, typer.Argument(help="Workdir, or one step in its checkpoints/.")],
+    output: Annotated[Folder, Text("--output", help="New folder for the program, the weights and the runner.")],
+    size: Annotated[str, Text("--size", help="Width and height of the videos, as 1280x720.")],
+    platforms: Annotated[str, Text("--platforms", help="Some of cpu,cuda,rocm,tpu.")] = "cpu,cuda",
+    weights: Annotated[Weights, Text("--weights", help="Which weights.")] = Weights.ema,
+    short_side: Annotated[int | None, Text("--short-side", help="Pixels; default: the checkpoint's own.")] = None,
+    task: Annotated[str | None, Text("--task", help="As in predict.")] = None,
+    settings: Annotated[str | None, Text("--settings", help="As in predict.")] = None,
+):
+    """Export the network of a checkpoint as StableHLO, with a runner that needs jax and flatbuffers alone.
+
+    Example: vps-jax export runs/stage4 --output exported --size 1280x720
+    """
+    from vps_jax.runs import export
+
+    done = export.export(
+        checkpoint, output, size=size, platforms=split_names(platforms), weights=weights.value, short_side=short_side,
+        task=task, settings=settings,
+    )  # fmt: skip
+    for kind, shapes in (("in ", done.inputs), ("out", done.outputs)):
+        print("\n".join(f"{kind} {name} {list(shape)}" for name, shape in shapes.items()))
+    print(f"program {done.program / 1e6:.1f} MB, weights {done.weights / 1e6:.1f} MB -> {output}")
+
+
 @app.command()
 def replay(
     run: Annotated[Folder, typer.Argument(help="Workdir of a run of main.py.")],

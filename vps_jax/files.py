@@ -84,7 +84,7 @@ def write_palette_png(path: pathlib.Path, indices: np.ndarray) -> None:
 
 @contextlib.contextmanager
 def fresh_folder(out: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A temporary folder beside `out` that becomes `out` when the block ends well.
+    """A temporary folder beside `out` that becomes `out` when the block ends well, and is removed if not.
 
     Raises:
       UserError: `out` is there and not empty, or its parent cannot be written.
@@ -98,10 +98,13 @@ def fresh_folder(out: pathlib.Path) -> Iterator[pathlib.Path]:
         temporary.mkdir()
     except OSError as error:
         raise UserError(f"{out.parent} cannot be written ({error.strerror}); choose another output folder") from error
-    yield temporary
-    if out.exists():
-        out.rmdir()
-    os.replace(temporary, out)
+    try:
+        yield temporary
+        if out.exists():
+            out.rmdir()
+        os.replace(temporary, out)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def require_space(folder: pathlib.Path, needed: int, purpose: str = "the files") -> None:

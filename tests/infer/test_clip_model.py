@@ -111,6 +111,21 @@ def test_common_frames_go_through_the_backbone_once(monkeypatch):
     assert model.programs == {"backbone 2x64x128": 1, "decoder 4x64x128": 1, "decoder 3x64x128": 1}
 
 
+def test_the_network_for_export_has_the_bits_of_the_predictor():
+    images = clips(3)
+    variables = {"params": {"gain": jnp.float32(0.01)}}
+    for task, names in (("panoptic", list(module.CLIP_OUTPUTS)), ("semantic", ["semantic"])):
+        model = ClipModel(MeanModel(), variables, [(task, None)], chunk=2)  # the last chunk is filled up
+        network = model.network(module.geometry((50, 120), short_side=50, max_side=120), 3)
+        assert network.inputs["frames"].shape == (3, 50, 120, 3) and list(network.outputs) == names
+        cut = np.stack([image[:50, :120] for image in images])
+        padded = [np.pad(x, ((0, 14), (0, 8), (0, 0)), constant_values=module.PAD_VALUE) for x in cut]
+        expected = model.predict_sets(0, padded)[0]
+        found = jax.jit(network.function)(network.variables, cut)
+        for name, values in zip(names, found, strict=True):
+            assert np.array_equal(values, getattr(expected, name))
+
+
 def test_another_video_starts_without_old_features():
     model = ClipModel(MeanModel(), {"params": {"gain": jnp.float32(1)}}, PANOPTIC, chunk=4)
     model.predict_sets(0, clips(4, seed=1))

@@ -189,6 +189,16 @@ def test_scores_of_a_mirrored_frame_lie_where_they_belong():
     assert float(jnp.abs(plain[..., ::-1] - plain).max()) > 0.5
 
 
+def test_the_network_for_export_has_the_bits_of_the_predictor():
+    image = noise(64, 104)  # two windows, 40 pixels apart
+    predictor = WindowPredictor(MeanModel(), {"gain": jnp.float32(1.5)}, SMALL)
+    network = predictor.network(image.shape[:2])
+    windows = np.stack([image[:, :64], image[:, 40:]])
+    assert network.inputs["frames"].shape == windows.shape and "128x64 pixels" in network.about
+    (found,) = network.function(network.variables, windows)
+    assert np.array_equal(found, predictor._scores(list(windows))) and found.shape == (2, 16, 16, 6)
+
+
 def test_the_model_is_compiled_once_for_frames_of_any_size():
     model = WindowPredictor(MeanModel(), {"gain": 1.0}, SMALL)
     for shape in ((64, 64), (64, 100), (90, 64), (100, 100)):

@@ -15,12 +15,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vps_jax.infer.predictor import group_classes
+from vps_jax.infer.predictor import Network, group_classes
 from vps_jax.tasks import make_task
 from vps_jax.types import ClipPrediction, Geometry
 
 PAD_MULTIPLE = 64  # a constant of the temporal neck (spec: tarvis 1)
 PAD_VALUE = 128
+CLIP_OUTPUTS = {
+    "instance_masks": "[query, frame, row, column]: logits at stride 4 of the padded frame",
+    "instance_classes": "[query, class]: logits, background first",
+    "semantic": "[class, frame, row, column]: logits at stride 4 of the padded frame",
+}
 
 
 def resized_size(original: tuple[int, int], *, short_side: int, max_side: int) -> tuple[int, int]:
@@ -137,6 +142,29 @@ class ClipModel:
         for start in range(0, len(missing), self._chunk):
             self._extract(missing[start : start + self._chunk], images, first)
         return self._run.decode(self._variables, tuple(self._features[i] for i in indices))
+
+    def network(self, sizes: Geometry, length: int) -> Network:
+        """The scores of a clip of `length` frames, for the first query set."""
+        (height, width), (padded_height, padded_width) = sizes.resized, sizes.padded
+        margins = ((0, 0), (0, padded_height - height), (0, padded_width - width), (0, 0))
+
+        def scores(variables, frames):
+            images = jnp.pad(frames, margins, constant_values=PAD_VALUE)
+            maps = []
+            for start in range(0, length, self._chunk):
+                chunk = jnp.asarray([min(start + i, length - 1) for i in range(self._chunk)])
+                # without the barrier XLA would fuse what are programs of their own, and round otherwise
+                maps += jax.lax.optimization_barrier(
+                    self._run.split(self._run.backbone(variables, images[chunk][None]))
+                )
+            found = self._run.decode(variables, tuple(maps[:length]))[0]
+            return tuple(one for one in found if one is not None)
+
+        frames = jax.ShapeDtypeStruct((length, height, width, 3), jnp.uint8)
+        found = jax.eval_shape(scores, self._variables, frames)
+        names = CLIP_OUTPUTS if len(found) == len(CLIP_OUTPUTS) else {"semantic": CLIP_OUTPUTS["semantic"]}
+        about = "consecutive RGB frames, resized bilinearly as by OpenCV's INTER_LINEAR"
+        return Network(scores, self._variables, {"frames": frames}, names, about)
 
     def _extract(self, indices: list[int], images: Sequence[np.ndarray], first: int) -> None:
         """Backbone features of up to `chunk` frames."""

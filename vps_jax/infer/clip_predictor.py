@@ -11,7 +11,7 @@ from vps_jax.datasets.classes import ClassTable
 from vps_jax.infer.clip_model import ClipModel, geometry, preprocess
 from vps_jax.infer.fusion import fuse_frames
 from vps_jax.infer.instances import fuse_instances
-from vps_jax.infer.predictor import DECODED_AHEAD
+from vps_jax.infer.predictor import DECODED_AHEAD, Network
 from vps_jax.infer.score_maps import GridScores
 from vps_jax.infer.stitching import Stitched, Stitcher, split_clips
 from vps_jax.media.background import ahead
@@ -52,6 +52,10 @@ class ClipPredictor:
     def programs(self) -> dict[str, int]:
         """How often each program was compiled in this process, by its name and shape (frames x height x width)."""
         return self._model.programs
+
+    def network(self, original: tuple[int, int]) -> Network:
+        """See `predictor.Network`: the scores of one clip, not mirrored."""
+        return self._model.network(self.grid(self._infer, original), self._infer.clip_frames)
 
     def stream(self, video: Video) -> Iterator[FrameScores]:
         """Scores of the frames, in order, as soon as no clip can change them."""

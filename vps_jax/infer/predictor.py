@@ -5,8 +5,8 @@ predictors need no base class: a class with these attributes and methods, named 
 into ensembles like ours.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 from vps_jax import models
 from vps_jax.config import TASKS, model_row
@@ -26,6 +26,7 @@ class Predictor(Protocol):
         are read.
       `grid(infer, original) -> Geometry`: static; needed to give the things of an ensemble, whose members are averaged
         on its stride-4 grid for frames of `original` (height, width) pixels.
+      `network(original) -> Network`: what `vps-jax export` writes, for frames of `original` (height, width) pixels.
       `also` in its constructor, and `stream_sets`: see `SetPredictor`.
 
     Attributes:
@@ -43,6 +44,25 @@ class Predictor(Protocol):
 
     def fuse(self, frames: Iterable[FrameScores], classes: ClassTable) -> Iterator[PanopticFrame]:
         """Panoptic frames from a stream, whose scores may have been averaged; `fusion.fuse_frames` is one way."""
+
+
+class Network(NamedTuple):
+    """A model as one function of arrays: what its predictor computes before stitching and fusion, with the same bits.
+
+    Attributes:
+      function: (variables, *inputs) -> a tuple of arrays, as many as `outputs`.
+      variables: of the model.
+      inputs: name -> an array or `jax.ShapeDtypeStruct`; the first is `frames`, RGB uint8. Of an array the value is
+        that for the first call; later calls get the output of its name.
+      outputs: name -> axes and meaning.
+      about: how frames become the input.
+    """
+
+    function: Callable
+    variables: Mapping
+    inputs: Mapping[str, Any]
+    outputs: Mapping[str, str]
+    about: str
 
 
 class SetPredictor(Predictor, Protocol):

@@ -22,7 +22,7 @@ from vps_jax.datasets.classes import ClassTable
 from vps_jax.infer import video_segments
 from vps_jax.infer.fusion import fuse_frames
 from vps_jax.infer.instances import instance_frame
-from vps_jax.infer.predictor import DECODED_AHEAD, group_classes
+from vps_jax.infer.predictor import DECODED_AHEAD, Network, group_classes
 from vps_jax.infer.score_maps import to_grid
 from vps_jax.infer.video_segments import Areas, OnlineRule, kept_queries
 from vps_jax.media.background import ahead
@@ -100,6 +100,27 @@ class QueryPredictor:
     def programs(self) -> dict[str, int]:
         """How often each program was compiled in this process, by its name and shape (frames x height x width)."""
         return dict(self._run.counts)
+
+    def network(self, original: tuple[int, int]) -> Network:
+        """See `predictor.Network`: the scores of a chunk of frames, and the queries for the next chunk."""
+        sizes, length = self.grid(self._infer, original), self._infer.chunk_frames
+        grid = tuple(side // self._module.trunk.patch for side in sizes.padded)
+
+        def scores(variables, frames, queries):
+            # without the barrier XLA would fuse what are programs of their own, and round otherwise
+            found = jax.lax.optimization_barrier(self._run.look(variables, frames[None], queries))
+            states, class_logits, queries = found
+            masks = [self._run.masks(variables, states[t], grid) for t in range(length)]
+            return jnp.stack(masks), class_logits, queries
+
+        frames = jax.ShapeDtypeStruct((length, *sizes.resized, 3), jnp.uint8)
+        outputs = {
+            "masks": "[frame, row, column, query]: logits at stride 4 of the padded frame",
+            "class_logits": "[frame, query, class]: logits, no object last",
+            "queries": "[1, query, channel]: for the frames that follow",
+        }
+        about = "consecutive RGB frames, resized bilinearly as by Pillow"
+        return Network(scores, self._variables, {"frames": frames, "queries": self._start()}, outputs, about)
 
     def stream(self, video: Video) -> Iterator[FrameScores]:
         """Scores of the frames, in order; a track is a query, its identity the query's number plus 1.

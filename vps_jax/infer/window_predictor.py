@@ -12,7 +12,7 @@ import numpy as np
 from vps_jax.config import WindowInference
 from vps_jax.datasets.classes import ClassTable
 from vps_jax.infer.fusion import fuse_frames
-from vps_jax.infer.predictor import DECODED_AHEAD, group_classes
+from vps_jax.infer.predictor import DECODED_AHEAD, Network, group_classes
 from vps_jax.infer.sliding import Pass, PassScores, resize_steps, window_starts
 from vps_jax.media.background import ahead
 from vps_jax.media.video import Video, frames_of_one_size
@@ -50,6 +50,20 @@ class WindowPredictor:
     def programs(self) -> dict[str, int]:
         """How often the model was compiled in this process, by shape of its windows."""
         return dict(self._run.counts)
+
+    def network(self, original: tuple[int, int]) -> Network:
+        """See `predictor.Network`: the scores of as many windows as are run at once."""
+        side, sizes = self._infer.window_px, [steps[-1] for steps in resize_steps(original, self._infer)]
+        frames = jax.ShapeDtypeStruct((self._infer.window_batch, side, side, 3), jnp.uint8)
+        resized = " and ".join(f"{width}x{height}" for height, width in sizes)
+        return Network(
+            lambda variables, windows: (self._run.scores(variables, windows),),
+            self._variables,
+            {"frames": frames},
+            {"scores": "[window, row, column, class]: sums of probabilities at stride 4"},
+            f"RGB windows {self._infer.stride_px} pixels apart, of frames resized bilinearly as by OpenCV's "
+            f"INTER_LINEAR to {resized} pixels; smaller ones are padded with 0",
+        )
 
     def stream(self, video: Video) -> Iterator[FrameScores]:
         """Scores of the frames, one by one."""

@@ -64,7 +64,7 @@ def get(name: str, output: pathlib.Path | None = None) -> pathlib.Path:
     with alone(cache()):
         if output is None and out.is_dir():  # by the process that this one has waited for
             return out
-        with download.writing(out.parent), fresh_folder(out) as folder, removed_if_broken(folder):
+        with download.writing(out.parent), fresh_folder(out) as folder:
             print(f"{name}: {entry.licence or 'licence unknown, ask its authors'}")
             fetched = download.fetch(entry, cache() / "files" / name)
             known = "as expected" if fetched.verified else "none is known to compare it with"
@@ -136,16 +136,6 @@ def unpacked(path: pathlib.Path, target: pathlib.Path) -> pathlib.Path:
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise UserError(f"{path} is damaged ({error}); remove it and fetch it again") from error
     return target
-
-
-@contextlib.contextmanager
-def removed_if_broken(folder: pathlib.Path) -> Iterator[None]:
-    """Removes a folder if the block does not end well."""
-    try:
-        yield
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
 
 
 @contextlib.contextmanager

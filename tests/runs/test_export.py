@@ -1,0 +1,142 @@
+"""`vps-jax export`: a folder that runs without this package and gives the bits of the predictor."""
+
+import ast
+import importlib.util
+import json
+import pathlib
+import re
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from configs import videomt_tiny
+from vps_jax import cli, models
+from vps_jax.datasets.classes import class_table
+from vps_jax.runs import run_exported, segmenter
+from vps_jax.train.checkpoint import save_converted
+from vps_jax.types import UserError
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+SIZE, FRAMES = (40, 56), 4
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """A VidEoMT of two blocks, whose queries go from chunk to chunk."""
+    config = videomt_tiny.get_config()
+    config.model.update({"trunk_blocks": 1, "query_blocks": 2, "queries": 6})
+    config.infer.update({"short_side_px": SIZE[0], "max_side_px": 64, "chunk_frames": 2, "online": True})
+    model = models.build(config.model)
+    variables = jax.tree.map(np.array, models.init(model, jax.random.key(0), (64, 64)))
+    folder = tmp_path_factory.mktemp("export") / "run"
+    save_converted(folder, json.loads(config.to_json_best_effort()), variables)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def exported(checkpoint):
+    output = checkpoint.parent / "exported"
+    assert main("export", checkpoint, "--output", output, "--size", "56x40") == 0
+    return output
+
+
+def main(*arguments) -> int:
+    with pytest.raises(SystemExit) as end:
+        cli.main([str(argument) for argument in arguments])
+    return end.value.code
+
+
+def frames():
+    return np.random.default_rng(0).integers(0, 256, (FRAMES, *SIZE, 3), dtype=np.uint8)
+
+
+def test_the_runner_has_the_bits_of_the_predictor(checkpoint, exported):
+    call, queries, masks, logits = run_exported.load(exported), {}, [], []
+    for start in (0, 2):
+        found = call(frames()[start : start + 2], **queries)
+        queries = {"queries": found["queries"]}
+        masks += list(np.asarray(found["masks"]))
+        logits += list(np.asarray(found["class_logits"]))
+    expected = list(segmenter.load(checkpoint).scores(frames()))
+    assert len(expected) == FRAMES
+    for t, frame in enumerate(expected):
+        assert np.array_equal(masks[t], frame.scores.logits)
+        mean = np.mean(np.asarray(logits[: t + 1], np.float64), axis=0)  # what has been seen until now
+        np.testing.assert_allclose(mean, frame.scores.class_logits, rtol=1e-6)
+
+
+def test_the_folder_says_what_it_takes_and_gives(exported):
+    about = json.loads((exported / "export.json").read_text())
+    assert about["inputs"]["frames"] == {"shape": [2, *SIZE, 3], "dtype": "uint8"}
+    assert about["outputs"]["queries"]["shape"] == about["inputs"]["queries"]["shape"]
+    assert about["outputs"]["class_logits"]["meaning"] == "[frame, query, class]: logits, no object last"
+    assert (about["platforms"], about["video"], about["task"]) == (["cpu", "cuda"], list(SIZE), "panoptic")
+    assert about["classes"] == class_table("vipseg").rows()
+    assert sorted(path.name for path in exported.iterdir()) == [
+        "export.json", "program.bin", "queries.npy", "run.py", "weights.npz",
+    ]  # fmt: skip
+    assert not [path.name for path in exported.parent.iterdir() if path.name.startswith(".")]
+
+
+def test_the_runner_runs_by_itself_without_the_package(exported, tmp_path):
+    source = (exported / "run.py").read_text()
+    names = {
+        alias.name if isinstance(node, ast.Import) else node.module
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for alias in node.names
+    }
+    assert names == {"json", "pathlib", "sys", "jax", "numpy"}
+    np.save(tmp_path / "frames.npy", frames()[:2])
+    command = [sys.executable, str(exported / "run.py"), "frames.npy", "scores.npz"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    expected = run_exported.load(exported)(frames()[:2])
+    with np.load(tmp_path / "scores.npz") as scores:
+        assert set(scores.files) == {"masks", "class_logits", "queries"}
+        assert all(np.array_equal(scores[name], expected[name]) for name in scores.files)
+
+
+def test_the_page_shows_the_runner():
+    shown = re.search(r"^```python\n(import json\n.*?)^```", (ROOT / "docs" / "inference.md").read_text(), re.M | re.S)
+    source = pathlib.Path(run_exported.__file__).read_text()
+    code = source.partition('"""\n\n')[2].partition("\n\nif __name__")[0]
+    assert [line for line in shown[1].splitlines() if line.strip()] == [
+        line for line in code.splitlines() if line.strip()
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        (["--size", "720p"], "--size '720p': expected width and height of the videos in pixels, such as 1280x720"),
+        (["--size", "0x9"], "--size '0x9': expected"),
+        (["--platforms", "gpu"], "--platforms gpu: expected some of cpu, cuda, rocm, tpu"),
+        (["--platforms", ""], "expected some of cpu"),
+        (["--task", "vos"], "task"),
+        (["--short-side", "0"], "short_side=0"),
+    ],
+)
+def test_what_cannot_work_is_one_line(checkpoint, tmp_path, capsys, options, line):
+    assert main("export", checkpoint, "--output", tmp_path / "out", "--size", "56x40", *options) == 2
+    error = capsys.readouterr().err
+    assert line in error and error.count("\n") == 1 and not list(tmp_path.iterdir())
+
+
+def test_an_output_that_is_there_is_kept(checkpoint, exported, tmp_path, capsys):
+    before = (exported / "export.json").read_bytes()
+    assert main("export", checkpoint, "--output", exported, "--size", "56x40") == 2
+    assert "is there already" in capsys.readouterr().err and (exported / "export.json").read_bytes() == before
+    assert main("export", tmp_path, "--output", tmp_path / "out", "--size", "56x40") == 2
+    assert "holds no checkpoint" in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+def test_a_missing_package_is_named(checkpoint, tmp_path, monkeypatch):
+    from vps_jax.runs import export
+
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"pip install 'vps-jax\[export\]'"):
+        export.export(checkpoint, tmp_path / "out", size="56x40")
