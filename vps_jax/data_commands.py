@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import tempfile
 from typing import Annotated
 
 import typer
@@ -88,10 +89,12 @@ def prepare(
     """
     from vps_jax.data import own_prepare
     from vps_jax.data import prepare as preparation
+    from vps_jax.runs import own_preview, own_videos
 
     own = own_data(name, classes, form, frames, labels, instances, annotations, max_gap)
     options = {"skip_bad": skip_bad, "short_side": short_side, "workers": workers or os.cpu_count() or 1}
     if own is not None:
+        own = own_videos.unpacked(own, source, out, again=again)
         report = own_prepare.prepare(own, source, out, again=again, **options)
     elif again:
         raise UserError(f"--again means nothing with {name}; expected it with own: leave it out")
@@ -99,8 +102,6 @@ def prepare(
         report = preparation.prepare(name, source, out, **options)
     print("\n".join(preparation.describe_report(report)))
     if own is not None:
-        from vps_jax.runs import own_preview
-
         print(f"names on labels -> {own_preview.write(out, report) or 'no picture, since no frame has a label'}")
 
 
@@ -124,9 +125,13 @@ def check(
     from vps_jax import files
     from vps_jax.data import check as checking
     from vps_jax.datasets.own import specification
+    from vps_jax.runs import own_videos
 
     own = own_data(name, classes, form, frames, labels, instances, annotations, max_gap)
-    report = checking.check(name if own is None else specification(own), source)
+    with tempfile.TemporaryDirectory() as folder:  # of the frames of video files
+        if own is not None:
+            own = own_videos.unpacked(own, source, pathlib.Path(folder))
+        report = checking.check(name if own is None else specification(own), source)
     if json_out is not None:
         files.write_json(json_out, report.as_json())
     print("\n".join((*report.problems, *checking.table(report))))

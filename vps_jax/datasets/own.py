@@ -2,6 +2,7 @@
 
 import functools
 import pathlib
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -44,9 +45,11 @@ class Own:
     Attributes:
       classes: the class file.
       form: one of `FORMS`.
-      frames, labels, instances: patterns of images, label PNGs and object PNGs below the root.
+      frames, labels, instances: patterns of images, label PNGs and object PNGs below the root. Where the images are in
+        video files, that of the frames may end with the video.
       annotations: pattern of the json of a split, for the forms that have one.
       max_gap: a larger step between the numbers of two frames cuts a video in two; None: none does.
+      unpacked: folder below which the images are, if it is not the root: those of video files.
     """
 
     classes: ClassFile
@@ -56,6 +59,7 @@ class Own:
     instances: str = OBJECTS
     annotations: str = JSON
     max_gap: int | None = None
+    unpacked: str = ""
 
     def __post_init__(self):
         if self.form not in FORMS:
@@ -64,7 +68,7 @@ class Own:
             pattern = getattr(self, key)
             if not pattern or pathlib.PurePath(pattern).is_absolute() or ".." in pathlib.PurePath(pattern).parts:
                 raise UserError(f"--{key} {pattern!r}; expected a pattern below --source, such as {FRAMES!r}")
-        if "{frame}" not in self.frames:
+        if not {"{frame}", "{video}"} & set(re.findall(r"{\w+}", self.frames)):
             raise UserError(f"--frames {self.frames!r} has no {{frame}}; expected a pattern such as {FRAMES!r}")
         if self.form in TRACKS and not self.classes.classes.thing_ids:  # as in jsons, which do not say it
             object.__setattr__(self, "classes", self.classes.of_things())
@@ -73,7 +77,7 @@ class Own:
 def specification(own: Own) -> spec.DatasetSpec:
     """The data set that a user describes."""
     form, classes = FORMS[own.form], own.classes.classes
-    needs = tuple(globbed(getattr(own, key)) for key in form.needs)
+    needs = tuple(globbed(getattr(own, key)) for key in form.needs if key != "frames" or not own.unpacked)
     layout = spec.Layout(
         own.form,
         tuple(need if pathlib.PurePath(need).suffix else f"{need}.*" for need in needs),
@@ -112,7 +116,7 @@ def splits(root: pathlib.Path, own: Own) -> tuple[str, ...]:
 
 def frames_of(root: pathlib.Path, split: str, own: Own) -> dict[tuple[str, str], pathlib.Path]:
     """Images of a split by video and frame."""
-    return files_of(root, own.frames, split, spec.FRAME_SUFFIXES)
+    return files_of(pathlib.Path(own.unpacked or root), own.frames, split, spec.FRAME_SUFFIXES)
 
 
 Frames = list[tuple[tuple[str, str], pathlib.Path]]  # ((video, frame), image)
@@ -180,7 +184,7 @@ def track_videos(root: pathlib.Path, split: str, own: Own) -> list[spec.VideoFil
     They are numbered from 1; the json that `vps-jax data prepare` writes for scoring has the same numbers.
     """
     source = root / own.annotations.format(split=split)
-    folder = root / above(own.frames).format(split=split)
+    folder = pathlib.Path(own.unpacked or root) / above(own.frames).format(split=split)
     if not source.is_file():
         rows = videos_of(frames_of(root, split, own), own.max_gap)
         return [spec.VideoFiles(name, tuple(path for _, path in row), None) for name, row in rows.items()]

@@ -17,9 +17,10 @@ TRACKS_TRUTH = "{split}.json"  # beside it, for forms with tracks: what is score
 
 
 def described(own: Own, source: pathlib.Path) -> dict:
-    """Plain values of a description and of the folder that it describes."""
-    rest = {key: value for key, value in vars(own).items() if key != "classes"}
-    return {"source": str(source.resolve()), **rest, "classes": own.classes.as_mapping()}
+    """Plain values of a description and of the folder that it describes; `unpacked` is beside the description."""
+    rest = {key: value for key, value in vars(own).items() if key not in ("classes", "unpacked")}
+    beside = {"unpacked": pathlib.Path(own.unpacked).name} if own.unpacked else {}
+    return {"source": str(source.resolve()), **rest, **beside, "classes": own.classes.as_mapping()}
 
 
 def write(folder: pathlib.Path, own: Own, source: pathlib.Path) -> None:
@@ -61,6 +62,8 @@ def opened(folder: pathlib.Path) -> spec.DatasetSpec | None:
     source, path = pathlib.Path(content.pop("source")), folder / NAME
     if not source.is_dir():
         raise UserError(f"{path}: its source {source} is not there; expected the data that was prepared: restore it")
+    if "unpacked" in content:
+        content["unpacked"] = str(folder.resolve().parent / content["unpacked"])
     try:
         own = Own(**content | {"classes": class_file.parse(content["classes"], path)})
     except TypeError as error:

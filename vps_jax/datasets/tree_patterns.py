@@ -26,8 +26,9 @@ def files_of(root: pathlib.Path, pattern: str, split: str, suffixes: tuple[str, 
     whole = re.compile("".join(expression(part, split, parts[:i]) for i, part in enumerate(parts)) + end)
     found: dict[Key, pathlib.Path] = {}
     for path in root.glob(globbed(pattern, split) + (".*" if end else "")):
-        fit = whole.fullmatch(path.relative_to(root).as_posix())
-        if fit and path.suffix.lower() in suffixes and not path.name.startswith("."):
+        place = path.relative_to(root)
+        fit = whole.fullmatch(place.as_posix())
+        if fit and path.suffix.lower() in suffixes and not any(part.startswith(".") for part in place.parts):
             fields = fit.groupdict()
             frame = fields.get("frame", path.stem)
             found[fields.get("video", frame), frame] = path

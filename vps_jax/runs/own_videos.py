@@ -1,0 +1,130 @@
+"""Video files of a user's own data, unpacked into images. A label names its frame by the number, counted from 0."""
+
+import dataclasses
+import pathlib
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from vps_jax import files
+from vps_jax.datasets.own import FORMS, Own, frames_of
+from vps_jax.datasets.spec import SPLITS
+from vps_jax.datasets.tree_patterns import files_of, number_of
+from vps_jax.media.video import Video
+from vps_jax.media.video_files import VIDEO_SUFFIXES, frame_name, open_video_file
+from vps_jax.types import UserError
+
+FOLDER = "frames"  # of the prepared folder
+MADE_FROM = ".made_from"  # in a video's folder: the fingerprint of its file
+IMAGES = "{split}/{video}/{frame}.jpg"
+BYTES_PER_PIXEL = 0.5  # of a JPEG, about
+
+
+class VideoFile(NamedTuple):
+    """A video to unpack.
+
+    Attributes:
+      video: the opened file.
+      folder: of its images.
+      labels: number of a frame -> name of its label.
+      rest: whether frames without a label are unpacked too.
+    """
+
+    video: Video
+    folder: pathlib.Path
+    labels: dict[int, str]
+    rest: bool
+
+
+def unpacked(own: Own, source: pathlib.Path, out: pathlib.Path, *, again: bool = False, progress: bool = True) -> Own:
+    """The same data with images in `out/frames` in place of video files; unchanged where there are images already.
+
+    Of `train` the labelled frames are unpacked, where labels are PNGs, and of the other splits all, which are
+    predicted. A video that was unpacked before is left as it is.
+
+    Args:
+      own: what the user says; video files are looked for where `--frames` has the folder of a video.
+      source: folder of the data.
+      out: folder to write.
+      again: unpack all anew.
+      progress: show a progress bar.
+
+    Raises:
+      UserError: a video cannot be read, has changed, or is shorter than its labels say; no space.
+    """
+    splits = [split for split in SPLITS if split == "train" or "{split}" in own.frames]
+    if any(frames_of(source, split, own) for split in splits):
+        return own
+    if again:
+        shutil.rmtree(out / FOLDER, ignore_errors=True)
+    todo = [video for split in splits for video in video_files(own, source, out / FOLDER, split)]
+    if not todo:
+        return own
+    left = [one for one in todo if not is_unpacked(one)]
+    pixels = sum(one.video.num_frames * one.video.size()[0] * one.video.size()[1] for one in left)
+    files.require_space(out, int(pixels * BYTES_PER_PIXEL), "the frames of the videos")
+    total = sum(one.video.num_frames for one in left)
+    with files.progress_bar("unpack", total=total, show=progress) as advance:
+        for one in left:
+            unpack(one, advance)
+    return dataclasses.replace(own, frames=IMAGES, unpacked=str(out / FOLDER))
+
+
+def video_files(own: Own, source: pathlib.Path, folder: pathlib.Path, split: str) -> Iterator[VideoFile]:
+    """The video files of a split with the names of their labels."""
+    pattern = own.frames.partition("/{frame}")[0]
+    labels: dict[str, dict[int, str]] = {}
+    by_file = "labels" in FORMS[own.form].needs
+    for video, frame in files_of(source, own.labels, split, (".png",)) if by_file else ():
+        if (number := number_of(frame)) is not None:
+            labels.setdefault(video, {})[number] = frame
+    for (name, _), path in files_of(source, pattern, split, VIDEO_SUFFIXES).items():
+        rest = split != "train" or not by_file
+        yield VideoFile(open_video_file(path), folder / split / name, labels.get(name, {}), rest)
+
+
+def is_unpacked(one: VideoFile) -> bool:
+    """Whether the images of a video are there.
+
+    Raises:
+      UserError: they are of another file.
+    """
+    if not one.folder.is_dir():
+        return False
+    made_from = one.folder / MADE_FROM
+    if not made_from.is_file() or made_from.read_text() != one.video.fingerprint():
+        raise UserError(f"{one.folder} is not of {one.video.source}, or that has changed; give --again to replace it")
+    return True
+
+
+def unpack(one: VideoFile, advance: Callable[[], None]) -> None:
+    """Write the images of a video; its folder is there when all are.
+
+    Raises:
+      UserError: a frame cannot be decoded, a label has no frame, or the disk refuses.
+    """
+    last = -1
+    try:
+        with files.fresh_folder(one.folder) as folder:
+            for last, frame in enumerate(one.video.frames()):
+                advance()
+                if last in one.labels or one.rest:
+                    files.write_image(folder / f"{name_of(last, one.labels)}.jpg", frame.image)
+            for number in sorted(one.labels):
+                if number > last:
+                    raise UserError(
+                        f"{one.video.source}: no frame for label {one.labels[number]}; expected a number from 0 to "
+                        f"{last}, counted from 0"
+                    )
+            files.write_text(folder / MADE_FROM, one.video.fingerprint())
+    except OSError as error:
+        raise UserError(f"{one.folder} cannot be written ({error.strerror}); make room and start again") from error
+
+
+def name_of(number: int, labels: dict[int, str]) -> str:
+    """Name of the image of a frame: that of its label, or one in the manner of the first label's."""
+    if number in labels or not labels:
+        return labels.get(number, frame_name(number))
+    head, digits, tail = re.fullmatch(r"(.*?)(\d+)(\D*)", next(iter(labels.values()))).groups()
+    return f"{head}{number:0{len(digits)}d}{tail}"
