@@ -105,8 +105,10 @@ def predict(
     split: Annotated[str | None, Text("--split", help="Split of a data-set root.")] = None,
     weights: Annotated[str | None, Text("--weights", help="ema or raw of --checkpoint, or a published name.")] = None,
     short_side: Annotated[int | None, Text("--short-side", help="Pixels; default: the checkpoint's own.")] = None,
-    task: Annotated[str | None, Text("--task", help="panoptic, semantic or instance.")] = None,
+    task: Annotated[str | None, Text("--task", help="panoptic, semantic, instance or vos.")] = None,
     settings: Annotated[str | None, Text("--settings", help="Use the published ones of a data set, as ovis.")] = None,
+    first_masks: Annotated[Folder | None, Text("--first-masks", help="PNG or folder of objects to follow.")] = None,
+    points: Annotated[Folder | None, Text("--points", help="Json of clicks on objects to follow.")] = None,
     keep_scores: Annotated[Folder | None, Text("--keep-scores", help="Folder for the members' scores.")] = None,
     overlay: Annotated[bool, Text("--overlay/--no-overlay", help="Also write overlay videos.")] = True,
     opacity: Annotated[float, Text("--opacity", help="Opacity of the overlay, 0 to 1.")] = 0.5,
@@ -139,14 +141,15 @@ def predict(
     else:
         refuse_beside(
             "--ensemble",
-            {"--weights": weights, "--short-side": short_side, "--task": task, "--settings": settings},
-        )
+            {"--weights": weights, "--short-side": short_side, "--task": task, "--settings": settings,
+             "--first-masks": first_masks, "--points": points},
+        )  # fmt: skip
     if (checkpoint is None) == (ensemble is None):
         raise UserError(f"{'neither' if ensemble is None else 'both'} of --checkpoint and --ensemble; give one of them")
     report = predict_files.predict(
         inputs, output, checkpoint=checkpoint, ensemble=lambda: load_ensemble(ensemble, keep_scores),
         weights=weights or Weights.ema.value, asked={"short_side": short_side, "task": task, "settings": settings},
-        archive=archive, split=split, layout=layout,
+        first_masks=first_masks, points=points, archive=archive, split=split, layout=layout,
         selection=predict_files.selection(start, end, stride, fps, max_frames), strict=strict, overlay=overlay,
         tracks=tracks, resume=not overwrite, opacity=opacity, legend=legend, classes=split_names(classes),
     )  # fmt: skip

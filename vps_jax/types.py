@@ -182,6 +182,22 @@ class FrameScores(NamedTuple):
     tracks: FrameTracks | None = None
 
 
+class GivenObject(NamedTuple):
+    """An object that is to be followed, as the user shows it in one frame.
+
+    Attributes:
+      object_id: its id in the results, from 1.
+      stem: name of the frame.
+      mask: bool `[h, w]` of the frame's own size, or None.
+      point: float `[2]`, (y, x) in 0..1 of the frame, in place of a mask.
+    """
+
+    object_id: int
+    stem: str
+    mask: Array | None = None
+    point: Array | None = None
+
+
 class InstanceMask(NamedTuple):
     """One class that a track may be of, in one frame: masks bool `[h, w]` of different classes may overlap.
 

@@ -74,6 +74,27 @@ def tracks_of(row: Mapping, source: pathlib.Path, own: str) -> instance_json.Tra
     )  # fmt: skip
 
 
+def first_points(content: Mapping, source: pathlib.Path) -> dict[str, list[dict]]:
+    """Clicks of `first_frame_annotations.json` by sequence: rows of `object`, `frame`, `x` and `y` in pixels.
+
+    Raises:
+      UserError: the json breaks a rule of the form, or an object has no point.
+    """
+    clicks: dict[str, list[dict]] = {}
+    for row in rows_of(content, "sequences", ("dataset", "seq_name", "annotated_image_paths", "segmentations"), source):
+        own = f"{row['dataset']}/{row['seq_name']}"
+        found: dict[str, dict] = {}
+        for image, frame in zip(row["annotated_image_paths"], row["segmentations"], strict=False):
+            for track, shown in frame.items():
+                point = shown.get("point")
+                if not isinstance(point, Mapping) or not {"x", "y"} <= set(point):
+                    raise UserError(f"{source}: {own}: track {track} has no point; expected first-frame annotations")
+                place = {"object": int(track), "frame": pathlib.Path(image).stem, "x": point["x"], "y": point["y"]}
+                found.setdefault(track, place)
+        clicks[own] = list(found.values())
+    return clicks
+
+
 def layout(name: str, place: str) -> spec.Layout:
     """One of the places of the annotations."""
     return spec.Layout(

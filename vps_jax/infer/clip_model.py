@@ -9,6 +9,7 @@ import collections
 import copy
 import functools
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import cv2
 import jax
@@ -56,6 +57,8 @@ class Programs:
       backbone: (variables, images `[1, t, h, w, 3]`) -> maps `[1, t, h_i, w_i, c_i]`.
       split: those maps -> a list of the same per frame.
       decode: (variables, that list) -> one `ClipPrediction` per query set.
+      neck, decode_objects: (variables, that list) -> the neck's maps; (variables, maps, exemplars) -> logits
+        `[n, t, h4, w4]` of the objects, in two programs because their number changes with every video.
     """
 
     def __init__(self, model, sets: tuple[tuple[str, str | None], ...], chunk: int):
@@ -72,6 +75,19 @@ class Programs:
             outputs = _outputs(model, variables, features, sets)
             return tuple(_scores(one, decode) for one, decode in zip(outputs, decoders, strict=True))
 
+        def neck(variables, frames):
+            features = tuple(jnp.concatenate(maps, axis=1) for maps in zip(*frames, strict=True))
+            self._count("neck", (len(frames), *(4 * side for side in features[0].shape[2:4])))
+            return model.apply(variables, features, method="neck_maps")
+
+        def decode_objects(variables, maps, exemplars):
+            masks, points = exemplars["masks"], exemplars.get("points", jnp.zeros((1, 0, 2)))
+            number = masks.shape[1] + points.shape[1]
+            self._count(f"decoder of {number} objects", (maps[1].shape[1], masks.shape[2], *masks.shape[3:]))
+            outputs = model.apply(variables, maps, task="vos", exemplars=exemplars, last=True, method="decode")
+            return _scores(outputs, functools.partial(decoders[0], point_objects=points.shape[1])).instance_masks
+
+        self.neck, self.decode_objects = jax.jit(neck), jax.jit(decode_objects)
         self.backbone = jax.jit(backbone)
         self.decode = jax.jit(decode)
         self.split = jax.jit(lambda maps: [tuple(x[:, t : t + 1] for x in maps) for t in range(chunk)])
@@ -136,12 +152,26 @@ class ClipModel:
           first: index in the video; frames of the clip before keep their features.
           images: preprocessed frames, uint8 `[h, w, 3]` each, sides multiples of 64.
         """
+        return self._run.decode(self._variables, self._frames(first, images))
+
+    def predict_objects(self, first: int, images: Sequence[np.ndarray], exemplars: Mapping[str, Any]) -> np.ndarray:
+        """Logits float32 `[n, t, h4, w4]` of the objects of a clip, in the order of the exemplars.
+
+        Args:
+          first, images: as for `predict_sets`.
+          exemplars: see `models.object_encoder.ObjectEncoder`.
+        """
+        maps = self._run.neck(self._variables, self._frames(first, images))
+        return np.asarray(self._run.decode_objects(self._variables, maps, exemplars))
+
+    def _frames(self, first: int, images: Sequence[np.ndarray]) -> tuple:
+        """Backbone maps of the frames of a clip; those of the clip before are kept where both share them."""
         indices = range(first, first + len(images))
         self._features = {i: maps for i, maps in self._features.items() if i in indices}
         missing = [i for i in indices if i not in self._features]
         for start in range(0, len(missing), self._chunk):
             self._extract(missing[start : start + self._chunk], images, first)
-        return self._run.decode(self._variables, tuple(self._features[i] for i in indices))
+        return tuple(self._features[i] for i in indices)
 
     def network(self, sizes: Geometry, length: int) -> Network:
         """The scores of a clip of `length` frames, for the first query set."""

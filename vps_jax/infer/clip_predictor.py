@@ -11,6 +11,7 @@ from vps_jax.datasets.classes import ClassTable
 from vps_jax.infer.clip_model import ClipModel, geometry, preprocess
 from vps_jax.infer.fusion import fuse_frames
 from vps_jax.infer.instances import fuse_instances
+from vps_jax.infer.object_clips import followed_objects, fuse_objects
 from vps_jax.infer.predictor import DECODED_AHEAD, Network
 from vps_jax.infer.score_maps import GridScores
 from vps_jax.infer.stitching import Stitched, Stitcher, split_clips
@@ -39,9 +40,11 @@ class ClipPredictor:
 
     @staticmethod
     def check(module, infer: ClipInference) -> None:
-        """Raises UserError for a task whose results are not frames of classes."""
-        if infer.task == "vos":
-            raise UserError(f"infer.task={infer.task!r}: expected panoptic, semantic or instance, choose one of them")
+        """Raises UserError for video object segmentation by a model that cannot be shown objects."""
+        if infer.task == "vos" and not module.vos:
+            raise UserError(
+                "infer.task='vos': the model cannot be shown objects; expected one with config.model.vos=True"
+            )
 
     @staticmethod
     def grid(infer: ClipInference, original: tuple[int, int]) -> Geometry:
@@ -64,6 +67,10 @@ class ClipPredictor:
 
     def stream_sets(self, video: Video) -> Iterator[tuple[FrameScores, ...]]:
         """As `stream`, for every query set."""
+        if self._infer.task == "vos":
+            for frame in followed_objects(video, self._model.fresh(), self._infer):
+                yield (frame,)
+            return
         runs = [self._run_clips(video, mirrored=mirrored) for mirrored in (False, True)[: 1 + self._infer.flip]]
         for plain, *mirrored in zip(*runs, strict=True):
             for t in range(len(plain.stems)):
@@ -73,7 +80,9 @@ class ClipPredictor:
                 )
 
     def fuse(self, frames: Iterable[FrameScores], classes: ClassTable) -> Iterator[PanopticFrame]:
-        """Panoptic frames: tracks over stuff, the likeliest instances, or the best class where there are no tracks."""
+        """Panoptic frames by the rule of the task; without tracks, every pixel has its best class."""
+        if self._infer.task == "vos":
+            return fuse_objects(frames)
         if self._infer.task == "instance":
             return fuse_instances(frames, classes, most=self._infer.max_instances)
         return fuse_frames(frames, classes, min_score=self._infer.panoptic_score)

@@ -87,6 +87,7 @@ def predict(
     keep_going: bool = False,
     tracks: bool = False,
     style: drawing.Style = drawing.Style(),  # noqa: B008  (immutable)
+    show: Callable[[list[Video]], list[Video]] | None = None,
 ) -> Report:
     """Segment videos and write a result folder, and overlay videos beside it.
 
@@ -103,12 +104,14 @@ def predict(
       selection: which frames of each video.
       strict: refuse videos with damaged frames.
       overlay, progress, made_by, keep_going, tracks, style: see `RunOptions`.
+      show: gives the videos the objects that are to be followed in them, see `media.given_objects`.
       layout: form of the results, see `media.result_folders.make_writer`.
 
     Raises:
       UserError: nothing to read, a damaged frame, `out` cannot be written; nothing half-written is left.
     """
     videos, failed = open_inputs(sources, split=split, selection=selection, strict=strict, keep_going=keep_going)
+    videos = videos if show is None else show(videos)
     check_outside(videos, pathlib.Path(out))
     writer = result_folders.make_writer(out, layout, classes)
     run = Run(writer, classes, RunOptions(overlay, tracks, progress, made_by, keep_going, style))

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vps_jax.types import UserError
+from vps_jax.types import GivenObject, UserError
 
 DEFAULT_FPS = 6.0  # VIPSeg's frames are five or six a second
 
@@ -38,6 +38,7 @@ class Video(NamedTuple):
       fingerprint: gives a text that tells the files from others of the same names; an empty one of a stream.
       number: id of the video in its data set's json, where results must have it.
       origin: absolute path and split that open it again, see `sources.open_videos`; None of a stream.
+      objects: gives the objects to be followed in it; None where none are given.
     """
 
     video_id: str
@@ -52,6 +53,7 @@ class Video(NamedTuple):
     fingerprint: Callable[[], str] = str
     number: int | str | None = None
     origin: tuple[str, str | None] | None = None
+    objects: Callable[[], Sequence[GivenObject]] | None = None
 
 
 def fingerprint_of(files: Sequence[pathlib.Path]) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 
 from vps_jax.config import Experiment
 from vps_jax.datasets import ClassTable
+from vps_jax.media import given_objects
 from vps_jax.media.video import DEFAULT_FPS, Frame, Video
 from vps_jax.runs.inference_request import Request, classes_asked, infer_asked
 from vps_jax.types import FrameScores, PanopticFrame, UserError
@@ -31,7 +32,7 @@ def load(
       weights: `ema` or `raw`.
       short_side: pixels to which frames are resized, in place of the checkpoint's own; the bound of the long side
         grows with it.
-      task: `panoptic`, `semantic` or `instance`, in place of the checkpoint's own.
+      task: `panoptic`, `semantic`, `instance` or `vos`, in place of the checkpoint's own.
       settings: name of a data set, such as `ovis`, whose published task, sizes and clips are used.
 
     Raises:
@@ -55,20 +56,28 @@ class Segmenter:
     def __repr__(self) -> str:
         return f"Segmenter({str(self._folder)!r}, weights={self._weights!r})"
 
-    def __call__(self, video: Any) -> Iterator[PanopticFrame]:
+    def __call__(self, video: Any, *, first_masks: Any = None, points: Any = None) -> Iterator[PanopticFrame]:
         """Panoptic frames in order, each as soon as it is final, in bounded memory.
 
         Args:
           video: a video file, a folder of frames, or RGB uint8 frames `[t, h, w, 3]`.
+          first_masks: of task `vos`: object ids `[h, w]` of the first frame, 0 for none, or a PNG or folder of them.
+          points: of task `vos`: object id -> (x, y) in pixels of the first frame, or a json of clicks.
 
         Raises:
-          UserError: it cannot be read, or is more than one video.
+          UserError: it cannot be read, is more than one video, or objects are given to another task.
         """
-        return self.predictor.fuse(self.scores(video), self.classes)
+        return self.predictor.fuse(self.scores(video, first_masks=first_masks, points=points), self.classes)
 
-    def scores(self, video: Any) -> Iterator[FrameScores]:
+    def scores(self, video: Any, *, first_masks: Any = None, points: Any = None) -> Iterator[FrameScores]:
         """What the model says of every frame, before it is fused to a panoptic frame; arguments as for a call."""
-        return self.predictor.stream(open_video(video))
+        opened = open_video(video)
+        for one, attach in ((first_masks, given_objects.with_masks), (points, given_objects.with_points)):
+            if one is not None and self.infer.task != "vos":
+                raise UserError(f"task={self.infer.task!r}: does not follow given objects; load with task='vos'")
+            if one is not None:
+                (opened,) = attach([opened], one)
+        return self.predictor.stream(opened)
 
     @functools.cached_property
     def experiment(self) -> Experiment:
