@@ -192,7 +192,7 @@ class ClipInference:
     task: str = choice("panoptic", "semantic", "instance", "vos")
     semantic_group: str | None = None  # None: the model's first
     taxonomy: str = "vipseg"  # name of the class table, for checkpoints that carry none
-    short_side_px: int = number(576, low=1)
+    short_side_px: int | None = number(576, low=1)  # None: frames keep their size
     max_side_px: int = number(1333, low=1)
     clip_frames: int = number(12, low=1)
     overlap_frames: int = number(6, low=0)

@@ -27,6 +27,10 @@ def test_sizes(original, resized, padded):
     assert module.geometry(original, short_side=576, max_side=1333) == (padded, resized, original)
 
 
+def test_frames_may_keep_their_size():
+    assert module.geometry((370, 1224), short_side=None, max_side=100) == ((384, 1280), (370, 1224), (370, 1224))
+
+
 def test_frames_are_padded_right_and_bottom_with_grey():
     image = np.zeros((10, 20, 3), np.uint8)
     image[:, 10:] = 200

@@ -101,6 +101,24 @@ def test_a_folder_becomes_a_result_folder_and_an_overlay(tmp_path, scripted):
     assert not list(out.rglob("*partial*"))
 
 
+def test_results_are_written_for_the_frames_that_are_asked_for(tmp_path, scripted):
+    """Of a data set that shows more frames than it labels; the overlay has all of them."""
+    (video,) = sources.open_videos(write_folder(tmp_path / "walk", 5))
+    asked = video._replace(video_id="set/walk", results=frozenset(["00000003", "00000012"]))
+    report = predict([asked], ClipPredictor(None, {}, INFER), CLASSES, tmp_path / "out", progress=False, tracks=True)
+    assert (report.frames, scripted.clips) == (2, [[(0, 4), (2, 3)]])
+    frames = result_folders.read_video(tmp_path / "out", "set/walk", CLASSES)
+    assert [frame.stem for frame in frames] == ["00000003", "00000012"]
+    tracks = json.loads((tmp_path / "out" / "tracks" / "set" / "walk.json").read_text())["tracks"]
+    assert {track["frames"] for track in tracks} == {2}
+    with av.open(str(tmp_path / "out" / "overlay" / "set" / "walk.mp4")) as movie:
+        assert len(list(movie.decode(video=0))) == 5
+    again = predict([asked], ClipPredictor(None, {}, INFER), CLASSES, tmp_path / "out", made_by="m", progress=False)
+    assert again.videos == 1 and scripted.clips == [[(0, 4), (2, 3)]] * 2
+    again = predict([asked], ClipPredictor(None, {}, INFER), CLASSES, tmp_path / "out", made_by="m", progress=False)
+    assert again.skipped == (1 if video.fingerprint() else 0)
+
+
 @pytest.mark.parametrize("count", [1, 2, 3, 5])
 def test_short_videos(tmp_path, scripted, count):
     """One frame, as long as the overlap, shorter than a clip, one frame beyond a clip."""

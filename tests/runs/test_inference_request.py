@@ -13,6 +13,12 @@ IMAGE = experiment({"model": {"name": "mask2former"}})
 OWN = class_table("vipseg")
 
 
+def test_a_short_side_of_settings_that_keep_the_size():
+    asked = infer_asked(TARVIS, Request(settings="kitti_step", short_side=288))
+    assert infer_asked(TARVIS, Request(settings="kitti_step")).short_side_px is None
+    assert (asked.short_side_px, asked.max_side_px, asked.clip_frames, asked.overlap_frames) == (288, 666, 6, 3)
+
+
 def test_what_is_not_asked_for_is_as_the_checkpoint_says():
     assert infer_asked(TARVIS, Request()) == TARVIS.infer and classes_asked(TARVIS, OWN, Request()) == OWN
     asked = infer_asked(TARVIS, Request(task="semantic", short_side=360))

@@ -39,7 +39,7 @@ def videos(root: pathlib.Path, split: str, place: str) -> list[spec.VideoFiles]:
         tracks = tracks_of(row, path, f"sequence {own}")
         there = [i for i, image in enumerate(images) if image.exists()]
         found.append(
-            spec.VideoFiles(own, *instance_json.kept(images, tracks, there))
+            spec.VideoFiles(own, *instance_json.kept(images, tracks, there), number=row["id"])
             if there
             else spec.VideoFiles(own, (), None)
         )

@@ -1,8 +1,10 @@
 """Cityscapes-VPS: six labelled frames of each of 500 snippets, 19 classes (spec: data_sets 8)."""
 
+import functools
 import itertools
 import pathlib
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +13,7 @@ from vps_jax.datasets import numbering, spec
 from vps_jax.datasets.classes import class_table
 from vps_jax.datasets.label_files import BadFrame, read_mask, read_rgb
 from vps_jax.datasets.labels import panoptic_code
+from vps_jax.datasets.panoptic_json import load_json, rows_of
 from vps_jax.types import UserError
 
 CLASSES = class_table("cityscapes_vps")
@@ -18,6 +21,10 @@ COLORS = {r + 256 * g + 65536 * b: c for c, (r, g, b) in enumerate(CLASSES.color
 PER_CLASS = 1000  # instance maps: x * 1000 + number, where x is not always the class; below it no instance
 VOID = 255
 FOLDERS = ("train", "val", "test")
+ALL_FRAMES = "im_all_info_{split}_city_vps.json"  # with the images of <split>/img_all
+PER_SNIPPET, EVERY = 10_000, 5  # ids of images: snippet * 10,000 + frame from 1; every fifth frame is labelled
+# what the authors' scripts add to an image's name
+ENDINGS = re.compile(r"(_newImg8bit|_leftImg8bit|_final_mask|_gtFine_color|_gtFine_instanceIds)?(\.png|\.jpg)?$")
 
 
 def made_splits(root: pathlib.Path) -> tuple[str, ...]:
@@ -40,6 +47,45 @@ def raw_videos(root: pathlib.Path, split: str) -> list[spec.VideoFiles]:
 def made_videos(root: pathlib.Path, split: str) -> list[spec.VideoFiles]:
     """Snippets from the authors' panoptic maps."""
     return snippets(root / split, "panoptic_inst")
+
+
+def frame_name(stem: str) -> str:
+    """The name of a frame in truths and results: that of a file without what the authors' scripts add to it."""
+    return ENDINGS.sub("", stem)
+
+
+def dense_videos(root: pathlib.Path, split: str, labelled: Callable) -> list[spec.VideoFiles]:
+    """Snippets of a split with all their frames, where the root has them; every fifth, the labelled ones, is a result.
+
+    Raises:
+      UserError: frames of a snippet are missing.
+    """
+    known, images = root / ALL_FRAMES.format(split=split), root / split / "img_all"
+    videos = labelled(root, split)
+    if not known.is_file() or not images.is_dir():
+        return videos
+    frames: dict[int, dict[int, pathlib.Path]] = {}
+    for row in rows_of(load_json(known), "images", ("id", "file_name"), known):
+        if type(row["id"]) is not int:
+            raise UserError(f"{known}: image id {row['id']!r}; expected snippet * {PER_SNIPPET} + frame, such as 50001")
+        video, frame = divmod(row["id"], PER_SNIPPET)
+        frames.setdefault(video, {})[frame] = images / row["file_name"]
+    return [dense(video, frames.get(int(video.name), {}), known) for video in videos]
+
+
+def dense(video: spec.VideoFiles, frames: Mapping[int, pathlib.Path], source: pathlib.Path) -> spec.VideoFiles:
+    """A snippet with all frames, numbered from 1; the labelled ones, which come every fifth, keep their own files."""
+    places = [frame for frame in sorted(frames) if frame % EVERY == 0]
+    if len(places) != len(video.images):
+        raise UserError(
+            f"{source}: snippet {video.name} has {len(places)} frames of number {EVERY}, {2 * EVERY}, ...; expected "
+            f"the {len(video.images)} of its labelled images"
+        )
+    files = dict(frames) | dict(zip(places, video.images, strict=True))
+    order = sorted(files)
+    return spec.VideoFiles(
+        video.name, tuple(files[frame] for frame in order), None, results=tuple(map(order.index, places))
+    )
 
 
 class Notes(NamedTuple):
@@ -132,11 +178,11 @@ def read_label(video: spec.VideoFiles, index: int) -> spec.LabelMap:
 TRUTH = "panoptic_gt_{split}_city_vps.json"  # made by the authors' scripts, with PNGs in <split>/panoptic_video
 RAW = spec.Layout(
     "as downloaded", ("train/img|val/img", "train/cls|val/cls", "train/inst|val/inst"), raw_splits, raw_videos,
-    truth=TRUTH,
+    truth=TRUTH, predicted=functools.partial(dense_videos, labelled=raw_videos),
 )  # fmt: skip
 MADE = spec.Layout(
     "the authors' maps", ("train/img|val/img", "train/panoptic_inst|val/panoptic_inst"), made_splits, made_videos,
-    truth=TRUTH,
+    truth=TRUTH, predicted=functools.partial(dense_videos, labelled=made_videos),
 )  # fmt: skip
 
 SPEC = spec.DatasetSpec(
@@ -148,12 +194,8 @@ SPEC = spec.DatasetSpec(
     read_label=read_label,
     scan=scan,
     truth="vps_jax.evaluation.cityscapes_vps_files",
+    writer="vps_jax.media.flat_panoptic:FlatPanopticWriter",
     metrics=("vpq", "stq"),
-    inference={
-        "clip_frames": 10,
-        "overlap_frames": 5,
-        "short_side_px": 1024,
-        "max_side_px": 2048,
-    },  # native, all frames
+    inference={"clip_frames": 10, "overlap_frames": 5, "short_side_px": None},  # native, all frames
     fps=17.0 / 5,
 )

@@ -74,6 +74,6 @@ SPEC = spec.DatasetSpec(
         for masks in ("Annotations", "Annotations_unsupervised")
     ),
     read_label=read_label,
-    inference={"task": "vos", "clip_frames": 12, "overlap_frames": 6, "short_side_px": 480},  # native
+    inference={"task": "vos", "clip_frames": 12, "overlap_frames": 6, "short_side_px": None},  # native
     fps=24.0,
 )

@@ -85,7 +85,8 @@ SPEC = spec.DatasetSpec(
     read_label=read_label,
     scan=scan,
     truth="vps_jax.evaluation.step_folders",
+    writer="vps_jax.media.frame_maps:kitti_step_writer",
     metrics=("stq", "vpq"),
-    inference={"clip_frames": 6, "overlap_frames": 3, "short_side_px": 375},  # native
+    inference={"clip_frames": 6, "overlap_frames": 3, "short_side_px": None},  # native
     fps=10.0,
 )

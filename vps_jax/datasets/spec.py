@@ -26,6 +26,7 @@ class VideoFiles(NamedTuple):
       masks: the mask file of each image, None for one that has none; None where the split has no mask files.
       notes: what the data set's `read_label` needs beside the mask file; None where it needs nothing.
       number: id of the video in the data set's json, where results must have it.
+      results: positions of the images that results are asked for; None for all.
     """
 
     name: str
@@ -33,6 +34,7 @@ class VideoFiles(NamedTuple):
     masks: tuple[pathlib.Path | None, ...] | None
     notes: Any = None
     number: int | str | None = None
+    results: tuple[int, ...] | None = None
 
     @property
     def labelled(self) -> bool:

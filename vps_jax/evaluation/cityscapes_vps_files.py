@@ -6,19 +6,16 @@ by the image. The video is what a name begins with, up to the first underscore.
 """
 
 import pathlib
-import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from vps_jax.datasets.cityscapes_vps import frame_name
 from vps_jax.datasets.classes import ClassTable
 from vps_jax.evaluation import checked
 from vps_jax.evaluation.plan import Job, Plan, TruthSource, keep_videos
 from vps_jax.evaluation.protocol import PANOPTIC
 from vps_jax.evaluation.vipseg_folders import MAX_SIDE, SIDES, FrameRecord, png_stems, read_classes, score
 from vps_jax.types import UserError
-
-# what the authors' scripts add to an image's name
-ENDINGS = re.compile(r"(_newImg8bit|_leftImg8bit|_final_mask|_gtFine_color|_gtFine_instanceIds)?(\.png|\.jpg)?$")
 
 
 def plan(truth: TruthSource, predictions: pathlib.Path) -> Plan:
@@ -77,7 +74,7 @@ def sizes(truth: Truth) -> dict[str, tuple[int, int]]:
         given = row.get("file_name") or row.get("id")
         if isinstance(given, str) and row.get("height") is not None and row.get("width") is not None:
             height, width = (checked.whole(row[side], f"{side} of images[{i}]", 1, MAX_SIDE) for side in SIDES)
-            by_image[ENDINGS.sub("", given)] = height, width
+            by_image[frame_name(given)] = height, width
     return by_image
 
 
@@ -101,7 +98,7 @@ def images_of_videos(names: Iterable[str]) -> dict[str, list[str]]:
 def pngs(folder: pathlib.Path, number: int, source: pathlib.Path) -> dict[str, pathlib.Path]:
     """Image name -> its PNG, of a folder that should have so many of a json."""
     stems = png_stems(folder, f"the {number} PNGs of {source.name}")
-    return {ENDINGS.sub("", stem): folder / f"{stem}.png" for stem in stems}
+    return {frame_name(stem): folder / f"{stem}.png" for stem in stems}
 
 
 def read_record(
@@ -141,7 +138,7 @@ def _named(content: object, source: pathlib.Path) -> dict[str, dict]:
         with checked.place(source, f"annotation {i}"):
             row = checked.mapping(row, "the row")
             given = row.get("image_id") or row.get("file_name")
-            name = checked.name(ENDINGS.sub("", given) if isinstance(given, str) else given, "image_id")
+            name = checked.name(frame_name(given) if isinstance(given, str) else given, "image_id")
             if name in named:
                 raise checked.Wrong(f"image {name} stands in it twice; keep one of the two")
             named[name] = row

@@ -29,13 +29,18 @@ CLIP_OUTPUTS = {
 }
 
 
-def resized_size(original: tuple[int, int], *, short_side: int, max_side: int) -> tuple[int, int]:
-    """Height and width with the aspect kept: short side `short_side`, unless the long one would exceed `max_side`."""
+def resized_size(original: tuple[int, int], *, short_side: int | None, max_side: int) -> tuple[int, int]:
+    """Height and width with the aspect kept: short side `short_side`, unless the long one would exceed `max_side`.
+
+    Without a short side they stay as they are.
+    """
+    if short_side is None:
+        return tuple(original)
     scale = min(short_side / min(original), max_side / max(original))
     return tuple(max(1, round(side * scale)) for side in original)
 
 
-def geometry(original: tuple[int, int], *, short_side: int, max_side: int) -> Geometry:
+def geometry(original: tuple[int, int], *, short_side: int | None, max_side: int) -> Geometry:
     """Sizes of a video whose frames are `original` (height, width) pixels."""
     resized = resized_size(original, short_side=short_side, max_side=max_side)
     padded = tuple(-(-side // PAD_MULTIPLE) * PAD_MULTIPLE for side in resized)

@@ -227,11 +227,13 @@ class Run:
             overlay_video(video, self._classes, self._writer.folder, self._options) as draw,
         ):
             for frame in ahead(frames, FINISHED_AHEAD):
-                result.write(frame)
                 draw(frame)
+                advance(video.video_id)
+                if video.results is not None and frame.stem not in video.results:
+                    continue
+                result.write(frame)
                 if self._options.tracks:
                     tables.add(frame)
-                advance(video.video_id)
                 count += 1
             if self._options.tracks:
                 tables.write(self._writer.folder / "tracks", video.video_id, result.segment_id)
@@ -255,6 +257,7 @@ def overlay_video(video: Video, classes: ClassTable, out: pathlib.Path, options:
         movie.write(drawing.overlay(source.image, frame, classes, options.style), source.time)
 
     path = out / "overlay" / f"{video.video_id}.mp4"
+    path.parent.mkdir(parents=True, exist_ok=True)
     sound = video.source if video.source is not None and video.source.is_file() else None
     with MovieWriter(path, fps=video.fps, pixel_aspect=video.pixel_aspect, sound=sound) as movie:
         yield draw

@@ -2,7 +2,7 @@
 
 import pathlib
 
-from vps_jax.datasets import DatasetSpec
+from vps_jax.datasets import DatasetSpec, VideoFiles
 from vps_jax.media.frame_folders import files_video
 from vps_jax.media.video import Video
 
@@ -13,7 +13,13 @@ def open_root(spec: DatasetSpec, root: pathlib.Path, *, split: str) -> list[Vide
     Raises:
       UserError: no such split, a missing video, no frames; at decoding, a damaged frame.
     """
-    return [
-        files_video(video.name, video.images, spec.fps, upright=False)._replace(number=video.number)
-        for video in spec.predicted(root, split)
-    ]
+    return [open_files(video, spec.fps) for video in spec.predicted(root, split)]
+
+
+def open_files(video: VideoFiles, fps: float) -> Video:
+    """One video; `fps` is that of the frames that results are asked for, and all frames have their share of it."""
+    if video.results is None:
+        return files_video(video.name, video.images, fps, upright=False)._replace(number=video.number)
+    asked = frozenset(video.images[i].stem for i in video.results)
+    opened = files_video(video.name, video.images, fps * len(video.images) / len(video.results), upright=False)
+    return opened._replace(number=video.number, results=asked)

@@ -21,8 +21,10 @@ from vps_jax.types import PanopticFrame, UserError
 
 # results that belong to no data set here, or to another layout of one: name -> (folder, classes) -> writer
 FORMATS = {
+    "cityscapes-vps": "vps_jax.media.flat_panoptic:FlatPanopticWriter",
     "davis": "vps_jax.media.frame_maps:davis_writer",
     "kitti-step": "vps_jax.media.frame_maps:kitti_step_writer",
+    "burst": "vps_jax.media.mask_lists:burst_writer",
     "ytvis": "vps_jax.media.mask_lists:ytvis_writer",
     "coco-rle": "vps_jax.media.mask_lists:coco_writer",
 }
@@ -176,6 +178,21 @@ class VipsegWriter:
             write_json(self.folder / "pred.json", {"annotations": [records[name] for name in names]})
 
 
+def list_rows(state: RunState, order: Sequence[str], write: Callable[[list], None]) -> None:
+    """Write the `rows` of all finished videos; again, if another process has finished one meanwhile.
+
+    Args:
+      state: of the result folder.
+      order: of the run's videos.
+      write: writes the rows, at once.
+    """
+    listed = None
+    while listed != (finished := state.finished()):
+        listed = finished
+        names = in_order(sorted(name for name in finished if "rows" in finished[name]), order)
+        write([row for name in names for row in finished[name]["rows"]])
+
+
 def in_order(names: Sequence[str], order: Sequence[str]) -> list[str]:
     """The names with those of `order` in that order, at the places that they have together; others keep theirs."""
     rank = {name: i for i, name in enumerate(order)}
@@ -225,7 +242,7 @@ def video_folder(final: pathlib.Path) -> Iterator[pathlib.Path]:
     try:
         shutil.rmtree(partial, ignore_errors=True)
         with writing(partial):
-            partial.mkdir()
+            partial.mkdir(parents=True)
         yield partial
         with writing(final):
             if final.exists():

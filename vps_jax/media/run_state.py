@@ -16,6 +16,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import unquote
 
 from vps_jax.files import write_json
 
@@ -59,17 +60,17 @@ class RunState:
                     self._read[path.stem] = stamp, json.loads(path.read_text())
             except (OSError, ValueError):
                 continue  # replaced or removed this moment
-            found[path.stem] = self._read[path.stem][1]
+            found[unquote(path.stem)] = self._read[path.stem][1]
         return found
 
     def finish(self, video_id: str, content: dict[str, Any]) -> None:
         """Say that a video is finished, and how it was made."""
-        write_json(self._folder / f"{video_id}.json", content)
+        write_json(self._folder / f"{quoted(video_id)}.json", content)
 
     @contextlib.contextmanager
     def claim(self, video_id: str) -> Iterator[bool]:
         """Whether the video is ours for the time of the block: False where another process works on it."""
-        path, token = self._folder / f"{video_id}.claim", uuid.uuid4().hex
+        path, token = self._folder / f"{quoted(video_id)}.claim", uuid.uuid4().hex
         stop = threading.Event()
         renewal = threading.Thread(target=_renew, args=(path, stop), daemon=True)
         try:  # a signal may come at any moment, also while the claim is made
@@ -83,6 +84,11 @@ class RunState:
                 renewal.join()
             if _owner(path)[2:] == [token]:
                 path.unlink(missing_ok=True)
+
+
+def quoted(video_id: str) -> str:
+    """The name of a video, which may have folders in it, as the name of a file."""
+    return video_id.replace("%", "%25").replace("/", "%2F")
 
 
 def _owner(path: pathlib.Path) -> list[str]:

@@ -68,7 +68,7 @@ class TrackTables:
         table = csv.DictWriter(text, COLUMNS, extrasaction="ignore", lineterminator="\n")
         table.writeheader()
         table.writerows(rows)
-        folder.mkdir(exist_ok=True)
+        (folder / video_id).parent.mkdir(parents=True, exist_ok=True)
         write_text(folder / f"{video_id}.csv", text.getvalue())
         write_text(folder / f"{video_id}.json", json.dumps({"video_id": video_id, "tracks": rows}))
 

@@ -38,6 +38,7 @@ class Video(NamedTuple):
       fingerprint: gives a text that tells the files from others of the same names; an empty one of a stream.
       number: id of the video in its data set's json, where results must have it.
       origin: absolute path and split that open it again, see `sources.open_videos`; None of a stream.
+      results: names of the frames that results are asked for, of a data set that shows more; None for all.
       objects: gives the objects to be followed in it; None where none are given.
     """
 
@@ -53,6 +54,7 @@ class Video(NamedTuple):
     fingerprint: Callable[[], str] = str
     number: int | str | None = None
     origin: tuple[str, str | None] | None = None
+    results: frozenset[str] | None = None
     objects: Callable[[], Sequence[GivenObject]] | None = None
 
 

@@ -41,7 +41,7 @@ def infer_asked(experiment: Experiment, request: Request) -> Any:
     if request.task is not None:
         infer = with_task(experiment.model.name, infer, request.task)
     if request.short_side is not None:
-        long_side = round(infer.max_side_px * request.short_side / infer.short_side_px)
+        long_side = round(infer.max_side_px * request.short_side / (infer.short_side_px or type(infer)().short_side_px))
         infer = dataclasses.replace(infer, short_side_px=request.short_side, max_side_px=long_side)
     return infer
 
