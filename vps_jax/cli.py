@@ -107,6 +107,7 @@ def predict(
     short_side: Annotated[int | None, Text("--short-side", help="Pixels; default: the checkpoint's own.")] = None,
     task: Annotated[str | None, Text("--task", help="panoptic, semantic, instance or vos.")] = None,
     settings: Annotated[str | None, Text("--settings", help="Use the published ones of a data set, as ovis.")] = None,
+    tta: Annotated[str | None, Text("--tta", help="Average views: flip, and factors as in flip,0.75,1.25.")] = None,
     first_masks: Annotated[Folder | None, Text("--first-masks", help="PNG or folder of objects to follow.")] = None,
     points: Annotated[Folder | None, Text("--points", help="Json of clicks on objects to follow.")] = None,
     keep_scores: Annotated[Folder | None, Text("--keep-scores", help="Folder for the members' scores.")] = None,
@@ -142,14 +143,15 @@ def predict(
         refuse_beside(
             "--ensemble",
             {"--weights": weights, "--short-side": short_side, "--task": task, "--settings": settings,
-             "--first-masks": first_masks, "--points": points},
+             "--tta": tta, "--first-masks": first_masks, "--points": points},
         )  # fmt: skip
     if (checkpoint is None) == (ensemble is None):
         raise UserError(f"{'neither' if ensemble is None else 'both'} of --checkpoint and --ensemble; give one of them")
     report = predict_files.predict(
         inputs, output, checkpoint=checkpoint, ensemble=lambda: load_ensemble(ensemble, keep_scores),
-        weights=weights or Weights.ema.value, asked={"short_side": short_side, "task": task, "settings": settings},
-        first_masks=first_masks, points=points, archive=archive, split=split, layout=layout,
+        weights=weights or Weights.ema.value, first_masks=first_masks, points=points,
+        asked={"short_side": short_side, "task": task, "settings": settings, "tta": split_names(tta) or ()},
+        archive=archive, split=split, layout=layout,
         selection=predict_files.selection(start, end, stride, fps, max_frames), strict=strict, overlay=overlay,
         tracks=tracks, resume=not overwrite, opacity=opacity, legend=legend, classes=split_names(classes),
     )  # fmt: skip

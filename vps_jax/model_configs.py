@@ -203,6 +203,7 @@ class ClipInference:
     panoptic_score: float = number(0.5, low=0, high=1)  # a track is painted when its mean score exceeds this
     max_instances: int = number(10, low=1)  # of the instance task, in a video
     flip: bool = False  # average with the mirrored video
+    scales: tuple[float, ...] = number((1.0,), low=0.01)  # factors on both sides; scores are averaged over them
 
     def __post_init__(self):
         if 2 * self.overlap_frames > self.clip_frames:
@@ -243,6 +244,8 @@ class QueryInference:
     score_threshold: float = number(0.8, low=0, high=1)  # a query is a segment above this probability
     overlap_threshold: float = number(0.8, low=0, high=1)  # of its own pixels among those that its mask covers
     max_instances: int = number(20, low=1)  # of the instance task
+    flip: bool = False  # average with the mirrored video
+    scales: tuple[float, ...] = number((1.0,), low=0.01)  # factors on both sides; scores are averaged over them
 
 
 class ModelRow(NamedTuple):

@@ -157,7 +157,9 @@ class FrameTracks(NamedTuple):
 
 
 class ScoreMap(Protocol):
-    """Class scores of one frame, `k` classes, on whatever grid they were made."""
+    """Class scores of one frame, `num_classes` classes, on whatever grid they were made."""
+
+    num_classes: int
 
     def labels(self, classes: Sequence[int] | None = None) -> Array:
         """Best of the ascending `classes` (None: of all) per pixel: uint8 `[h, w]` at the original size."""

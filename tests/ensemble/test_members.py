@@ -58,6 +58,7 @@ def test_members_as_a_config_describes_them():
             "group": "VIPSEG_VSS",
             "weight": 2,
             "flip": True,
+            "scales": (1.0, 0.5),
         },
         vps=VPS,
         image={"checkpoint": "image", "scale": "log_scores"},
@@ -65,7 +66,8 @@ def test_members_as_a_config_describes_them():
     image, vps, vss = found
     assert [m.name for m in found] == ["image", "vps", "vss"] and things is vps
     assert (vss.identity, vss.weight, vss.scale, vss.kind) == ("tarvis@raw", 2.0, "logits", "logits")
-    assert vss.infer == ClipInference(**INFER, task="semantic", semantic_group="VIPSEG_VSS", flip=True)
+    views = {"flip": True, "scales": (1.0, 0.5)}
+    assert vss.infer == ClipInference(**INFER, task="semantic", semantic_group="VIPSEG_VSS", **views)
     assert image.infer.window_px == 96 and image.kind == "probabilities" and image.scale == "log_scores"
     assert vps.run_key != vss.run_key  # other weights
     same, _ = read(vps=VPS, vss={"checkpoint": "tarvis", "task": "semantic", "group": "VIPSEG_VSS"})

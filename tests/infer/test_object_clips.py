@@ -48,7 +48,8 @@ def test_later_clips_are_shown_what_was_predicted():
     assert shown.rows == (0, 2, 3)  # the second object is lost
     assert shown.arrays["frames"].tolist() == [[0, 1, 3]]
     areas = shown.arrays["masks"].sum(axis=(3, 4))[0]
-    assert areas[0].tolist() == [0, 14 * 14, 0]  # -1 and 1 meet at the 14th pixel
+    # 1 and -1 meet half way; of the pixel in the corner less than half is the object's
+    assert areas[0].tolist() == [0, 16 * 16 - 1, 0]
     assert areas[1].tolist() == [0, 16 * 16, 0] and areas[2].tolist() == [0, 0, 16 * 16]  # the given masks
     assert exemplars(objects[1:2], [-3], before[1:2], SIZES, frames=4) is None
     assert exemplars(objects[:1], [7], before[:1, :0], SIZES, frames=4) is None
@@ -76,7 +77,7 @@ class SameColour:
         for (y, x), t in zip(exemplars.get("points", [[]])[0], exemplars.get("point_frames", [[]])[0], strict=True):
             shown.append(frames[t, int(y * frames.shape[1]), int(x * frames.shape[2])])
         small = np.stack([cv2.resize(x, None, fx=0.25, fy=0.25, interpolation=cv2.INTER_AREA) for x in frames])
-        return np.stack([60 - np.abs(small - colour).sum(-1) for colour in shown])
+        return np.stack([172.5 - np.abs(small - colour).sum(-1) for colour in shown])  # half way to the grey
 
     @staticmethod
     def colour(frames, references, masks):
@@ -135,7 +136,7 @@ def test_objects_are_followed_from_their_masks_to_a_davis_reader(tmp_path, folde
         expected[8:24, 8 * i : 8 * i + 16] = 5
         if 3 <= i <= 5:
             expected[40:56, 8 * i : 8 * i + 16] = 2
-        assert np.array_equal(found, expected), i
+        assert (found != expected).sum() <= 4 * (len(np.unique(expected)) - 1), i  # of each the corners
     # the blue object enters on frame 3, is carried over into the clips from 2 and 4, and is lost in that from 6
     assert model.clips == [(0, 4, [0, 3], 2), (2, 4, [0, 1], 2), (4, 4, [0, 1], 2), (6, 4, [0, 1], 1)]
 
@@ -145,7 +146,8 @@ def test_objects_are_followed_from_points(folder, model):
     tracker = ClipPredictor(None, {}, INFER)
     frames = list(tracker.fuse(tracker.stream(video), class_table("davis")))
     for i, frame in enumerate(frames):
-        assert (frame.track_ids == 3 * (np.abs(picture(i).astype(int) - RED).sum(-1) == 0)).all(), i
+        expected = 3 * (np.abs(picture(i).astype(int) - RED).sum(-1) == 0)
+        assert (frame.track_ids != expected).sum() <= 4, i
         assert np.array_equal(frame.categories == 0, frame.track_ids > 0)
     assert model.clips[0] == (0, 4, [0], 0) and model.clips[1] == (2, 4, [0, 1], 1)
 

@@ -209,9 +209,11 @@ def test_a_semantic_task_lets_all_classes_compete(tmp_path, scripted):
 def test_the_mirrored_video_is_averaged_with_the_plain_one(tmp_path, scripted):
     """The scripted model sees single pixels: the mirrored pass says the same, where it belongs."""
     (video,) = sources.open_videos(write_folder(tmp_path / "v", 5))
-    plain, both = (ClipPredictor(None, {}, dataclasses.replace(INFER, flip=flip)) for flip in (False, True))
+    settings = (dataclasses.replace(INFER, flip=flip) for flip in (False, True))
+    plain, both = (predictor.build_predictor(ClipPredictor, None, {}, infer) for infer in settings)
     for a, b in zip(plain.stream(video), both.stream(video), strict=True):
-        assert b.scores.mirrored is not None and np.array_equal(a.tracks.masks, b.tracks.masks)
+        assert [view.mirrored for view in b.scores.views] == [False, True]
+        assert np.array_equal(a.tracks.masks, b.tracks.masks)
         one, other = (np.asarray(x.scores.on_grid(a.sizes, range(124)))[..., :24] for x in (a, b))  # not the padding
         np.testing.assert_allclose(one, other, atol=1e-4)
         assert np.mean(a.scores.labels(CLASSES.stuff_ids) != b.scores.labels(CLASSES.stuff_ids)) < 0.02
@@ -228,11 +230,6 @@ def test_a_group_that_does_not_fit_the_classes_is_refused():
         predictor.check_settings(ClipPredictor, Groups(), dataclasses.replace(INFER, semantic_group="COCO"))
     with pytest.raises(UserError, match="has 58 classes; expected the 124"):
         check_classes(Groups(), dataclasses.replace(INFER, semantic_group="VIPSEG_VIS"), CLASSES)
-
-
-def test_a_task_that_gives_no_frames_of_classes_is_refused():
-    with pytest.raises(UserError, match="infer.task='vos': expected panoptic, semantic or instance"):
-        predictor.check_settings(ClipPredictor, Groups(), dataclasses.replace(INFER, task="vos"))
 
 
 @dataclasses.dataclass(frozen=True)

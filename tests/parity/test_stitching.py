@@ -5,8 +5,12 @@ import pytest
 from golden_files import load
 
 from vps_jax.config import ClipInference
-from vps_jax.infer import fusion, stitching, upsampling
+from vps_jax.datasets.classes import ClassTable
+from vps_jax.infer import clip_predictor, fusion, stitching, upsampling
+from vps_jax.infer.clip_predictor import ClipPredictor
+from vps_jax.infer.predict import predict_video
 from vps_jax.infer.score_maps import GridScores
+from vps_jax.runs.segmenter import array_video
 from vps_jax.types import ClipPrediction, FrameScores, FrameTracks, Geometry
 
 pytestmark = pytest.mark.parity
@@ -117,3 +121,42 @@ def test_every_stuff_map_agrees(cases):
             labels = upsampling.label_map(frame.semantic, geometry, classes=stuff)
             same = np.mean(labels == arrays["semantic_only"][frame.index])
             assert same >= manifest["tolerance"]["pixels_equal_min"], (name, frame.index, same)
+
+
+class Replay:
+    """In place of a network: gives the stored scores of every clip."""
+
+    programs = {}
+
+    def __init__(self, manifest, arrays):
+        self._clips = dict(predictions(manifest, arrays))
+
+    def fresh(self):
+        return self
+
+    def predict_sets(self, first, images):
+        assert self._clips[first].semantic.shape[1] == len(images)
+        return (self._clips[first],)
+
+
+def test_the_predictor_gives_the_published_frames(cases, monkeypatch):
+    """The same way as a user's video: frames are cut into clips, scores stitched, tracks painted."""
+    for name, (manifest, arrays, geometry, *_) in cases.items():
+        inputs = manifest["inputs"]
+        infer = ClipInference(
+            clip_frames=inputs["clip_length"], overlap_frames=inputs["overlap"],
+            score_threshold=inputs["track_score_threshold"], max_tracks_per_clip=inputs["max_tracks_per_clip"],
+            association_iou=inputs["association_iou_threshold"],
+        )  # fmt: skip
+        model = Replay(manifest, arrays)
+        monkeypatch.setattr(clip_predictor, "ClipModel", lambda *_, model=model, **__: model)
+        monkeypatch.setattr(ClipPredictor, "grid", staticmethod(lambda *_, geometry=geometry: geometry))
+        is_thing = tuple(c in inputs["thing_class_ids"] for c in range(124))
+        classes = ClassTable(("",) * 124, ((0, 0, 0),) * 124, is_thing)
+        video = array_video(np.zeros((inputs["frames"], *geometry.original, 3), np.uint8))
+        least = manifest["tolerance"]["pixels_equal_min"]
+        frames = list(predict_video(video, ClipPredictor(None, {}, infer), classes))
+        assert len(frames) == inputs["frames"]
+        for index, frame in enumerate(frames):
+            assert np.mean(frame.track_ids == arrays["panoptic_instance_id"][index]) >= least, (name, index)
+            assert np.mean(frame.categories == arrays["panoptic_category"][index]) >= least, (name, index)

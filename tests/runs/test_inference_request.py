@@ -1,15 +1,18 @@
 """What may be asked of a checkpoint, and what is refused in one line before its weights are read."""
 
+import dataclasses
+
 import pytest
 
 from vps_jax.config import experiment
 from vps_jax.datasets.classes import class_table
-from vps_jax.runs.inference_request import Request, classes_asked, infer_asked
+from vps_jax.runs.inference_request import Request, augmented, classes_asked, infer_asked
 from vps_jax.types import UserError
 
 GROUPS = (("VIPSEG", 124), ("VIPSEG_VIS", 58), ("OVIS", 25), ("YOUTUBE_VIS", 40))
 TARVIS = experiment({"model": {"name": "tarvis", "semantic_groups": GROUPS}, "infer": {"short_side_px": 720}})
 IMAGE = experiment({"model": {"name": "mask2former"}})
+VIDEOMT = experiment({"model": {"name": "videomt"}})
 OWN = class_table("vipseg")
 
 
@@ -41,6 +44,20 @@ def test_published_settings_of_a_data_set(name, group, expected):
     assert s.semantic_group == group and classes_asked(TARVIS, OWN, request) == class_table(name)
 
 
+def test_test_time_augmentation():
+    asked = infer_asked(TARVIS, Request(tta=("flip", "1.25", 0.75)))
+    assert (asked.flip, asked.scales) == (True, (1.0, 1.25, 0.75))
+    assert infer_asked(IMAGE, Request(tta=("0.5",))).scales == (1.0, 0.5)
+    assert infer_asked(VIDEOMT, Request(tta=("flip",))).flip
+
+
+def test_views_that_the_settings_do_not_have_are_named():
+    plain = dataclasses.make_dataclass("Plain", [("task", str, "semantic"), ("flip", bool, False)], frozen=True)()
+    assert augmented(plain, ("flip",)).flip
+    with pytest.raises(UserError, match="tta='flip,0.5': the settings of this model have no scales"):
+        augmented(plain, ("flip", 0.5))
+
+
 def test_settings_of_a_data_set_without_a_group_keep_the_classes():
     request = Request(settings="cityscapes_vps")
     assert infer_asked(TARVIS, request).clip_frames == 10 and classes_asked(TARVIS, OWN, request) == OWN
@@ -58,6 +75,8 @@ def test_an_image_model_labels_every_pixel():
         (IMAGE, Request(settings="ovis"), "settings='ovis': the settings of OVIS are for another kind of model; leave"),
         (TARVIS, Request(settings="coco_panoptic"), "settings='coco_panoptic': .* are not published"),
         (TARVIS, Request(settings="nuscenes"), "nuscenes"),
+        (TARVIS, Request(tta=("flop",)), "tta='flop': expected flip and factors from 0.1 to 10 on the size"),
+        (TARVIS, Request(tta=("flip", 20)), "tta='flip,20': expected flip and factors"),
     ],
 )
 def test_what_a_model_cannot_do_is_named(found, request_, line):

@@ -18,6 +18,7 @@ import numpy as np
 
 from vps_jax.ensemble.kept_scores import ScoreHeader, as_kept, read_header, read_scores, score_path, write_scores
 from vps_jax.ensemble.members import Member, kept_folder, member_id, stuff_names
+from vps_jax.infer.predictor import build_predictor
 from vps_jax.infer.score_maps import GridScores
 from vps_jax.media.video import Video
 from vps_jax.types import Array, FrameScores, Geometry, PanopticFrame, UserError
@@ -35,8 +36,8 @@ class Group:
     def load(self) -> None:
         """Bring the weights to the device."""
         first, *others = self.members
-        also = {"also": [member.infer for member in others]} if others else {}
-        self._predictor = first.predictor(first.module, first.load(), first.infer, **also)
+        also = [member.infer for member in others]
+        self._predictor = build_predictor(first.predictor, first.module, first.load(), first.infer, also=also)
 
     def unload(self) -> None:
         """Let go of the weights and of the memory that they had."""

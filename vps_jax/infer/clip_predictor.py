@@ -23,7 +23,7 @@ WITH_TRACKS = ("panoptic", "instance")
 
 
 class ClipPredictor:
-    """See `predictor.SetPredictor`. With `flip` the semantic scores are averaged with those of the mirrored video."""
+    """See `predictor.SetPredictor`."""
 
     kind = "logits"
     final_identities = False  # a track's class is the mean over all its clips
@@ -41,7 +41,7 @@ class ClipPredictor:
     @staticmethod
     def check(module, infer: ClipInference) -> None:
         """Raises UserError for video object segmentation by a model that cannot be shown objects."""
-        if infer.task == "vos" and not module.vos:
+        if infer.task == "vos" and not getattr(module, "vos", False):
             raise UserError(
                 "infer.task='vos': the model cannot be shown objects; expected one with config.model.vos=True"
             )
@@ -71,13 +71,9 @@ class ClipPredictor:
             for frame in followed_objects(video, self._model.fresh(), self._infer):
                 yield (frame,)
             return
-        runs = [self._run_clips(video, mirrored=mirrored) for mirrored in (False, True)[: 1 + self._infer.flip]]
-        for plain, *mirrored in zip(*runs, strict=True):
-            for t in range(len(plain.stems)):
-                yield tuple(
-                    frame_scores(plain, i, t, mirrored[0] if mirrored else None, task=one.task)
-                    for i, one in enumerate(self._sets)
-                )
+        for clip in stitched_clips(video, self._model.fresh().predict_sets, self._infer, num_sets=len(self._sets)):
+            for t in range(len(clip.stems)):
+                yield tuple(frame_scores(clip, i, t, task=one.task) for i, one in enumerate(self._sets))
 
     def fuse(self, frames: Iterable[FrameScores], classes: ClassTable) -> Iterator[PanopticFrame]:
         """Panoptic frames by the rule of the task; without tracks, every pixel has its best class."""
@@ -86,12 +82,6 @@ class ClipPredictor:
         if self._infer.task == "instance":
             return fuse_instances(frames, classes, most=self._infer.max_instances)
         return fuse_frames(frames, classes, min_score=self._infer.panoptic_score)
-
-    def _run_clips(self, video: Video, *, mirrored: bool) -> Iterator["StitchedClip"]:
-        # runs of one video go side by side and must not meet each other's features
-        return stitched_clips(
-            video, self._model.fresh().predict_sets, self._infer, num_sets=len(self._sets), mirrored=mirrored
-        )
 
 
 class StitchedClip(NamedTuple):
@@ -108,20 +98,18 @@ class StitchedClip(NamedTuple):
     sets: tuple[Stitched, ...]
 
 
-def frame_scores(plain: StitchedClip, i: int, t: int, mirrored: StitchedClip | None, *, task: str) -> FrameScores:
-    """Frame `t` of query set `i`; tracks are those of the plain pass, and close with the last frame of a clip."""
-    stitched = plain.sets[i]
-    frame, is_last = stitched.frames[t], t == len(plain.stems) - 1
-    semantic = [clip.sets[i].frames[t].semantic for clip in (plain, mirrored) if clip]
-    if task == "instance":
-        semantic = [scores[1:] for scores in semantic]  # without the background
-    scores = GridScores(semantic[0], plain.sizes, *semantic[1:])
+def frame_scores(clip: StitchedClip, i: int, t: int, *, task: str) -> FrameScores:
+    """Frame `t` of query set `i`; tracks close with the last frame of a clip."""
+    stitched = clip.sets[i]
+    frame, is_last = stitched.frames[t], t == len(clip.stems) - 1
+    semantic = frame.semantic[1:] if task == "instance" else frame.semantic  # without the background
     tracks = FrameTracks(frame.track_ids, frame.instance_masks, stitched.closed if is_last else ())
-    return FrameScores(plain.stems[t], plain.sizes, scores, tracks if task in WITH_TRACKS else None)
+    scores = GridScores(semantic, clip.sizes)
+    return FrameScores(clip.stems[t], clip.sizes, scores, tracks if task in WITH_TRACKS else None)
 
 
 def stitched_clips(
-    video: Video, predict_sets: Callable, infer: ClipInference, *, num_sets: int = 1, mirrored: bool = False
+    video: Video, predict_sets: Callable, infer: ClipInference, *, num_sets: int = 1
 ) -> Iterator[StitchedClip]:
     """Run a clip model over a video and join its clips.
 
@@ -130,7 +118,6 @@ def stitched_clips(
       predict_sets: (first index, preprocessed frames) -> one `ClipPrediction` per query set.
       infer: sizes, clips, and how they are joined.
       num_sets: number of query sets.
-      mirrored: flip every frame horizontally first.
     """
     stitchers = [Stitcher(infer) for _ in range(num_sets)]
     sizes, stems, index = None, {}, itertools.count()
@@ -139,7 +126,7 @@ def stitched_clips(
         nonlocal sizes
         sizes = sizes or ClipPredictor.grid(infer, frame.image.shape[:2])
         stems[next(index)] = frame.stem
-        return preprocess(frame.image[:, ::-1] if mirrored else frame.image, sizes)
+        return preprocess(frame.image, sizes)
 
     def finished(sets: tuple[Stitched, ...]) -> StitchedClip:
         return StitchedClip(sizes, [stems.pop(frame.index) for frame in sets[0].frames], sets)

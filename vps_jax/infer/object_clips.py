@@ -38,21 +38,23 @@ def followed_objects(video: Video, model: ClipModel, infer: ClipInference) -> It
       UserError: no objects are given, or a frame in which one is shown does not come.
     """
     objects = given_objects(video)
-    index_of, follower = {}, None
+    index_of, stems, follower = {}, [], None
 
     def prepared(frame) -> np.ndarray:
         nonlocal follower
         if follower is None:
             sizes = geometry(frame.image.shape[:2], short_side=infer.short_side_px, max_side=infer.max_side_px)
             follower = Follower(model, objects, sizes)
-        index_of[frame.stem] = len(index_of)
+        index_of[frame.stem] = len(stems)
+        stems.append(frame.stem)
         return preprocess(frame.image, follower.sizes)
 
     frames = map(prepared, ahead(frames_of_one_size(video), DECODED_AHEAD))
-    stems = iter(index_of)
+    done = 0
     for first, clip in split_clips(frames, clip_frames=infer.clip_frames, overlap_frames=infer.overlap_frames):
         for logits in follower.follow(first, clip, index_of):
-            yield object_scores(next(stems), logits, objects, follower.sizes)
+            yield object_scores(stems[done], logits, objects, follower.sizes)
+            done += 1
     late = [one for one in objects if one.stem not in index_of]
     if late:
         raise UserError(f"video {video.video_id}: no frame {late[0].stem}, where object {late[0].object_id} is shown")

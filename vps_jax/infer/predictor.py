@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol
 from vps_jax import models
 from vps_jax.config import TASKS, model_row
 from vps_jax.datasets.classes import ClassTable
+from vps_jax.infer.views import check_views, with_views
 from vps_jax.media.video import Video
 from vps_jax.parsing import parse, resolve
 from vps_jax.types import FrameScores, PanopticFrame, UserError
@@ -27,6 +28,7 @@ class Predictor(Protocol):
       `grid(infer, original) -> Geometry`: static; needed to give the things of an ensemble, whose members are averaged
         on its stride-4 grid for frames of `original` (height, width) pixels.
       `network(original) -> Network`: what `vps-jax export` writes, for frames of `original` (height, width) pixels.
+      `own_views`: True if it averages the views of `infer.flip` and `infer.scales` itself.
       `also` in its constructor, and `stream_sets`: see `SetPredictor`.
 
     Attributes:
@@ -91,8 +93,14 @@ def make_predictor(
       UserError: an unknown model or setting, or settings that the model cannot run with.
     """
     infer, predictor = infer_settings(model, infer), predictor_class(model)
-    module = checked_module(model, infer, classes)
-    return predictor(module, variables, infer, also=also) if also else predictor(module, variables, infer)
+    return build_predictor(predictor, checked_module(model, infer, classes), variables, infer, also=also)
+
+
+def build_predictor(predictor: Any, module: Any, variables: Mapping, infer: Any, *, also: Sequence[Any] = ()):
+    """A predictor of a class, with the views that its settings ask for; see `views`."""
+    if getattr(predictor, "own_views", False):
+        return predictor(module, variables, infer)
+    return with_views(predictor, module, variables, infer, also)
 
 
 def checked_module(model: Any, infer: Any, classes: ClassTable | None = None):
@@ -122,6 +130,8 @@ def check_settings(predictor: Any, module: Any, infer: Any) -> None:
     """Raises UserError for a semantic group that the module lacks, and what the predictor's own `check` finds."""
     if getattr(infer, "semantic_group", None) is not None:
         group_classes(module, infer.semantic_group)
+    if not getattr(predictor, "own_views", False):
+        check_views(infer)
     if hasattr(predictor, "check"):
         predictor.check(module, infer)
 

@@ -50,6 +50,11 @@ class QueryScores(NamedTuple):
     sizes: Geometry
     online: bool
 
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return self.class_logits.shape[-1] - 1
+
     def labels(self, classes: Sequence[int] | None = None) -> np.ndarray:
         """Best class per pixel, by the sum over queries of class probability times mask probability."""
         scores = video_segments.semantic_scores(self.class_logits, self.logits[None], self.sizes)[0]

@@ -17,27 +17,23 @@ class GridScores(NamedTuple):
     Attributes:
       semantic: of the frame.
       sizes: of the video as the model saw it.
-      mirrored: of the flipped frame, on the same grid; None, or averaged with the first.
     """
 
     semantic: Array
     sizes: Geometry
-    mirrored: Array | None = None
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return self.semantic.shape[0]
 
     def labels(self, classes: Sequence[int] | None = None) -> np.ndarray:
         """Best class per pixel, see `upsampling.label_map`."""
-        semantic = self.semantic
-        if self.mirrored is not None:
-            semantic = self.on_grid(self.sizes, range(semantic.shape[0]))
-        return label_map(semantic, self.sizes, classes=classes)
+        return label_map(self.semantic, self.sizes, classes=classes)
 
     def on_grid(self, sizes: Geometry, classes: Sequence[int]) -> Array:
         """Scores of `classes` on another grid, see `to_grid`."""
-        classes = np.asarray(classes, np.int32)
-        plain = to_grid(self.semantic, classes, self.sizes, sizes)
-        if self.mirrored is None:
-            return plain
-        return _mean(plain, to_grid(self.mirrored, classes, self.sizes, sizes, mirrored=True))
+        return to_grid(self.semantic, np.asarray(classes, np.int32), self.sizes, sizes)
 
 
 def to_grid(
@@ -70,7 +66,6 @@ def to_grid(
 
 
 _rows = jax.jit(lambda semantic, classes: semantic[classes].astype(jnp.float32))
-_mean = jax.jit(lambda a, b: 0.5 * (a + b))
 
 
 @jax.jit

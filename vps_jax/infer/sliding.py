@@ -92,6 +92,11 @@ class PassScores(NamedTuple):
     passes: tuple[Pass, ...]
     original: tuple[int, int]
 
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return self.passes[0].scores.shape[-1]
+
     def on_grid(self, sizes: Geometry, classes: Sequence[int]) -> Array:
         """Mean scores of all passes on the stride-4 grid of another model.
 

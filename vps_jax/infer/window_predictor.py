@@ -25,6 +25,7 @@ class WindowPredictor:
 
     kind = "probabilities"
     final_identities = True
+    own_views = True  # its probabilities are averaged at the size of the frame
 
     def __init__(self, module, variables: Mapping, infer: WindowInference):
         """Compiled programs are shared by all instances with an equal module and task.

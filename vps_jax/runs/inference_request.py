@@ -1,6 +1,7 @@
 """What is asked of a checkpoint beside its own settings, checked before its weights are read."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from vps_jax.config import Experiment
@@ -22,11 +23,13 @@ class Request(NamedTuple):
       settings: name of the data set whose published settings are used: task, sizes, clips, and classes where the model
         has a semantic group of it.
       short_side: pixels; the bound of the long side grows with it.
+      tta: test-time augmentation: `flip` and factors on the size of the frames, such as `("flip", "0.75")`.
     """
 
     task: str | None = None
     settings: str | None = None
     short_side: int | None = None
+    tta: Sequence[str | float] = ()
 
 
 def infer_asked(experiment: Experiment, request: Request) -> Any:
@@ -43,7 +46,28 @@ def infer_asked(experiment: Experiment, request: Request) -> Any:
     if request.short_side is not None:
         long_side = round(infer.max_side_px * request.short_side / (infer.short_side_px or type(infer)().short_side_px))
         infer = dataclasses.replace(infer, short_side_px=request.short_side, max_side_px=long_side)
-    return infer
+    return augmented(infer, request.tta) if request.tta else infer
+
+
+def augmented(infer: Any, tta: Sequence[str | float]) -> Any:
+    """The settings with test-time augmentation.
+
+    Raises:
+      UserError: something else than `flip` and factors on the size, or a model without such views.
+    """
+    words = ",".join(map(str, tta))
+    try:
+        scales = [float(one) for one in tta if one != "flip"]
+    except ValueError:
+        scales = [0.0]
+    if not all(0.1 <= scale <= 10 for scale in scales):
+        raise UserError(f"tta={words!r}: expected flip and factors from 0.1 to 10 on the size, such as flip,0.75,1.25")
+    others = tuple(scale for scale in dict.fromkeys(scales) if scale != 1.0)
+    changes = ({"flip": True} if "flip" in tta else {}) | ({"scales": (1.0, *others)} if others else {})
+    missing = [name for name in changes if not hasattr(infer, name)]
+    if missing:
+        raise UserError(f"tta={words!r}: the settings of this model have no {missing[0]}; leave it out")
+    return dataclasses.replace(infer, **changes)
 
 
 def published(experiment: Experiment, spec: DatasetSpec) -> Any:

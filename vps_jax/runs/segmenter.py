@@ -3,7 +3,7 @@
 import functools
 import logging
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from vps_jax.types import FrameScores, PanopticFrame, UserError
 
 def load(
     checkpoint: str | pathlib.Path, *, weights: str = "ema", short_side: int | None = None, task: str | None = None,
-    settings: str | None = None,
+    settings: str | None = None, tta: Sequence[str | float] = (),
 ) -> "Segmenter":  # fmt: skip
     """The segmenter of a checkpoint; its weights are read when the first video comes.
 
@@ -34,6 +34,7 @@ def load(
         grows with it.
       task: `panoptic`, `semantic`, `instance` or `vos`, in place of the checkpoint's own.
       settings: name of a data set, such as `ovis`, whose published task, sizes and clips are used.
+      tta: test-time augmentation: `"flip"` and factors on the size of the frames, such as `("flip", 0.75, 1.25)`.
 
     Raises:
       UserError: no checkpoint is there, a value is none of these, or the model does not have that task.
@@ -44,7 +45,7 @@ def load(
         raise UserError(f"weights={weights!r}: expected ema or raw")
     if short_side is not None and short_side < 1:
         raise UserError(f"short_side={short_side}: expected a number of pixels above 0")
-    return Segmenter(find_step(checkpoint), weights, Request(task, settings, short_side))
+    return Segmenter(find_step(checkpoint), weights, Request(task, settings, short_side, tuple(tta)))
 
 
 class Segmenter:
