@@ -177,7 +177,9 @@ class WithoutObjects:
     semantic_groups, vos = (("VIPSEG", 124),), False
 
 
-def test_a_model_that_cannot_be_shown_objects_is_refused():
+def test_a_model_that_cannot_be_shown_objects_is_refused(model):
     with pytest.raises(UserError, match="infer.task='vos': the model cannot be shown objects"):
         predictor.check_settings(ClipPredictor, WithoutObjects(), INFER)
+    with pytest.raises(UserError, match="task='vos': its network needs the objects"):
+        ClipPredictor(None, {}, INFER).network((64, 64))
     predictor.check_classes(WithoutObjects(), INFER, class_table("davis"))  # objects have no classes

@@ -84,6 +84,14 @@ def test_a_mirrored_view_comes_back_the_right_way_round():
     assert np.array_equal(plain.scores.labels(), both.scores.labels())
 
 
+def test_what_is_exported_is_the_plain_view():
+    infer = dataclasses.replace(INFER, flip=True)
+    assert not hasattr(build_predictor(Brightness, None, {}, infer), "network")
+    exported = type("Exported", (Brightness,), {"network": lambda self, original: (self.infer, original)})
+    found = build_predictor(exported, None, {}, dataclasses.replace(infer, scales=(0.5, 1.0))).network((4, 6))
+    assert found == (INFER, (4, 6))
+
+
 def test_settings_of_a_view():
     infer = ClipInference(short_side_px=576, max_side_px=1333, scales=(1.0, 0.75), flip=True, clip_frames=14)
     one = scaled(infer, 0.75)

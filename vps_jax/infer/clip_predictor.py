@@ -57,7 +57,9 @@ class ClipPredictor:
         return self._model.programs
 
     def network(self, original: tuple[int, int]) -> Network:
-        """See `predictor.Network`: the scores of one clip, not mirrored."""
+        """See `predictor.Network`: the scores of one clip. Raises UserError for a task that needs objects."""
+        if self._infer.task == "vos":
+            raise UserError("task='vos': its network needs the objects of each video; choose another task to export")
         return self._model.network(self.grid(self._infer, original), self._infer.clip_frames)
 
     def stream(self, video: Video) -> Iterator[FrameScores]:
