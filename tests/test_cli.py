@@ -182,7 +182,7 @@ def main_py(*flags, cwd) -> subprocess.CompletedProcess:
         (["--config.train.steps=many"], "invalid literal for int() with base 10: 'many'"),
         (["--config.train.steps", "3", "4"], "['4'] is left over"),
         (["--config=/nowhere.py"], "/nowhere.py is not there"),
-        ([f"--config={ROOT}/configs/tiny_stages.py:stage9"], "'stage9' of the experiment: expected one of stage2, "),
+        ([f"--config={ROOT}/configs/tiny_stages.py:stage9"], "'stage9' of the experiment: expected one of stage1, "),
         ([f"--config={ROOT}/configs/stage4.py:swin_huge"], "model.backbone='swin_huge': expected one of"),
         (
             [f"--config={ROOT}/configs/stage1.py", "--config.data.without=mapillari"],
