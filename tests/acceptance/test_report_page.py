@@ -12,11 +12,14 @@ from vps_jax.evaluation.protocol import CLASSES as CLASS_TABLE
 from vps_jax.evaluation.protocol import Table
 from vps_jax.types import PanopticFrame
 from vps_jax.viz import report
+from vps_jax.viz.overlay import track_color
 
 pytestmark = pytest.mark.acceptance
 
-CLASSES = ClassTable(("sky", "grass", "cat"), ((0, 0, 255), (0, 255, 0), (200, 0, 0)), (False, False, True))
-SKY, GRASS, CAT = range(3)
+CLASSES = ClassTable(
+    ("sky", "grass", "cat", "dog"), ((0, 0, 255), (0, 255, 0), (200, 0, 0), (90, 80, 70)), (False, False, True, True)
+)
+SKY, GRASS, CAT, DOG = range(4)
 GREY, WHITE = 120, 255
 HEIGHT, WIDTH, LENGTH, SIDE = 96, 160, 4, 24
 SECONDS = 60
@@ -24,10 +27,10 @@ ANYWHERE = {"sky": (10, 80), "grass": (80, 150)}  # y, x far from all borders
 
 
 def frames():
-    """Sky above grass; cat 3, a square, moves to the right and is gone in the last frame."""
+    """Sky above grass; cat 3, a square, moves to the right and is gone in the last frame; a dog without a track."""
     for i in range(LENGTH):
         categories, tracks = np.full((HEIGHT, WIDTH), SKY, np.uint8), np.zeros((HEIGHT, WIDTH), np.int32)
-        categories[HEIGHT // 2 :] = GRASS
+        categories[HEIGHT // 2 :], categories[-4:, -4:] = GRASS, DOG
         if i < LENGTH - 1:
             place = np.s_[40 : 40 + SIDE, 20 * i : 20 * i + SIDE]
             categories[place], tracks[place] = CAT, 3
@@ -131,7 +134,7 @@ def over_grey(color, opacity=0.55):
 
 
 def test_a_class_that_is_clicked_off_vanishes(page, tmp_path):
-    cat = report.track_color(3)
+    cat = track_color(3)
     before = settled(page, lambda found: abs(found[inside(0)] - over_grey(cat)).max() < 4)
     assert abs(before[ANYWHERE["sky"]][:3] - over_grey(CLASSES.colors[SKY])).max() < 4
     page.save_screenshot(str(tmp_path / "all.png"))
@@ -154,7 +157,7 @@ def test_all_classes_at_once(page):
     settled(page, lambda found: abs(found[..., :3].astype(int) - GREY).max() < 4)
     assert not page.find_elements("css selector", "#areas path")
     page.find_element("id", "all").click()
-    assert len(page.find_elements("css selector", "#areas path")) == 3
+    assert len(page.find_elements("css selector", "#areas path")) == 4
 
 
 def test_a_click_in_the_picture_hides_what_is_there(page):
@@ -190,6 +193,12 @@ def test_the_timeline_shows_a_thing_and_goes_to_it(page):
     drawn(page, "with images", 0)
     edge = settled(page, lambda found: found[40 + SIDE - 1, 10].tolist() == [255, 255, 0, 255])
     assert edge[50, 10].tolist() != [255, 255, 0, 255]
+
+
+def test_classes_have_the_colours_of_the_picture(page):
+    for name, color in (("sky", "0, 0, 255"), ("dog", "90, 80, 70"), ("cat", ", ".join(map(str, track_color(3))))):
+        swatch = box_of(page, name).find_element("xpath", "following-sibling::span[@class='swatch']")
+        assert f"rgb({color})" in swatch.get_attribute("style")
 
 
 def test_it_plays(page):

@@ -78,6 +78,7 @@ def test_numbers_of_a_video(content):
 def test_labels_name_segments_with_the_colours_of_the_overlay(content):
     first, last = content["pictures"]
     assert (first["frame"], first["time"], last["frame"], last["time"]) == (0, 0.0, 2, 0.2)
+    assert first["areas"] == {SKY: 5, CAT: 3}
     segments = content["segments"]
     for picture, frame in ((first, frames()[0]), (last, frames()[2])):
         rows = [segments[label] for label in unpack(picture["labels"], (2, 4)).ravel()]

@@ -22,7 +22,7 @@ from vps_jax.types import PanopticFrame
 from vps_jax.viz.overlay import THINGS, UNKNOWN, segments_of, track_color
 
 QUALITY = 70  # of WebP, 1..100
-MOST_POINTS = 2000  # of a video's areas over time; of longer videos every so many frames are kept
+MOST_POINTS = 600  # of a video's areas over time; of longer videos every so many frames are kept
 HEAD, VIDEOS = "<!-- head -->", "<!-- videos -->"  # places in page/report.html
 
 
@@ -34,12 +34,14 @@ class Picture(NamedTuple):
       time: seconds of the source, None where it is not known.
       image: WebP in base64, None without a source.
       labels: see `pack_labels`.
+      areas: pixels of the whole frame by class.
     """
 
     frame: int
     time: float | None
     image: str | None
     labels: str
+    areas: dict[int, int]
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,8 @@ class VideoPage:
         known = [segment for segment in self._segments if segment < len(numbers)]
         numbers[known] = [self._segments[segment] for segment in known]
         small = cv2.resize(numbers[segments], size, interpolation=cv2.INTER_NEAREST)
-        return Picture(position, time, None if image is None else pack_image(image, size), pack_labels(small))
+        areas = {category: int(areas[position]) for category, areas in self._areas.items() if areas[position]}
+        return Picture(position, time, None if image is None else pack_image(image, size), pack_labels(small), areas)
 
     def content(
         self, name: str, classes: ClassTable, *, scores: Mapping[int, float | None] | None = None,

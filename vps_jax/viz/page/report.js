@@ -212,7 +212,7 @@ function listClasses() {
     const box = make("input", { type: "checkbox", checked: !hidden.has(c) });
     box.addEventListener("change", () => setHidden([c], !box.checked));
     const swatch = make("span", { className: "swatch" });
-    swatch.style.background = head.classes[c].thing ? stripes(tracks) : css(head.classes[c].color);
+    swatch.style.background = tracks.length ? stripes(tracks) : css(head.classes[c].color);
     const name = make("span", { className: "name", textContent: className(c) });
     if (tracks.length > 1) name.append(make("span", { className: "quiet", textContent: ` \u00d7 ${tracks.length}` }));
     const share = make("span", { className: "share", title: "share of the image in this frame" });
@@ -223,7 +223,7 @@ function listClasses() {
   by("classes").replaceChildren(...rows);
 }
 
-// A thing has no colour of its own in the picture: its tracks have.
+// In the picture a thing has the colour of its track.
 function stripes(tracks) {
   const colors = tracks.slice(0, 4).map((t) => css(video.segments[t.segment].color));
   const stops = colors.map((c, i) => `${c} ${(100 * i) / colors.length}% ${(100 * (i + 1)) / colors.length}%`);
@@ -231,9 +231,9 @@ function stripes(tracks) {
 }
 
 function showShares() {
-  const at = Math.floor(frame() / video.step);
+  const { areas } = video.pictures[index];
   for (const row of by("classes").children) {
-    const share = video.areas[row.dataset.class][at] / pixelsOf(video.size);
+    const share = (areas[row.dataset.class] ?? 0) / pixelsOf(video.size);
     row.querySelector(".share").textContent = share > 0 ? percent(share) : "\u2013";
   }
 }
@@ -371,10 +371,10 @@ function drawTable(columns, rows, bars = -1) {
     const th = make("th", { scope: "col", className: isText[i] ? "text" : "" });
     const button = make("button", { type: "button", textContent: column, title: "sort" });
     button.addEventListener("click", () => {
-      const falls = th.ariaSort === "descending" || (!th.ariaSort && isText[i]) ? "ascending" : "descending";
+      const before = th.getAttribute("aria-sort");
+      const falls = before === "descending" || (!before && isText[i]) ? "ascending" : "descending";
       for (const other of heads) other.removeAttribute("aria-sort");
       th.setAttribute("aria-sort", falls);
-      th.ariaSort = falls;
       const sign = falls === "ascending" ? 1 : -1;
       lines.sort((a, b) => sign * order(a.row[i], b.row[i]));
       body.replaceChildren(...lines.map((one) => one.line));
