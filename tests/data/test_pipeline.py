@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from absl import flags
 
-from vps_jax.config import Color
+from vps_jax.config import Color, Source
 from vps_jax.data import augment, pipeline, records, samples
 from vps_jax.types import TrainBatch, UserError
 
@@ -211,6 +211,13 @@ def test_fingerprint_of_earlier_versions_is_known(config):
         before = pipeline.digest(pipeline.validated(config), default_color=written)
         assert pipeline.same_stream(before, config)
     assert not pipeline.same_stream(pipeline.fingerprint(with_data(config, seed=1)), config)
+
+
+def test_fingerprints_of_streams_that_version_0_1_drew_otherwise_are_not_its_own():
+    whole = Source(path="", short_side=40)
+    assert "revision" not in pipeline.hashed_source(whole, {})
+    for changes in ({"crop": (0.75, 0.5)}, {"recipe": "affine"}, {"task": "vos"}):
+        assert "revision" in pipeline.hashed_source(dataclasses.replace(whole, **changes), {})
 
 
 @dataclasses.dataclass(frozen=True)
