@@ -388,6 +388,10 @@ def test_commands_need_nothing_but_files(frames, tmp_path):
     assert truth.classes == CLASSES.classes and dataset(str(out / "truth")).name == "rooms"
     assert [video.name for video in truth.predicted(out / "truth", "val")] == ["c"]
     assert truth.truth_file(out / "truth", "val") == frames / "labels" / "val"
+    rows = [row | {"like": "road"} for row in CLASSES.as_mapping()["classes"]]  # says nothing of the labels
+    alike = class_file.parse(CLASSES.as_mapping() | {"classes": rows}, classes)
+    own_prepare.prepare(Own(alike), frames, out, progress=False)
+    assert class_file.read(out / "classes.yaml").like == ("road",) * 4
     classes.write_text(json.dumps(CLASSES.as_mapping() | {"void": [255, 254]}))
     changed = Own(class_file.read(classes))
     with pytest.raises(UserError, match="was prepared from another class file; give --again"):

@@ -59,9 +59,20 @@ def prepare(
 
 
 def refuse_change(folder: pathlib.Path, now: dict) -> None:
-    """Raises UserError when a folder was prepared from another source, other patterns or another class file."""
+    """Raises UserError when a folder was prepared from another source, other patterns or another class file.
+
+    `like` of a class file may change: it says where training starts, and nothing of the labels.
+    """
     before = own_folder.kept(folder)
-    changed = [key for key in now if before is not None and before.get(key) != now[key]]
+    if before is None:
+        return
+    before, now = (row | {"classes": without_like(row["classes"])} for row in (before, now))
+    changed = [key for key in now if before.get(key) != now[key]]
     if changed:
         what = {"source": "another source", "classes": "another class file"}.get(changed[0], f"another {changed[0]}")
         raise UserError(f"{folder.parent} was prepared from {what}; give --again to replace it, or name another --out")
+
+
+def without_like(content: dict) -> dict:
+    """The plain values of a class file without what a class is like."""
+    return content | {"classes": [{k: v for k, v in row.items() if k != "like"} for row in content["classes"]]}

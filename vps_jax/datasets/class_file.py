@@ -51,6 +51,10 @@ class ClassFile:
     like: tuple[str | None, ...] = ()
     notes: tuple[str, ...] = ()
 
+    def of_labels(self) -> "ClassFile":
+        """What decides the labels alone: without `like` and notes."""
+        return dataclasses.replace(self, like=(None,) * len(self.like), notes=())
+
     def of_things(self) -> "ClassFile":
         """The same classes, all of them things."""
         return dataclasses.replace(self, classes=self.classes._replace(is_thing=(True,) * len(self.classes.names)))

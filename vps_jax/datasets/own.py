@@ -156,7 +156,7 @@ def map_videos(root: pathlib.Path, split: str, own: Own) -> list[spec.VideoFiles
     found = []
     for name, rows in videos_of(frames_of(root, split, own), own.max_gap).items():
         keys, images = zip(*rows, strict=True)
-        notes = own_labels.MapNotes(tuple(objects.get(key) for key in keys), own.classes, colors)
+        notes = own_labels.MapNotes(tuple(objects.get(key) for key in keys), own.classes.of_labels(), colors)
         found.append(spec.VideoFiles(name, images, tuple(labels.get(key) for key in keys), notes))
     return found if labels else [video._replace(masks=None, notes=None) for video in found]
 

@@ -141,11 +141,11 @@ def looked_up(group: str, source: Labels, target: Labels, like: Mapping[str, str
     for origin, names in source.names.items():
         for name, number in zip(names, source.places[origin], strict=True):
             known.setdefault(simple(name), (name, number))
-    starts = {name: start_of(name, like.get(name), known) for name in target.names[group]}
-    same = tuple(name for name in starts if simple(name) in known)
-    liked = tuple((name, start[0]) for name, start in starts.items() if start and name not in same)
-    fresh = tuple(name for name, start in starts.items() if not start)
-    return [start[1] if start else FRESH for start in starts.values()], Named(group, same, liked, fresh)
+    rows = [(name, start_of(name, like.get(name), known)) for name in target.names[group]]
+    same = tuple(name for name, _ in rows if simple(name) in known)
+    liked = tuple((name, start[0]) for name, start in rows if start and name not in same)
+    fresh = tuple(name for name, start in rows if not start)
+    return [start[1] if start else FRESH for _, start in rows], Named(group, same, liked, fresh)
 
 
 def start_of(name: str, like: str | None, known: Mapping[str, tuple[str, int]]) -> tuple[str, int] | None:
