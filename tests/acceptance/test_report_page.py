@@ -1,5 +1,6 @@
 """The page of a run in a real browser: classes that are clicked off vanish, frames can be stepped through."""
 
+import io
 import shutil
 import time
 
@@ -37,6 +38,13 @@ def frames():
         yield PanopticFrame(f"{i:03d}", categories, tracks)
 
 
+def png():
+    """A picture of 30 times 20 pixels."""
+    data = io.BytesIO()
+    Image.new("RGB", (30, 20)).save(data, "PNG")
+    return data.getvalue()
+
+
 def video(name, *, images):
     page = report.VideoPage(LENGTH, range(LENGTH), side=640)
     for i, frame in enumerate(frames()):
@@ -54,7 +62,7 @@ def file(tmp_path_factory):
     ])  # fmt: skip
     head = report.Head(
         "a run", report.class_rows(CLASSES), [{"name": name, "frames": LENGTH} for name in names],
-        tables=[report.table(scores, "Scores")],
+        tables=[report.table(scores, "Scores")], plots=[report.plot("bars", png())],
     )  # fmt: skip
     path = tmp_path_factory.mktemp("page") / "report.html"
     with path.open("w") as out:
@@ -218,6 +226,14 @@ def test_tables_are_sorted_by_a_click(page):
     assert names() == ["cat", "sky", "grass"]
     button.click()
     assert names() == ["grass", "sky", "cat"]
+
+
+def test_plots_are_unfolded_by_a_click(page):
+    image = page.find_element("css selector", "#evaluation img")
+    assert not image.is_displayed()
+    page.find_element("xpath", "//summary[.='Plot: bars']").click()
+    assert image.is_displayed() and image.accessible_name == "Plot: bars"
+    assert image.size == {"width": 30, "height": 20}
 
 
 def test_light_and_dark(page):

@@ -423,7 +423,7 @@ function showEvaluation() {
     );
   }
   for (const plot of head.plots) {
-    const image = make("img", { src: `data:image/png;base64,${plot.png}`, alt: `Plot: ${plot.title}`, loading: "lazy" });
+    const image = make("img", { src: `data:image/png;base64,${plot.png}`, alt: `Plot: ${plot.title}` });
     const title = make("summary", { textContent: `Plot: ${plot.title}` });
     sections.get("Scores")?.append(make("details", {}, title, make("figure", {}, image)));
   }
