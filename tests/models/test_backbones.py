@@ -48,7 +48,7 @@ def test_an_unknown_backbone_is_refused_with_the_choices():
         models.build(CONFIG)
 
 
-@pytest.mark.parametrize("name", ["swin_micro", "resnet50"])
+@pytest.mark.parametrize("name", ["swin_micro", "resnet50", "resnet_micro"])
 def test_channels_of_a_row_are_those_of_its_maps(name):
     row = BACKBONES[name]
     module = row.build(drop_path_rate=0.0, remat=False, dtype="float32")

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from flax import linen as nn
 
-from vps_jax.models import resnet, swin
+from vps_jax.models import basic_resnet, resnet, swin
 from vps_jax.types import UserError
 
 STRIDES = (4, 8, 16, 32)
@@ -34,18 +34,29 @@ class Backbone(NamedTuple):
     keys: str = ""
 
 
-def _resnet(size: resnet.ResNetSize, *, dtype, **_) -> nn.Module:
+def _without_drops(module: Callable[..., nn.Module], size, *, dtype, **_) -> nn.Module:
     """Nothing in a ResNet is dropped or computed again."""
-    return resnet.ResNet(size, dtype=dtype)
+    return module(size, dtype=dtype)
 
 
-BACKBONES: dict[str, Backbone] = {
-    name: Backbone(functools.partial(swin.Swin, size), size.channels, keys="vps_jax.convert.swin_keys:KEYS")
-    for name, size in swin.SIZES.items()
-} | {
-    name: Backbone(functools.partial(_resnet, size), size.channels, keys="vps_jax.convert.resnet_keys:KEYS")
-    for name, size in resnet.SIZES.items()
-}
+BACKBONES: dict[str, Backbone] = (
+    {
+        name: Backbone(functools.partial(swin.Swin, size), size.channels, keys="vps_jax.convert.swin_keys:KEYS")
+        for name, size in swin.SIZES.items()
+    }
+    | {
+        name: Backbone(
+            functools.partial(_without_drops, resnet.ResNet, size),
+            size.channels,
+            keys="vps_jax.convert.resnet_keys:KEYS",
+        )
+        for name, size in resnet.SIZES.items()
+    }
+    | {
+        name: Backbone(functools.partial(_without_drops, basic_resnet.BasicResNet, size), size.channels)
+        for name, size in basic_resnet.SIZES.items()
+    }
+)
 
 
 def backbone_row(name: str) -> Backbone:
