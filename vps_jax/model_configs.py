@@ -119,6 +119,7 @@ class Panoptic:
     semantic_weight: float = number(1.0, low=0)
     regularization: bool = True  # adds 1e-3 times the mean norm of the semantic logits; excludes the next
     ignore_null_classes: bool = False  # classes that a batch neither has nor guesses leave the semantic softmax
+    class_balance: float = number(0.0, low=0, high=1)  # 1: a pixel counts by the inverse share of its class [ours]
     normalize_clips: int | None = number(1, low=1)  # clips over which a loss is normalised at once; None: the batch
 
     def __post_init__(self):
@@ -141,6 +142,7 @@ class Semantic:
     semantic_weight: float = number(1.0, low=0)
     regularization: bool = True
     ignore_null_classes: bool = False
+    class_balance: float = number(0.0, low=0, high=1)
     normalize_clips: int | None = number(1, low=1)
 
     def __post_init__(self):

@@ -29,6 +29,18 @@ def test_point_sums_by_hand():
     np.testing.assert_allclose(sums.norm, [0 + 5 + 100])
 
 
+def test_weights_of_classes_by_hand():
+    """Eight pixels of class 2 in both clips together, two of class 0, none of class 1; void does not count."""
+    labels = jnp.array([[[[2, 2, 2], [2, 2, IGNORE]]], [[[0, 2, 2], [0, 2, IGNORE]]]])
+    for power, expected in ((0.0, [1, 1, 1]), (0.5, [2, 8**0.5, 1]), (1.0, [4, 8, 1])):
+        weights = semantic_losses.class_weights(labels, 3, power)
+        np.testing.assert_allclose(weights, [expected] * 2, rtol=1e-6)
+    logits = jnp.zeros((1, 3, 2))
+    sums = semantic_losses.point_sums(logits, jnp.array([[0, IGNORE, 1]]), None, jnp.array([[3.0, 5.0]]))
+    np.testing.assert_allclose(sums.ce, [8 * np.log(2)], rtol=1e-6)
+    assert sums.labelled.tolist() == [8] and sums.points.tolist() == [3]
+
+
 def test_gradient_at_zero_logits_is_finite():
     grad = jax.grad(lambda x: jnp.sum(semantic_losses.point_sums(x, jnp.array([[0]])).norm))(jnp.zeros((1, 1, 3)))
     assert not grad.any()

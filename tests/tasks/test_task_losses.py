@@ -189,6 +189,25 @@ def test_devices_do_not_matter():
     assert "all-gather" not in on_four.as_text()  # no device looks at another's clips
 
 
+def test_rare_classes_weigh_more():
+    """Class 3 has a quarter of the pixels, class 1 the rest; by hand at the centres of 16 cells."""
+    outputs, rng = outputs_of(), np.random.default_rng(6)
+    cells = np.stack([rng.integers(0, side, (D, B, T, 16)) for side in (W, H)], axis=-1)
+    points = {"semantic": jnp.asarray((cells + 0.5) / (W, H), jnp.float32)}
+    clip = clip_of(np.repeat([1 + N + 3, *[1 + N + 1] * 3], W), [-1] * N)
+    numbers = {"semantic_points": 16, "regularization": False, "class_balance": 0.5}
+    task = tasks.make_task("semantic", numbers, num_classes=K)
+    loss, _ = jax.jit(lambda o, c: task.loss(o, task.make_targets(c), None, points=points))(outputs, clip)
+    expected = 0.0
+    for d, b in np.ndindex(D, B):
+        x, y = cells[d, b, 0].T
+        logits = np.asarray(outputs.mask_features[b, 0])[y, x] @ np.asarray(outputs.mask_embeds["semantic"][d, b]).T
+        rare = x < W / 4
+        ce = np.log(np.exp(logits).sum(-1)) - np.where(rare, logits[:, 3], logits[:, 1])
+        expected += np.average(ce, weights=np.where(rare, 3**0.5, 1)) / B
+    np.testing.assert_allclose(loss, expected, rtol=1e-5)
+
+
 def test_other_tasks_take_the_groups_they_have():
     clip = clip_of(stripes([1, 8, 3]), [1, -1, 4, -1, -1, -1])
     outputs = outputs_of()

@@ -21,8 +21,8 @@ class SemanticSums(NamedTuple):
     """Sums over the points of all frames, `[b]` each; `ce` and `labelled` count the points with a label.
 
     Attributes:
-      ce: cross entropy.
-      labelled: number of points with a label.
+      ce: cross entropy, times the weights of the labels' classes if there are any.
+      labelled: number of points with a label, or the sum of their weights.
       norm: L2 norm of the logits.
       points: number of points.
     """
@@ -91,23 +91,51 @@ def in_pieces(points: Shaped[Array, "b p 2"]) -> Shaped[Array, "pieces b q 2"]:
     return points.reshape(b, pieces, -1, 2).swapaxes(0, 1)
 
 
+def class_weights(labels: Integer[Array, "b t h w"], num_classes: int, power: float) -> Float[Array, "b k"]:
+    """Weight of every class, the same for all clips of the batch [ours].
+
+    Args:
+      labels: int32 `[b, t, h, w]` with `IGNORE`.
+      num_classes: k.
+      power: 0 weighs all pixels the same, 1 all classes.
+
+    Returns:
+      float32 `[b, k]`, (pixels of the largest class / pixels of the class) ** power; 1 for the largest.
+    """
+    pixels = jnp.stack([jnp.sum(labels == c, dtype=jnp.float32) for c in range(num_classes)])
+    weights = (jnp.max(pixels) / jnp.maximum(pixels, 1)) ** power
+    return jnp.broadcast_to(weights, (labels.shape[0], num_classes))
+
+
 def point_sums(
-    logits: Float[Array, "b p k"], labels: Integer[Array, "b p"], null: Bool[Array, "b k"] | None = None
+    logits: Float[Array, "b p k"],
+    labels: Integer[Array, "b p"],
+    null: Bool[Array, "b k"] | None = None,
+    weights: Float[Array, "b k"] | None = None,
 ) -> SemanticSums:
-    """Sums of one frame: logits `[b, p, k]`, labels `[b, p]` with `IGNORE`, null classes bool `[b, k]` or None."""
+    """Sums of one frame.
+
+    Args:
+      logits: `[b, p, k]`.
+      labels: `[b, p]` with `IGNORE`.
+      null: bool `[b, k]`, classes that leave the softmax, or None.
+      weights: `[b, k]` of the classes, or None for 1.
+    """
     if null is not None:
         logits = jnp.where(null[:, None], NEVER, logits)
-    known = labels != IGNORE
-    # the label's logit by comparison: the gradient of a gather would be a scatter
-    label_logit = jnp.sum(jnp.where(jnp.arange(logits.shape[-1]) == labels[..., None], logits, 0), axis=-1)
-    ce = jax.nn.logsumexp(logits, axis=-1) - label_logit
+    # the label's logit and weight by comparison: the gradient of a gather would be a scatter
+    of_label = jnp.arange(logits.shape[-1]) == labels[..., None]
+    ce = jax.nn.logsumexp(logits, axis=-1) - jnp.sum(jnp.where(of_label, logits, 0), axis=-1)
+    weight = (labels != IGNORE).astype(jnp.float32)
+    if weights is not None:
+        weight *= jnp.sum(jnp.where(of_label, weights[:, None], 0), axis=-1)
     # the square root's slope at zero is infinite; there the norm has the subgradient 0
     square = jnp.sum(jnp.square(logits), axis=-1)
     norm = jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), 0)
     count = jnp.full(labels.shape[0], labels.shape[1], jnp.float32)
     return SemanticSums(
-        jnp.sum(jnp.where(known, ce, 0), axis=1),
-        jnp.sum(known, axis=1, dtype=jnp.float32),
+        jnp.sum(weight * ce, axis=1),
+        jnp.sum(weight, axis=1),
         jnp.sum(norm, axis=1),
         count,
     )
@@ -147,6 +175,7 @@ def set_sums(
     num_points: int,
     ignore_null_classes: bool,
     group: int,
+    weights: Float[Array, "b k"] | None = None,
     base: Float[Array, "b m 2"] | None = None,
     shifts: Float[Array, "b t 2"] | None = None,
     points: Float[Array, "b t p 2"] | None = None,
@@ -161,6 +190,7 @@ def set_sums(
       num_points: per frame.
       ignore_null_classes: cut the logit of a class that no point of the group's clips has as label or best guess.
       group: clips whose points count together for that, divides `b`.
+      weights: `[b, k]` of the classes, or None for 1.
       base, shifts: `[b, m, 2]` and `[b, t, 2]`, random numbers to choose the points from, see `sampling.Draw`.
       points: `[b, t, p, 2]` to use instead of choosing.
     """
@@ -180,7 +210,9 @@ def set_sums(
 
         @jax.checkpoint
         def piece_sums(logits, points):
-            return point_sums(sampling.bilinear(logits, points), sampling.nearest(labels[:, frame], points), null)
+            return point_sums(
+                sampling.bilinear(logits, points), sampling.nearest(labels[:, frame], points), null, weights
+            )
 
         def step(total, points):
             return jax.tree.map(jnp.add, total, piece_sums(logits, points)), None

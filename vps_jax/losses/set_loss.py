@@ -27,11 +27,13 @@ class Semantic(NamedTuple):
       embeds: `[d, b, k, c]`.
       background: `[d, b, g, c]` or None; the largest of its logits is class 0 then.
       labels: int32 `[b, t, h, w]` with `IGNORE`.
+      weights: `[b, k]` of the classes, the background's first where there is one; or None for 1.
     """
 
     embeds: Float[Array, "d b k c"]
     background: Float[Array, "d b g c"] | None
     labels: Integer[Array, "b t h w"]
+    weights: Float[Array, "b k"] | None = None
 
 
 def group_mean(total: Float[Array, "d b"], count: Float[Array, "d b"], group: int | None) -> Float[Array, " d"]:
@@ -174,7 +176,7 @@ def semantic_terms(
     mesh: Mesh | None = None,
     **points: Float[Array, "..."],
 ) -> tuple[Float[Array, " d"], Float[Array, " d"]]:
-    """Mean cross entropy over labelled points and mean norm of the logits over all points, `[d]` each.
+    """(Weighted) mean cross entropy over labelled points and mean norm of the logits over all points, `[d]` each.
 
     Args:
       features: `[b, t, h4, w4, c]`.
@@ -183,7 +185,9 @@ def semantic_terms(
         instead of choosing.
     """
 
-    def own(features, branch, labels, base, points):
+    def own(features, branch, truth, base, points):
+        labels, weights = truth
+
         def one_set(x):
             (embeds, background), points = x
             return semantic_losses.set_sums(
@@ -194,6 +198,7 @@ def semantic_terms(
                 num_points=num_points,
                 ignore_null_classes=ignore_null_classes,
                 group=group or features.shape[0],
+                weights=weights,
                 base=base,
                 **points,
             )
@@ -202,5 +207,5 @@ def semantic_terms(
 
     base = points.pop("base", None)
     run = per_sample(own, mesh, (0, 1, 0, 0, 1), 1)
-    sums = run(features, (branch.embeds, branch.background), branch.labels, base, points)  # [d, b]
+    sums = run(features, (branch.embeds, branch.background), (branch.labels, branch.weights), base, points)  # [d, b]
     return group_mean(sums.ce, sums.labelled, group), group_mean(sums.norm, sums.points, group)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from vps_jax.losses import matcher, set_loss
 from vps_jax.losses.mask_losses import Objects
-from vps_jax.losses.semantic_losses import semantic_logits
+from vps_jax.losses.semantic_losses import class_weights, semantic_logits
 from vps_jax.ops import sampling
 from vps_jax.ops.masks import mask_logits
 from vps_jax.shapes import Float, Integer
@@ -82,10 +82,12 @@ def semantic_terms(
     Returns:
       the sum over all sets, and the weighted terms `semantic` and, if on, `regularization` of every set, `[d]` each.
     """
+    embeds, balance = outputs.mask_embeds["semantic"].astype(jnp.float32), numbers.class_balance
     branch = set_loss.Semantic(
-        outputs.mask_embeds["semantic"].astype(jnp.float32),
+        embeds,
         outputs.mask_embeds["background"].astype(jnp.float32) if background else None,
         labels,
+        class_weights(labels, embeds.shape[2] + background, balance) if balance else None,
     )
     ce, norm = set_loss.semantic_terms(
         outputs.mask_features.astype(jnp.float32),
