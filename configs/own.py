@@ -75,9 +75,46 @@ def clips(kind: str, size: str):
         config.infer.update(instance_json.INFERENCE)
     for source in config.data.sources.values():
         source.task = kind
+    if (kind, size) == ("semantic", "tiny"):
+        frames(config)
     rows = tuple(row for row in config.optim.lr_groups if row[0] != "unused")
     config.optim.lr_groups = ((UNUSED[kind],) if kind in UNUSED else ()) + rows
     return config
+
+
+def frames(config) -> None:
+    """Labelled frames of some hundred pixels, few and far between, from random weights: crops of single frames [ours].
+
+    A video of densely labelled frames may take clips: `data.clip_frames`, `infer.clip_frames`, `infer.overlap_frames`.
+    """
+    task = config.tasks["semantic"]
+    task.semantic_points = 1024
+    task.regularization = False
+    task.class_balance = 0.5  # a pixel of a class that is a hundred times rarer weighs ten times as much
+    config.model.backbone = "resnet_micro"
+    config.model.neck_layers = 1
+    config.model.decoder_layers = 3
+
+    steps = 2_000
+    config.optim.schedule = "warmup_poly"
+    config.optim.warmup_steps = 100
+    config.optim.total_steps = steps
+    config.train.steps = config.train.evaluate_every = steps
+    config.train.checkpoint_every = steps // 5
+    config.train.batch_size = 4
+
+    config.data.clip_frames = 1
+    (source,) = config.data.sources.values()
+    source.short_side = 240
+    source.max_side = 960
+    source.ratio = (0.8, 1.5)  # of the short side: 192 to 360 pixels
+    source.crop_px = (192, 256)
+    source.augment = (("random_scale", {}), ("mixed_crop", {}), ("flip", {}), ("jitter_color", {}))
+
+    config.infer.short_side_px = 288
+    config.infer.max_side_px = 960
+    config.infer.clip_frames = 1
+    config.infer.overlap_frames = 0
 
 
 def small():
