@@ -36,15 +36,15 @@ def report(
     Example: vps-jax report results --truth VIPSEG_720P --compare before.json --output report.html
     """
     from vps_jax.evaluation import checked, process
-    from vps_jax.runs import report_files
+    from vps_jax.runs.report_files import Pictures, Scoring
+    from vps_jax.runs.report_files import report as write_report
 
-    chosen = checked.names_of_videos(videos)
     output = results / "report.html" if output is None else output
     with process.tidy():
-        done = report_files.report(
-            results, output, videos=chosen, truth=truth, scores=scores, before=before, split=split, metrics=metrics,
-            pictures=report_files.Pictures(source, split, images, max_frames, side), windows=windows,
-            processes=processes, progress=process.watched(),
+        done = write_report(
+            results, output, videos=checked.names_of_videos(videos), progress=process.watched(),
+            pictures=Pictures(source, split, images, max_frames, side),
+            scoring=Scoring(truth, scores, before, split, metrics, windows, processes),
         )  # fmt: skip
     print("\n".join(f"note: {note}" for note in done.notes), end="\n" if done.notes else "")
     print(f"{done.videos} videos, {done.frames} frames, {done.size / 1e6:.1f} MB -> {output}")

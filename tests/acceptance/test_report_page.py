@@ -12,7 +12,7 @@ from vps_jax.datasets.classes import ClassTable
 from vps_jax.evaluation.protocol import CLASSES as CLASS_TABLE
 from vps_jax.evaluation.protocol import Table
 from vps_jax.types import PanopticFrame
-from vps_jax.viz import report
+from vps_jax.viz import run_page
 from vps_jax.viz.overlay import track_color
 
 pytestmark = pytest.mark.acceptance
@@ -46,7 +46,7 @@ def png():
 
 
 def video(name, *, images):
-    page = report.VideoPage(LENGTH, range(LENGTH), side=640)
+    page = run_page.VideoPage(LENGTH, range(LENGTH), side=640)
     for i, frame in enumerate(frames()):
         image = np.full((HEIGHT, WIDTH, 3), GREY, np.uint8) if images else None
         page.add(frame, image, i / 5 if images else None)
@@ -60,13 +60,13 @@ def file(tmp_path_factory):
     scores = Table(CLASS_TABLE, "Scores of classes", ("id", "class", "kind", "vpq"), [
         (0, "sky", "stuff", 40.0), (1, "grass", "stuff", None), (2, "cat", "thing", 90.5),
     ])  # fmt: skip
-    head = report.Head(
-        "a run", report.class_rows(CLASSES), [{"name": name, "frames": LENGTH} for name in names],
-        tables=[report.table(scores, "Scores")], plots=[report.plot("bars", png())],
+    head = run_page.Head(
+        "a run", run_page.class_rows(CLASSES), [{"name": name, "frames": LENGTH} for name in names],
+        tables=[run_page.table(scores, "Scores")], plots=[run_page.plot("bars", png())],
     )  # fmt: skip
     path = tmp_path_factory.mktemp("page") / "report.html"
     with path.open("w") as out:
-        report.write_page(out, head, [video(names[0], images=True), video(names[1], images=False)])
+        run_page.write_page(out, head, [video(names[0], images=True), video(names[1], images=False)])
     return path
 
 

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 import re
 import shutil
 
@@ -16,7 +17,9 @@ from vps_jax.infer.predict import Run, RunOptions
 from vps_jax.media.result_folders import VipsegWriter
 from vps_jax.media.selection import Selection
 from vps_jax.media.sources import open_sources
-from vps_jax.runs.report_files import MOST_PICTURES, MOST_PICTURES_IN_ALL, Pictures, most_pictures, report
+from vps_jax.runs.report_files import report
+from vps_jax.runs.report_scores import Scoring
+from vps_jax.runs.report_sources import MOST_PICTURES, MOST_PICTURES_IN_ALL, Pictures
 from vps_jax.types import PanopticFrame, UserError
 
 CLASSES = class_table("vipseg")
@@ -110,8 +113,8 @@ def test_pictures_are_few_and_even_and_numbers_are_of_all_frames(results):
 
 
 def test_many_videos_share_the_room():
-    assert most_pictures(None, 1) == MOST_PICTURES and most_pictures(7, 9000) == 7
-    assert most_pictures(None, 343) * 343 <= MOST_PICTURES_IN_ALL and most_pictures(None, 10**6) == 1
+    assert Pictures().each(1) == MOST_PICTURES and Pictures(most=7).each(9000) == 7
+    assert Pictures().each(343) * 343 <= MOST_PICTURES_IN_ALL and Pictures().each(10**6) == 1
 
 
 def test_sources_that_have_moved_are_asked_for(results, tmp_path):
@@ -202,8 +205,8 @@ def test_what_is_wrong_is_one_line(results, change, words):
         ({"pictures": Pictures(side=1)}, "--side 1: expected"),
         ({"pictures": Pictures(most=0)}, "--max-frames 0"),
         ({"pictures": Pictures(["a"], images=False)}, "--source a means nothing with --no-images"),
-        ({"before": "x.json"}, "--compare x.json needs scores"),
-        ({"truth": "a", "scores": "b"}, "give one of them"),
+        ({"scoring": Scoring(before="x.json")}, "--compare x.json needs scores"),
+        ({"scoring": Scoring(truth="a", json="b")}, "give one of them"),
     ],
 )
 def test_options_that_cannot_work(results, options, words):
@@ -211,13 +214,27 @@ def test_options_that_cannot_work(results, options, words):
         report(results, progress=False, **options)
 
 
-def test_results_and_sources_are_never_written_over(results, tmp_path):
-    movie = tmp_path / "one.mp4"
-    movie.write_bytes(b"precious")
-    for output, source in ((results / "pred.json", []), (results / "classes.json", []), (movie, [str(movie)])):
+def test_results_and_sources_are_never_written_over(tmp_path):
+    image = write_frames(tmp_path / "in") / "1.png"
+    scores = tmp_path / "scores.json"
+    scores.write_text("precious")
+    results = predict([image], tmp_path / "out")
+    before = {path: path.read_bytes() for path in (image, scores)}
+    options = {image: {}, scores: {"scoring": Scoring(json=scores)}, results / "pred.json": {}}
+    for output, more in {**options, results / "classes.json": {}}.items():
         with pytest.raises(UserError, match="is an input"):
-            report(results, output, pictures=Pictures(source), progress=False)
-    assert movie.read_bytes() == b"precious"
+            report(results, output, progress=False, **more)
+    assert {path: path.read_bytes() for path in before} == before
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UserError, match="pipe is no regular file"):
+        report(results, tmp_path / "pipe", progress=False)
+    assert (tmp_path / "pipe").is_fifo()
+
+
+def test_results_may_lie_among_their_frames(tmp_path):
+    folder = write_frames(tmp_path / "in")
+    report(predict([folder], folder / "out"), progress=False)
+    assert page(folder / "out" / "report.html")["video0"]["stems"] == ["0", "1", "2"]
 
 
 @pytest.fixture(scope="module")
@@ -257,6 +274,6 @@ def test_scores_and_a_comparison(scored, tmp_path, capsys):
 def test_a_json_of_scores_is_shown_as_it_is(results, scored, tmp_path, capsys):
     before = tmp_path / "before.json"
     main(capsys, "evaluate", "--truth", scored[0], "--predictions", scored[1], "--json", before, "--metrics", "vpq")
-    report(results, scores=before, progress=False)
+    report(results, scoring=Scoring(json=before), progress=False)
     head = page(results / "report.html")["head"]
     assert head["tables"][0]["rows"][-1][1] == 100.0 and [one["title"] for one in head["plots"]] == ["vpq of classes"]

@@ -15,7 +15,7 @@ from vps_jax.datasets.classes import ClassTable
 from vps_jax.evaluation.protocol import CLASSES as CLASS_TABLE
 from vps_jax.evaluation.protocol import Table
 from vps_jax.types import PanopticFrame
-from vps_jax.viz import report
+from vps_jax.viz import run_page
 from vps_jax.viz.overlay import UNKNOWN, track_color
 
 CLASSES = ClassTable(("sky", "</script>", "cat"), ((0, 0, 255), (9, 9, 9), (200, 0, 0)), (False, False, True))
@@ -49,7 +49,7 @@ def blocks(text):
 
 @pytest.fixture
 def content():
-    page = report.VideoPage(3, (0, 2), side=640)
+    page = run_page.VideoPage(3, (0, 2), side=640)
     for i, frame in enumerate(frames()):
         image = np.full((2, 4, 3), (250, 100, 20 * i), np.uint8) if page.wants(i) else None
         page.add(frame, image, None if image is None else i / 10)
@@ -93,7 +93,7 @@ def test_labels_name_segments_with_the_colours_of_the_overlay(content):
 
 
 def test_a_pixel_without_class_is_segment_zero():
-    page = report.VideoPage(1, (0,), side=640)
+    page = run_page.VideoPage(1, (0,), side=640)
     page.add(frames()[1])
     picture = page.content("v", CLASSES)["pictures"][0]
     assert unpack(picture["labels"], (2, 4))[0, 3] == 0 and picture["image"] is None
@@ -107,7 +107,7 @@ def test_images_are_what_was_given(content):
 
 def test_labels_beyond_a_byte_survive():
     labels = np.random.default_rng(0).integers(0, 1 << 16, (37, 23)).astype(np.uint16)
-    assert np.array_equal(unpack(report.pack_labels(labels), labels.shape), labels)
+    assert np.array_equal(unpack(run_page.pack_labels(labels), labels.shape), labels)
 
 
 @pytest.mark.parametrize(
@@ -121,11 +121,11 @@ def test_labels_beyond_a_byte_survive():
     ],
 )
 def test_sizes_of_pictures(shape, side, aspect, expected):
-    assert report.picture_size(shape, side, float(aspect)) == expected
+    assert run_page.picture_size(shape, side, float(aspect)) == expected
 
 
 def test_large_pictures_are_made_smaller_and_wide_pixels_square():
-    page = report.VideoPage(1, (0,), side=8, pixel_aspect=Fraction(2))
+    page = run_page.VideoPage(1, (0,), side=8, pixel_aspect=Fraction(2))
     frame = PanopticFrame("a", np.zeros((8, 8), np.uint8), np.zeros((8, 8), np.int32))
     page.add(frame, np.zeros((8, 8, 3), np.uint8), 0.0)
     content = page.content("v", CLASSES)
@@ -134,8 +134,8 @@ def test_large_pictures_are_made_smaller_and_wide_pixels_square():
 
 
 def test_long_videos_keep_every_so_many_areas_and_all_numbers(monkeypatch):
-    monkeypatch.setattr(report, "MOST_POINTS", 2)
-    page = report.VideoPage(3, (), side=640)
+    monkeypatch.setattr(run_page, "MOST_POINTS", 2)
+    page = run_page.VideoPage(3, (), side=640)
     for frame in frames():
         page.add(frame)
     content = page.content("v", CLASSES)
@@ -144,13 +144,13 @@ def test_long_videos_keep_every_so_many_areas_and_all_numbers(monkeypatch):
 
 
 def test_a_page_holds_its_blocks_whatever_the_names_are(content):
-    head = report.Head(
-        "<b>run</b>", report.class_rows(CLASSES), [{"name": "</script>", "frames": 3}],
-        tables=[report.table(Table(CLASS_TABLE, "t", ("class", "vpq"), [("</script>", None), ("cat", 1.5)]), "Scores")],
-        plots=[report.plot("bars", b"png")],
+    rows = Table(CLASS_TABLE, "t", ("class", "vpq"), [("</script>", None), ("cat", 1.5)])
+    head = run_page.Head(
+        "<b>run</b>", run_page.class_rows(CLASSES), [{"name": "</script>", "frames": 3}],
+        tables=[run_page.table(rows, "Scores")], plots=[run_page.plot("bars", b"png")],
     )  # fmt: skip
     file = io.StringIO()
-    report.write_page(file, head, iter([content]))
+    run_page.write_page(file, head, iter([content]))
     found = blocks(file.getvalue())
     assert found["video0"] == json.loads(json.dumps(content))
     assert found["head"]["classes"][1] == {"name": "</script>", "thing": False, "color": [9, 9, 9]}
@@ -160,7 +160,7 @@ def test_a_page_holds_its_blocks_whatever_the_names_are(content):
 
 
 def test_a_page_asks_for_nothing_from_outside():
-    text = "".join(report.page(report.Head("run", [], []), []))
+    text = "".join(run_page.page(run_page.Head("run", [], []), []))
     assert "default-src 'none'" in text
     assert not re.findall(r"(?:src|href)=\"(?!data:)", text) and "@import" not in text and "fetch(" not in text
     assert set(re.findall(r"https?://[^\s\"']+", text)) == {"http://www.w3.org/2000/svg"}  # the name of SVG

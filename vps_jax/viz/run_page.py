@@ -23,7 +23,8 @@ from vps_jax.viz.overlay import THINGS, UNKNOWN, segments_of, track_color
 
 QUALITY = 70  # of WebP, 1..100
 MOST_POINTS = 600  # of a video's areas over time; of longer videos every so many frames are kept
-HEAD, VIDEOS = "<!-- head -->", "<!-- videos -->"  # places in page/report.html
+SCRIPTS = ("state", "player", "charts", "tables", "start")  # in this order, as one script
+HEAD, VIDEOS = "<!-- head -->", "<!-- videos -->"  # places in page/run_page.html
 
 
 class Picture(NamedTuple):
@@ -237,7 +238,8 @@ def write_page(file: IO[str], head: Head, videos: Iterable[Mapping[str, Any]]) -
 def page(head: Head, videos: Iterable[Mapping[str, Any]]) -> Iterator[str]:
     """The page in parts."""
     folder = importlib.resources.files("vps_jax.viz") / "page"
-    frame, style, script = ((folder / f"report.{kind}").read_text() for kind in ("html", "css", "js"))
+    frame, style = ((folder / f"run_page.{kind}").read_text() for kind in ("html", "css"))
+    script = "\n".join((folder / f"{name}.js").read_text() for name in SCRIPTS)
     before, rest = frame.replace("/* style */", style).replace("/* script */", script).split(HEAD)
     between, after = rest.split(VIDEOS)
     yield before
