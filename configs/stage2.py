@@ -1,7 +1,9 @@
 """Stage 2: TarViS on seven video data sets; each has its task.
 
-Command:   python main.py --config configs/stage2.py[:BACKBONE] --workdir DIR --config.init_from.path STAGE1
+Command:   python main.py --config configs/stage2.py[:BACKBONE[,SET]] --workdir DIR --config.init_from.path STAGE1
            BACKBONE: swin_large (default), swin_tiny, resnet50
+           SET: what is evaluated, with its published inference settings: vipseg (default), cityscapes_vps, kitti_step,
+           ovis, youtube_vis_2021; also with --mode predict or evaluate and the truth in data/SET
 Hardware:  8 GPUs of 80 GB, batch 32
 Time:      90,000 steps; about 4 hours at the arithmetic floor of 8 A100 and twice that in practice
 Expected:  VPQ 48.0 on VIPSeg val with Swin-L [published]
@@ -9,14 +11,24 @@ Source:    docs/reference/tarvis.md [spec 6.6, 7]; what stands beside [ours] is 
 """
 
 from configs import common, datasets
+from vps_jax.config import ClipInference
+from vps_jax.datasets import dataset
 
 STREET = {"hue": 10, "saturation": 10, "contrast": (0.95, 1.05), "brightness": 20}
 STRONG = {"hue": 12, "saturation": 12, "contrast": (0.95, 1.05), "brightness": 25}
 GROUP_OF = {"youtube_vis_2021": "YOUTUBE_VIS"}  # other names than the data set's
+EVALUATED = {  # data set -> its metrics; the first picks the best weights
+    "vipseg": ("vpq", "stq", "miou"),
+    "cityscapes_vps": ("vpq", "stq"),
+    "kitti_step": ("stq", "vpq"),
+    "ovis": ("ap",),
+    "youtube_vis_2021": ("ap",),
+}
 GROUPS = ("CITYSCAPES_VPS", "KITTI_STEP", "OVIS", "VIPSEG", "YOUTUBE_VIS")
 
 
-def get_config(backbone: str = "swin_large"):
+def get_config(argument: str = "swin_large"):
+    backbone, _, evaluated = argument.partition(",")
     config = common.base()
     config.name = f"stage2_{backbone}"
     config.model.backbone = backbone
@@ -30,7 +42,20 @@ def get_config(backbone: str = "swin_large"):
     config.optim.lr_groups = (common.NEVER_USED, *config.optim.lr_groups)
     config.optim.no_decay = (*config.optim.no_decay, common.OBJECT_EMBEDS)
     config.data.sources = sources()
+    if evaluated:
+        evaluate_on(config, common.choose(evaluated, EVALUATED))
     return config
+
+
+def evaluate_on(config, name: str) -> None:
+    """Truth, metrics and published inference settings of a data set in place of VIPSeg's [spec 8]."""
+    group = GROUP_OF.get(name, name.upper())
+    config.infer = common.section(ClipInference(semantic_group=group, taxonomy=name, **dataset(name).inference))
+    config.evaluate.layout = name
+    if name != "vipseg":
+        config.evaluate.truth = f"data/{name}"
+    config.evaluate.metrics = EVALUATED[name]
+    config.train.best_metric = EVALUATED[name][0]
 
 
 def sources() -> dict:

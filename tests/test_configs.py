@@ -13,8 +13,9 @@ import pytest
 from configs import common, datasets, stage1, stage2, stage3, stage4, tiny, tiny_stages
 from vps_jax import agreement, models
 from vps_jax.config import Experiment, InitFrom, experiment
-from vps_jax.datasets import class_table
+from vps_jax.datasets import class_table, dataset
 from vps_jax.parsing import plain
+from vps_jax.runs import experiment as runs
 from vps_jax.train.class_sources import FRESH, Labels, class_sources
 from vps_jax.train.optimizer import make_schedule, parameter_groups
 from vps_jax.train.setup import source_task
@@ -45,8 +46,8 @@ def test_config_is_an_experiment_whose_parts_agree(name):
     assert experiment(json.loads(json.dumps(plain(config)))) == config  # as a checkpoint carries it
     assert config.train.checkpoint_every <= config.train.steps
     assert float(make_schedule(config.optim)(config.train.steps // 2)) > 0
-    for dataset in config.data.sources:
-        task = source_task(config, dataset)
+    for source in config.data.sources:
+        task = source_task(config, source)
         assert not task.class_map or max(task.class_map) < task.num_classes
 
 
@@ -139,6 +140,35 @@ def test_a_data_set_is_left_out_with_one_override():
         UserError, match="data.without='coco': coco is no data set of .* choose some of burst, cityscapes_vps, davis"
     ):
         experiment(config.to_dict())
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),  # task, short side, frames, shared frames, threshold, tracks of a clip and of a video
+    [
+        ("vipseg", ("panoptic", 576, 12, 6, 0.5, 1000, 10)),
+        ("kitti_step", ("panoptic", None, 6, 3, 0.5, 1000, 10)),
+        ("cityscapes_vps", ("panoptic", None, 10, 5, 0.5, 1000, 10)),
+        ("ovis", ("instance", 576, 12, 6, 0.0, 10, 20)),
+        ("youtube_vis_2021", ("instance", 448, 12, 6, 0.0, 10, 10)),
+    ],
+)
+def test_stage2_is_evaluated_on_its_data_sets_as_published(name, expected):
+    """Spec: tarvis 8.1, 8.3, 8.7; with classes, queries, results and metrics of the data set."""
+    config = experiment(stage2.get_config(f"swin_tiny,{name}").to_dict())
+    infer, spec = config.infer, dataset(name)
+    keys = ("task", "short_side_px", "clip_frames", "overlap_frames", "score_threshold", "max_tracks_per_clip")
+    assert tuple(getattr(infer, key) for key in (*keys, "max_instances")) == expected
+    runs.check(config)
+    assert dict(config.model.semantic_groups)[infer.semantic_group] == len(spec.classes.names)
+    assert config.evaluate.layout == name and spec.writer and config.train.best_metric in config.evaluate.metrics
+
+
+def test_stage2_names_what_it_can_be_evaluated_on():
+    assert stage2.get_config("swin_large,vipseg").to_dict() == stage2.get_config().to_dict()
+    with pytest.raises(
+        UserError, match="'davis' of the experiment: expected one of vipseg, cityscapes_vps, kitti_step"
+    ):
+        stage2.get_config("swin_large,davis")
 
 
 def test_stages_hand_their_queries_on():

@@ -45,6 +45,7 @@ SPEC = spec.DatasetSpec(
     layouts=tuple(layout(name, json) for name, json in JSONS.items()),
     read_label=instance_json.read_label,
     truth="vps_jax.evaluation.ytvis_folders",
+    writer="vps_jax.media.mask_lists:ytvis_writer",
     metrics=("ap",),
     inference={**instance_json.INFERENCE, "short_side_px": 576, "max_instances": 20},
     fps=5.0,

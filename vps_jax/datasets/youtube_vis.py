@@ -46,6 +46,7 @@ def specification(name: str, title: str, classes: ClassTable) -> spec.DatasetSpe
         layouts=layouts,
         read_label=instance_json.read_label,
         truth="vps_jax.evaluation.ytvis_folders",
+        writer="vps_jax.media.mask_lists:ytvis_writer",
         metrics=("ap",),
         inference={**instance_json.INFERENCE, "short_side_px": 448},
     )
