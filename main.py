@@ -1,4 +1,6 @@
-"""Run an experiment: `python main.py [--config configs/tiny.py] [--workdir DIR] [--mode train|predict|evaluate]`.
+"""Run an experiment: `python main.py [--config configs/tiny.py] [--workdir DIR] [--mode MODE]`.
+
+MODE is train, plan, predict or evaluate; plan tells what training will need.
 
 Any value of the config can be set on the command line: `--config.train.batch_size=16`. The same command in the same
 workdir resumes. Exit code 0 means that the work was done, 2 that something was given that cannot work.
@@ -13,7 +15,11 @@ from ml_collections import config_flags
 DEFAULT_CONFIG = "configs/tiny.py"
 CONFIG = config_flags.DEFINE_config_file("config", None, f"Experiment, default {DEFAULT_CONFIG}.", lock_config=True)
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; default runs/<name of the config>.")
-MODE = flags.DEFINE_enum("mode", "train", ["train", "predict", "evaluate"], "What to do.")
+MODE = flags.DEFINE_enum("mode", "train", ["train", "plan", "predict", "evaluate"], "What to do.")
+GPU = flags.DEFINE_string("gpu", None, "Of --mode plan: the GPU to plan for, default a100.")
+DEVICES = flags.DEFINE_integer(
+    "devices", None, "Of --mode plan: how many, default those of this machine.", lower_bound=1
+)
 BAD_INPUT = 2
 
 
@@ -32,6 +38,8 @@ def parse_flags(argv: list[str]) -> list[str]:
         fail(f"{one_line(error)}; `vps-jax configs NAME` prints all keys of an experiment")
     if len(left) > 1:
         fail(f"{left[1:]} is left over; write values with '=', as in --config.train.steps=100")
+    if MODE.value != "plan" and (GPU.value or DEVICES.value):
+        fail(f"--gpu and --devices are of --mode plan, this is --mode {MODE.value}; leave them out")
     if WORKDIR.value is None:
         flags.FLAGS.workdir = str(pathlib.Path("runs") / name)
     return left
@@ -80,13 +88,15 @@ def main(_) -> None:
     logging.set_verbosity(logging.ERROR)  # libraries' remarks; ours go through the progress line
     from vps_jax.config import ensemble_experiment as read_ensemble
     from vps_jax.config import experiment as read_config
-    from vps_jax.runs import ensemble_experiment, experiment
+    from vps_jax.runs import ensemble_experiment, experiment, plan_table
     from vps_jax.types import UserError
 
     config = CONFIG.value.to_dict()
     try:
         if "members" in config:
             ensemble_experiment.run(read_ensemble(config), WORKDIR.value, MODE.value)
+        elif MODE.value == "plan":
+            print(plan_table.plan_text(read_config(config), WORKDIR.value, gpu=GPU.value, devices=DEVICES.value))
         else:
             experiment.run(read_config(config), WORKDIR.value, MODE.value)
     except UserError as error:

@@ -7,53 +7,18 @@ Nothing runs: the step (loss and gradients, one clip, bfloat16) is traced, and c
 """
 
 import argparse
-import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import ClosedJaxpr, Jaxpr
 
 from vps_jax import models
 from vps_jax.tasks import make_task
+from vps_jax.train.counting import flop, size_in_bytes
 from vps_jax.types import Clip
 
 GIB, TERA = 2**30, 1e12
 NAME, CLASSES = "video_masks", 124
 STATE_COPIES = 3  # parameters and two Adam moments; the recipe has no average of its own
-
-
-def operations(jaxpr: Jaxpr) -> float:
-    """Multiplications and additions of all products and convolutions of a program."""
-    total = 0.0
-    for eqn in jaxpr.eqns:
-        turns = eqn.params["length"] if eqn.primitive.name == "scan" else 1
-        total += turns * sum(operations(inner) for inner in programs(eqn)) + own_operations(eqn)
-    return total
-
-
-def own_operations(eqn) -> float:
-    """Of one product or convolution; 0 for anything else."""
-    if eqn.primitive.name == "dot_general":
-        (contracted, _), _ = eqn.params["dimension_numbers"]
-        inner = math.prod(eqn.invars[0].aval.shape[axis] for axis in contracted)
-        return 2.0 * math.prod(eqn.outvars[0].aval.shape) * inner
-    if eqn.primitive.name == "conv_general_dilated":
-        kernel = eqn.invars[1].aval.shape
-        outputs = kernel[eqn.params["dimension_numbers"].rhs_spec[0]]
-        return 2.0 * math.prod(eqn.outvars[0].aval.shape) * math.prod(kernel) / outputs
-    return 0.0
-
-
-def programs(eqn) -> list[Jaxpr]:
-    """The programs inside an operation."""
-    is_program = lambda value: isinstance(value, (ClosedJaxpr, Jaxpr))  # noqa: E731
-    leaves = jax.tree.leaves(list(eqn.params.values()), is_leaf=is_program)
-    return [p.jaxpr if isinstance(p, ClosedJaxpr) else p for p in leaves if is_program(p)]
-
-
-def tree_bytes(tree: Any) -> int:
-    return sum(math.prod(a.shape) * a.dtype.itemsize for a in jax.tree.leaves(tree))
 
 
 def step_of(model, clip: Clip):
@@ -89,13 +54,13 @@ def main() -> None:
     step = step_of(model, clip)
     for what, train in (("inference", False), ("training, forward", True)):
         apply = lambda p, x, train=train: model.apply({"params": p}, x, train=train)  # noqa: E731
-        count = operations(jax.make_jaxpr(apply)(params, clip.images).jaxpr) / given.frames / TERA
+        count = flop(apply, params, clip.images) / given.frames / TERA
         print(f"{what}: {count:.2f} TFLOP a frame", flush=True)
-    print(f"train step: {operations(jax.make_jaxpr(step)(params, clip).jaxpr) / TERA:.1f} TFLOP a clip", flush=True)
+    print(f"train step: {flop(step, params, clip) / TERA:.1f} TFLOP a clip", flush=True)
     if given.no_compile:
         return
     memory = jax.jit(step).lower(params, clip).compile().memory_analysis()
-    state = STATE_COPIES * tree_bytes(params)
+    state = STATE_COPIES * size_in_bytes(params)
     print(f"temporary memory of the step: {memory.temp_size_in_bytes / GIB:.1f} GiB, state {state / GIB:.1f} GiB")
 
 

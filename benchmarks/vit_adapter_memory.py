@@ -2,116 +2,27 @@
 
 Use: python benchmarks/vit_adapter_memory.py [--size beit_large_640] [--batch 2] [--dtype float32] [--no-check]
 
-The count walks through the traced step (loss and gradients): every array that an operation makes lives until its last
-use, a scan holds what it stacks and the working memory of one iteration, elementwise operations write over an operand
-that dies with them. To it come the state (parameters, two Adam moments, average, statistics) and the gradients. First
-the same count is held against the memory that XLA gives a compiled small scanned model on this machine.
+The count walks through the traced step (loss and gradients), see `vps_jax/train/counting.py`. To it come the state
+(parameters, two Adam moments, average, statistics) and the gradients. First the same count is held against the memory
+that XLA gives a compiled small scanned model on this machine.
 """
 
 import argparse
-import math
 import sys
-from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
 from vps_jax import models
 from vps_jax.models import mask2former_sizes
 from vps_jax.tasks import make_task
+from vps_jax.train.counting import peak_bytes, size_in_bytes
 from vps_jax.types import Clip
 
 GIB, MIB = 2**30, 2**20
 CARD_BYTES = 80e9
 STATE_COPIES = 4  # parameters, two Adam moments, average
 NAME = "mask_classification"
-# no array of their own: views, and what is made anew wherever it is read
-VIEWS = {"reshape", "broadcast_in_dim", "iota", "squeeze", "expand_dims", "stop_gradient", "copy"}
-# everything that reads more than the place it writes; all others may write over a dying operand
-READERS = {
-    "dot_general", "conv_general_dilated", "gather", "scatter", "scatter-add", "sort", "top_k", "cumsum", "transpose",
-    "concatenate", "pad", "dynamic_slice", "dynamic_update_slice", "reduce_sum", "reduce_max", "reduce_min",
-    "reduce_and", "reduce_or", "argmax", "argmin", "reduce_window_max", "select_and_scatter_add", "scan", "while",
-    "cond",
-}  # fmt: skip
-CALLS = {"pjit", "jit", "remat2", "checkpoint", "closed_call", "custom_vjp_call", "custom_jvp_call"}  # run in place
-
-
-def tree_bytes(tree: Any) -> int:
-    return sum(math.prod(a.shape) * a.dtype.itemsize for a in jax.tree.leaves(tree))
-
-
-def var_bytes(var) -> int:
-    shape, dtype = getattr(var.aval, "shape", ()), getattr(var.aval, "dtype", None)
-    return math.prod(shape) * getattr(dtype, "itemsize", 0)
-
-
-def peak_bytes(jaxpr: Jaxpr, *, results: bool = True) -> int:
-    """Largest sum of bytes that live at once among the arrays made by a program; its inputs are not counted.
-
-    Args:
-      jaxpr: the program.
-      results: whether its results count; False when they have a place already.
-    """
-    own = storage(jaxpr)
-    last_use = last_uses(jaxpr, own)
-    dying: dict[int, list] = {}
-    for var, number in last_use.items():
-        dying.setdefault(number, []).append(var)
-    placed = set() if results else {root for var in variables(jaxpr.outvars) for root in own.get(var, {var})}
-    live, most, sizes = 0, 0, {}
-    for number, eqn in enumerate(jaxpr.eqns):
-        made = {var: var_bytes(var) for var in eqn.outvars if var not in own and var not in placed}
-        dead = sum(sizes.get(var, 0) for var in dying.get(number, ()))
-        new = sum(made.values())
-        reused = 0 if eqn.primitive.name in READERS | CALLS else min(dead, new)
-        most = max(most, live + new - reused + inner_bytes(eqn))
-        sizes |= {var: size for var, size in made.items() if var in last_use}
-        live += sum(size for var, size in made.items() if var in last_use) - dead
-    return most
-
-
-def inner_bytes(eqn) -> int:
-    """Working memory of the programs inside an operation; a scan's results have their place outside of it."""
-    programs = [
-        p.jaxpr if isinstance(p, ClosedJaxpr) else p
-        for p in jax.tree.leaves(list(eqn.params.values()), is_leaf=is_program)
-    ]
-    programs = [p for p in programs if isinstance(p, Jaxpr)]
-    if not programs:
-        return 0
-    if eqn.primitive.name in CALLS:
-        return peak_bytes(programs[0], results=False)
-    return max(peak_bytes(p) for p in programs)
-
-
-def is_program(value) -> bool:
-    return isinstance(value, (ClosedJaxpr, Jaxpr))
-
-
-def variables(items) -> list:
-    return [item for item in items if not isinstance(item, Literal)]
-
-
-def storage(jaxpr: Jaxpr) -> dict:
-    """View -> the arrays whose storage it reads."""
-    own: dict = {}
-    for eqn in jaxpr.eqns:
-        if eqn.primitive.name in VIEWS:
-            roots = {root for var in variables(eqn.invars) for root in own.get(var, {var})}
-            own |= dict.fromkeys(eqn.outvars, roots)
-    return own
-
-
-def last_uses(jaxpr: Jaxpr, own: dict) -> dict:
-    """Array -> number of the last operation that reads it or a view of it; results outlive all."""
-    last: dict = {}
-    for number, items in enumerate([*(eqn.invars for eqn in jaxpr.eqns), jaxpr.outvars]):
-        for var in variables(items):
-            for root in own.get(var, {var}):
-                last[root] = number
-    return last
 
 
 def train_step(config: dict, *, batch: int, points: int):
@@ -150,14 +61,14 @@ def residual_bytes(config: dict, *, batch: int) -> int:
     apply = lambda v: model.apply(  # noqa: E731
         v, images, train=True, rngs={"drop_path": jax.random.key(0)}, mutable=["batch_stats"]
     )
-    return tree_bytes(jax.eval_shape(lambda v: jax.vjp(apply, v)[1], variables)) - tree_bytes(variables)
+    return size_in_bytes(jax.eval_shape(lambda v: jax.vjp(apply, v)[1], variables)) - size_in_bytes(variables)
 
 
 def check(config: dict, *, batch: int) -> float:
     """Counted bytes over those of the compiled program, on this machine."""
     step, variables, clip = train_step(config, batch=batch, points=1024)
-    given = tree_bytes((variables, clip))
-    results = tree_bytes(jax.eval_shape(step, variables, clip))
+    given = size_in_bytes((variables, clip))
+    results = size_in_bytes(jax.eval_shape(step, variables, clip))
     counted = given + results + peak_bytes(jax.make_jaxpr(step)(variables, clip).jaxpr, results=False)
     memory = jax.jit(step).lower(variables, clip).compile().memory_analysis()
     compiled = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
@@ -172,11 +83,11 @@ def check(config: dict, *, batch: int) -> float:
 def report(config: dict, *, batch: int) -> float:
     """Print the count of a full-size step; total bytes."""
     step, variables, clip = train_step(config, batch=batch, points=12544)
-    state = STATE_COPIES * tree_bytes(variables["params"]) + 2 * tree_bytes(variables["batch_stats"])
-    gradients = tree_bytes(variables["params"])
+    state = STATE_COPIES * size_in_bytes(variables["params"]) + 2 * size_in_bytes(variables["batch_stats"])
+    gradients = size_in_bytes(variables["params"])
     working = peak_bytes(jax.make_jaxpr(step)(variables, clip).jaxpr, results=False)
     kept = residual_bytes(config, batch=batch)
-    total = state + gradients + working + tree_bytes(clip)
+    total = state + gradients + working + size_in_bytes(clip)
     rows = {
         "state (parameters, Adam, average, statistics)": state,
         "gradients": gradients,

@@ -192,7 +192,7 @@ def main_py(*flags, cwd) -> subprocess.CompletedProcess:
         (["--config.evaluate.windows=0"], "evaluate.windows=0: expected"),
         (["--config.train.best_metric=VPQ"], "train.best_metric='VPQ' is none of the numbers of evaluate.metrics=vpq"),
         (["--config.train.batch_size=-8"], "train.batch_size=-8: expected a number of at least 1"),
-        (["--mode=dream"], "should be one of <train|predict|evaluate>"),
+        (["--mode=dream"], "should be one of <train|plan|predict|evaluate>"),
         ([f"--config={ENSEMBLE}"], "mode 'train': an ensemble has nothing to train; choose --mode predict or"),
         ([f"--config={ENSEMBLE}", "--mode=evaluate"], "evaluate.truth: data/VIPSeg_720P/panoptic_gt_VIPSeg_val.json"),
         ([f"--config={ENSEMBLE}", "--mode=predict"], "members.image: "),

@@ -12,7 +12,9 @@ from jaxprs import equations
 from configs import stage1, stage2, stage3, stage4
 from vps_jax import models
 from vps_jax.config import Experiment, experiment, source_group
+from vps_jax.train.counting import size_in_bytes
 from vps_jax.train.optimizer import make_optimizer, parameter_groups
+from vps_jax.train.plan import working_memory
 from vps_jax.train.setup import source_task
 from vps_jax.train.sharding import make_mesh, put_batch, state_sharding
 from vps_jax.train.state import create_state, flat_paths
@@ -49,8 +51,20 @@ def step_of(config: Experiment, dataset: str, model, tx, mesh, abstract, point_o
 def compiled(step, state, clip):
     """The step's program with little optimisation: 20 steps cost less than what that would cost to compile."""
     options = {"xla_backend_optimization_level": 0}
-    program = step.func.lower(*step.args, state, clip).compile(compiler_options=options)
+    traced = step.func.trace(*step.args, state, clip)
+    program = traced.lower().compile(compiler_options=options)
+    assert_plan_knows_the_memory(traced, program, (state, clip))
     return functools.partial(program, *step.args)
+
+
+def assert_plan_knows_the_memory(traced, program, given):
+    """What a plan counts without compiling is what the compiled program has, within 15 %."""
+    memory = program.memory_analysis()
+    results = memory.output_size_in_bytes - memory.alias_size_in_bytes  # the new state goes where the old one lay
+    compiled = memory.argument_size_in_bytes + results + memory.temp_size_in_bytes
+    counted = size_in_bytes(given) + working_memory(traced)[0]
+    print(f"counted {counted / 2**20:.1f} MiB, compiled {compiled / 2**20:.1f} MiB: {counted / compiled:.3f}")
+    assert 0.85 < counted / compiled < 1.15
 
 
 @pytest.mark.parametrize(("stage", "dataset"), CASES)

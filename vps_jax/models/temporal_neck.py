@@ -14,7 +14,6 @@ Spatial layers and the residual stream are float32 in every compute dtype.
 import math
 from collections.abc import Sequence
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
@@ -22,7 +21,7 @@ from jax.typing import DTypeLike
 from vps_jax.models import layers
 from vps_jax.models.deformable_layer import MultiScaleDeformableAttention
 from vps_jax.models.initializers import kaiming_uniform, normal, xavier
-from vps_jax.ops import position, windows
+from vps_jax.ops import position, target, windows
 from vps_jax.ops.deformable_attention import cell_centres
 from vps_jax.ops.levels import flatten_levels, split_levels
 from vps_jax.ops.resize import resize
@@ -201,7 +200,7 @@ class TemporalNeck(nn.Module):
 
 
 def _score_bytes() -> int:
-    return SCORE_BYTES.get(jax.default_backend(), SCORE_BYTES_ELSEWHERE)
+    return SCORE_BYTES.get(target.backend(), SCORE_BYTES_ELSEWHERE)
 
 
 def _chunk(count: int, limit: int) -> int:

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vps_jax.ops import target
 from vps_jax.ops.levels import Shapes
 from vps_jax.shapes import Float, Float32
 from vps_jax.types import Array
@@ -68,7 +69,7 @@ def deformable_attention(
 
 def _default_chunk(value_shape, weights_shape) -> int:
     heads = value_shape[2]
-    if jax.default_backend() != "cpu":
+    if target.backend() != "cpu":
         return heads
     step = 4 * 4 * weights_shape[0] * weights_shape[1] * value_shape[3]  # bytes of the rows at four corners, one head
     return max(d for d in range(1, heads + 1) if heads % d == 0 and (d == 1 or d * step <= CACHE_BYTES))

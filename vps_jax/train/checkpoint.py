@@ -211,12 +211,17 @@ def check_writable(folder) -> None:
         raise UserError(f"cannot write to {folder} ({error.strerror}); choose another folder") from None
 
 
+def most_checkpoints(keep: int) -> int:
+    """How many checkpoints a run holds at most: the newest, the best, one being written."""
+    return keep + 2
+
+
 def check_disk_space(workdir, abstract: TrainState, keep: int) -> None:
-    """Raise UserError unless the checkpoints of a whole run fit on the disk: the newest, the best, one being written.
+    """Raise UserError unless the checkpoints of a whole run fit on the disk.
 
     What is there already counts, since it goes when others come.
     """
     checkpoints = pathlib.Path(workdir) / FOLDER
-    needed = bytes_of(abstract) * (keep + 2)
+    needed = bytes_of(abstract) * most_checkpoints(keep)
     there = integrity.bytes_on_disk(checkpoints) if checkpoints.is_dir() else 0
-    require_space(pathlib.Path(workdir), needed - there, f"{keep + 2} checkpoints")
+    require_space(pathlib.Path(workdir), needed - there, f"{most_checkpoints(keep)} checkpoints")

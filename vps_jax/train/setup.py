@@ -69,12 +69,9 @@ def prepare(experiment: Experiment, workdir) -> Setup:
     check_writable(workdir)
     warn_of_slow_jax()
     mesh = make_mesh(settings.fsdp)
-    check_batch(settings.batch_size, settings.accumulate, mesh)
+    check_batch(settings.batch_size, settings.accumulate, mesh.size)
     pipeline.describe(experiment.data)  # opens the data
-    model = models.build(experiment.model)
-    variables = jax.eval_shape(functools.partial(initial_variables, model, settings.seed))
-    tx = make_optimizer(experiment.optim, variables["params"])
-    abstract = jax.eval_shape(functools.partial(create_state, tx=tx), variables)
+    model, tx, abstract = model_and_state(experiment)
     return Setup(
         experiment=experiment,
         workdir=pathlib.Path(workdir),
@@ -84,9 +81,17 @@ def prepare(experiment: Experiment, workdir) -> Setup:
         tx=tx,
         abstract=abstract,
         shardings=state_sharding(mesh, abstract),
-        plan=None if has_steps(workdir) else plan_handover(experiment, variables),
+        plan=None if has_steps(workdir) else plan_handover(experiment, abstract.variables),
         origin=origin(experiment, mesh),
     )
+
+
+def model_and_state(experiment: Experiment) -> tuple[Any, Any, TrainState]:
+    """The flax module, the optax transformation and the shapes of the state."""
+    model = models.build(experiment.model)
+    variables = jax.eval_shape(functools.partial(initial_variables, model, experiment.train.seed))
+    tx = make_optimizer(experiment.optim, variables["params"])
+    return model, tx, jax.eval_shape(functools.partial(create_state, tx=tx), variables)
 
 
 def origin(experiment: Experiment, mesh) -> dict:

@@ -29,11 +29,7 @@ def make_mesh(fsdp: int = 1, *, devices=None) -> Mesh:
       UserError: the number of devices is not a multiple of `fsdp`.
     """
     devices = list(jax.devices() if devices is None else devices)
-    if fsdp < 1 or len(devices) % fsdp:
-        raise UserError(
-            f"train.fsdp={fsdp} does not divide the {len(devices)} devices; "
-            f"choose one of {[n for n in range(1, len(devices) + 1) if len(devices) % n == 0]}"
-        )
+    check_fsdp(fsdp, len(devices))
     auto = (jax.sharding.AxisType.Auto,) * 2
     return jax.make_mesh((len(devices) // fsdp, fsdp), BATCH_AXES, axis_types=auto, devices=devices)
 
@@ -68,9 +64,18 @@ def put_batch(mesh: Mesh, clip):
     return jax.tree.map(lambda a: jax.make_array_from_process_local_data(sharding, np.asarray(a)), clip)
 
 
-def check_batch(batch_size: int, accumulate: int, mesh: Mesh) -> None:
+def check_fsdp(fsdp: int, devices: int) -> None:
+    """Raise UserError unless the devices can be grouped by `fsdp`."""
+    if fsdp < 1 or devices % fsdp:
+        raise UserError(
+            f"train.fsdp={fsdp} does not divide the {devices} devices; "
+            f"choose one of {[n for n in range(1, devices + 1) if devices % n == 0]}"
+        )
+
+
+def check_batch(batch_size: int, accumulate: int, devices: int) -> None:
     """Raise UserError unless every device gets the same number of samples in every micro-batch."""
-    devices, processes = mesh.size, jax.process_count()
+    processes = jax.process_count()
     if accumulate < 1 or batch_size % (accumulate * devices) or batch_size % processes:
         raise UserError(
             f"train.batch_size={batch_size} cannot be split over {devices} devices x {accumulate} micro-batches "
