@@ -1,4 +1,4 @@
-"""The memory that a plan counts against that of the compiled program: a step of the ViT-Adapter with Mask2Former's head.
+"""The memory that a plan counts against that of the compiled program: a step of Mask2Former on the ViT-Adapter.
 
 The steps of TarViS are held against it where they are compiled anyway, in tests/train/test_stages.py.
 """
