@@ -59,7 +59,7 @@ def test_micro_batches_and_sharding_change_what_a_device_holds(monkeypatch):
     assert found.clips == 1 and row.memory.kept == one.memory.kept
     assert row.memory.batch == 2 * one.memory.batch
     assert row.memory.accumulated == PARAMETERS
-    assert VARIABLES / 4 < row.memory.parameters < VARIABLES  # some leaves cannot be split
+    assert row.memory.parameters == VARIABLES / 4
     assert row.memory.parameters + row.memory.gathered == VARIABLES
     assert row.flop["float32"] == 2 * one.flop["float32"]
 
