@@ -95,8 +95,8 @@ def test_the_clip_that_follows_starts_from_predicted_masks(golden_dir, golden_is
     start, first = vos["previous_frames"][0], vos["clip_frames"][0]
     follower = Follower(model, [GivenObject(i, str(start)) for i in vos["previous_instance_ids"]], sizes)
     follower._before = 0, arrays["previous_clip_logits"]
-    index_of = {str(frame): frame - start for frame in (*vos["previous_frames"], *vos["clip_frames"])}
-    new = list(follower.follow(first - start, [preprocess(image, sizes) for image in images], index_of))
+    begins = {str(frame): frame - start for frame in (*vos["previous_frames"], *vos["clip_frames"])}
+    new = list(follower.follow(first - start, [preprocess(image, sizes) for image in images], begins))
     assert len(new) == len(set(vos["clip_frames"]) - set(vos["previous_frames"]))
     logits = dict(zip(vos["previous_instance_ids"], follower._before[1], strict=True))
     assert all((logits[i] == -1000).all() for i in vos["lost_instance_ids"])

@@ -4,7 +4,9 @@ The first clip that sees an object starts from what the user gave; later ones st
 on the frames that two clips share. So the clips of a video run one after the other.
 """
 
+import collections
 import functools
+import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -38,24 +40,24 @@ def followed_objects(video: Video, model: ClipModel, infer: ClipInference) -> It
       UserError: no objects are given, or a frame in which one is shown does not come.
     """
     objects = given_objects(video)
-    index_of, stems, follower = {}, [], None
+    begins, stems, count, follower = {one.stem: None for one in objects}, collections.deque(), itertools.count(), None
 
     def prepared(frame) -> np.ndarray:
         nonlocal follower
         if follower is None:
             sizes = geometry(frame.image.shape[:2], short_side=infer.short_side_px, max_side=infer.max_side_px)
             follower = Follower(model, objects, sizes)
-        index_of[frame.stem] = len(stems)
         stems.append(frame.stem)
+        index = next(count)
+        if frame.stem in begins:
+            begins[frame.stem] = index
         return preprocess(frame.image, follower.sizes)
 
     frames = map(prepared, ahead(frames_of_one_size(video), DECODED_AHEAD))
-    done = 0
     for first, clip in split_clips(frames, clip_frames=infer.clip_frames, overlap_frames=infer.overlap_frames):
-        for logits in follower.follow(first, clip, index_of):
-            yield object_scores(stems[done], logits, objects, follower.sizes)
-            done += 1
-    late = [one for one in objects if one.stem not in index_of]
+        for logits in follower.follow(first, clip, begins):
+            yield object_scores(stems.popleft(), logits, objects, follower.sizes)
+    late = [one for one in objects if begins[one.stem] is None]
     if late:
         raise UserError(f"video {video.video_id}: no frame {late[0].stem}, where object {late[0].object_id} is shown")
 
@@ -83,27 +85,30 @@ class Follower:
         self._objects = objects
         self._before: tuple[int, np.ndarray] = (0, np.zeros((len(objects), 0, 1, 1), np.float32))
 
-    def follow(self, first: int, images: Sequence[np.ndarray], index_of: Mapping[str, int]) -> Iterator[np.ndarray]:
+    def follow(
+        self, first: int, images: Sequence[np.ndarray], begins: Mapping[str, int | None]
+    ) -> Iterator[np.ndarray]:
         """Run the next clip.
 
         Args:
           first: index of its first frame in the video.
           images: its preprocessed frames.
-          index_of: index of every frame until now, by its name.
+          begins: index of the frames in which objects are shown, by their names; None of those that are to come.
 
         Yields:
           logits float32 `[n, h4, w4]` of all objects, for each frame that no clip before has given.
         """
         height, width = (side // STRIDE for side in self.sizes.padded)
         logits = np.full((len(self._objects), len(images), height, width), EXCLUDED, np.float32)
-        begins = [index_of.get(one.stem, first + len(images)) - first for one in self._objects]
+        places = [begins[one.stem] for one in self._objects]
+        places = [len(images) if place is None else place - first for place in places]
         start, known = self._before
         before, end = known[:, first - start :], start + known.shape[1]
-        shown = exemplars(self._objects, begins, before, self.sizes, frames=len(images))
+        shown = exemplars(self._objects, places, before, self.sizes, frames=len(images))
         if shown is not None:
             found = self._model.predict_objects(first, images, shown.arrays)
             for row, one in zip(shown.rows, found, strict=True):
-                logits[row, max(0, begins[row]) :] = one[max(0, begins[row]) :]
+                logits[row, max(0, places[row]) :] = one[max(0, places[row]) :]
         self._before = first, logits
         yield from np.moveaxis(logits[:, max(0, end - first) :], 1, 0)
 
