@@ -135,7 +135,7 @@ def test_train_predict_and_evaluate(form, tmp_path, monkeypatch):
     def small(reference):
         config = load(reference)
         config["model"] |= changes
-        config["train"] |= {"steps": 3, "evaluate_every": 3, "checkpoint_every": 3, "batch_size": 2}
+        config["train"] |= {"steps": 3, "evaluate_every": 3, "checkpoint_every": 3}
         return config
 
     monkeypatch.setattr(config_files, "load", small)

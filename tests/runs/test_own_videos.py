@@ -1,5 +1,6 @@
 """Own data whose frames are in video files: labels name frames by their number, and nothing is unpacked twice."""
 
+import json
 import shutil
 
 import numpy as np
@@ -79,6 +80,23 @@ def test_a_pattern_may_name_the_videos(root, tmp_path):
     (root / "frames").rename(root / "films")
     command("prepare", root, "--out", tmp_path / "out", "--workers", 1, "--frames", "films/{split}/{video}.mp4")
     assert len(records.open_records(tmp_path / "out" / "records", "val").videos) == 1
+
+
+def test_a_json_names_frames_by_eight_digits(root, tmp_path):
+    names = ["drive/00000001.jpg", "drive/00000003.jpg"]
+    code = {"size": [32, 48], "counts": [0, 32 * 48]}
+    for split in ("train", "val"):
+        content = {
+            "videos": [{"id": 5, "file_names": names, "height": 32, "width": 48}],
+            "annotations": [{"id": 1, "video_id": 5, "category_id": 2, "segmentations": [code, None]}],
+            "categories": [{"id": 1, "name": "wall"}, {"id": 2, "name": "floor"}],
+        }
+        (root / f"{split}.json").write_text(json.dumps(content))
+    out = tmp_path / "out"
+    command("prepare", root, "--out", out, "--workers", 1, "--format", "ytvis")
+    (video,) = records.open_records(out / "records", "train").videos
+    assert video.stems == ("00000001", "00000003") and video.instances == (1, 0)
+    assert json.loads((out / "truth" / "val.json").read_text())["videos"][0]["file_names"] == names
 
 
 def test_images_without_a_label_are_named_as_those_with_one():
