@@ -31,12 +31,22 @@ CASES = [
 ]  # fmt: skip
 
 
-def prepare(config: Experiment, *, image_size=(64, 64)):
+def prepare(config: Experiment):
+    """Model, optimizer, the function that makes the first state, and the state's shapes."""
     model = models.build(config.model)
-    init = functools.partial(models.init, model, image_size=image_size)
-    params = jax.eval_shape(init, jax.random.key(0))["params"]
-    tx = make_optimizer(config.optim, params)
-    return model, tx, lambda: create_state(init(jax.random.key(0)), tx)
+    init = functools.partial(models.init, model, image_size=(64, 64))
+    variables = jax.eval_shape(init, jax.random.key(0))
+    tx = make_optimizer(config.optim, variables["params"])
+    abstract = jax.eval_shape(lambda variables: create_state(variables, tx), variables)
+    return model, tx, lambda: create_state(init(jax.random.key(0)), tx), abstract
+
+
+@functools.cache
+def full_size(stage: str):
+    """The experiment of a stage, its model, optimizer and the state's shapes."""
+    config = experiment(STAGES[stage].get_config())
+    model, tx, _, abstract = prepare(config)
+    return config, model, tx, abstract
 
 
 def step_of(config: Experiment, dataset: str, model, tx, mesh, abstract, point_objects: int = 0):
@@ -67,9 +77,7 @@ def assert_plan_knows_the_memory(step, program, state, clip):
 
 @pytest.mark.parametrize(("stage", "dataset"), CASES)
 def test_full_size_step_resolves(stage, dataset):
-    config = experiment(STAGES[stage].get_config())
-    model, tx, create = prepare(config)
-    abstract = jax.eval_shape(create)
+    config, model, tx, abstract = full_size(stage)
     rows = 4 if config.data.sources[dataset].task == "vos" else 64
     shapes = ((8, 3, 512, 640, 3), jnp.uint8), ((8, 3, 512, 640), jnp.uint16), ((8, rows), jnp.int32)
     clip = Clip(*(jax.ShapeDtypeStruct(*shape) for shape in shapes))
@@ -131,10 +139,10 @@ def test_twin_learns_every_task_and_trains_what_it_should(stage):
     which VIS alone trains.
     """
     config = twin(stage)
-    model, tx, create = prepare(config)
+    model, tx, create, abstract = prepare(config)
     mesh = make_mesh(devices=jax.devices()[:1])
     # laid out as a step leaves it, or the second step would be another program
-    create_laid_out = jax.jit(create, out_shardings=state_sharding(mesh, jax.eval_shape(create)))
+    create_laid_out = jax.jit(create, out_shardings=state_sharding(mesh, abstract))
     changed, reached = set(), set()
     for dataset in (name for case, name in CASES if case == stage):
         state = create_laid_out()
@@ -142,7 +150,7 @@ def test_twin_learns_every_task_and_trains_what_it_should(stage):
         vos = config.data.sources[dataset].task == "vos"
         clip = put_batch(mesh, fixed_clip(2 if vos else 4))
         # of the two objects of a VOS clip one is given by its mask and one by a point
-        jitted = step_of(config, dataset, model, tx, mesh, jax.eval_shape(create), int(vos))
+        jitted = step_of(config, dataset, model, tx, mesh, abstract, int(vos))
         step = compiled(jitted, state, clip)
         if dataset == "vps":  # one program will do
             assert_plan_knows_the_memory(jitted, step.func, state, clip)
