@@ -95,13 +95,14 @@ def frames(config) -> None:
     config.model.neck_layers = 1
     config.model.decoder_layers = 3
 
-    steps = 2_000
+    config.train.steps = 2_000
+    config.train.checkpoint_every = 400
+    config.train.batch_size = 4
+    steps = config.train.get_ref("steps")  # more of them stretch the schedule
+    config.train.evaluate_every = steps
     config.optim.schedule = "warmup_poly"
     config.optim.warmup_steps = 100
     config.optim.total_steps = steps
-    config.train.steps = config.train.evaluate_every = steps
-    config.train.checkpoint_every = steps // 5
-    config.train.batch_size = 4
 
     config.data.clip_frames = 1
     (source,) = config.data.sources.values()
