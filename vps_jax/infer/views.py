@@ -43,13 +43,13 @@ def with_views(predictor: Any, module: Any, variables: Mapping, infer: Any, also
     scales = getattr(infer, "scales", PLAIN)
     views = [(scale, mirrored) for scale in (1.0, *(s for s in scales if s != 1.0)) for mirrored in (False, True)]
     views = [view for view in views if getattr(infer, "flip", False) or not view[1]]
-    if len(views) > 1:
-        variables = jax.device_put(variables)  # once for all
-    made = {}
+    if len(views) == 1:
+        return predictor(module, variables, infer, **({"also": also} if also else {}))
+    variables, made = jax.device_put(variables), {}  # one copy for all
     for scale in dict(views):
         more = {"also": [scaled(one, scale) for one in also]} if also else {}
         made[scale] = predictor(module, variables, scaled(infer, scale), **more)
-    return Views([(made[scale], mirrored) for scale, mirrored in views]) if len(views) > 1 else made[1.0]
+    return Views([(made[scale], mirrored) for scale, mirrored in views])
 
 
 def scaled(infer: Any, scale: float) -> Any:
