@@ -180,6 +180,7 @@ class Data:
     num_workers: int = number(12, low=0)  # processes that make batches; 0: threads of this process [ours]
     num_threads: int = number(2, low=1)
     prefetch: int = number(4, low=1)  # batches made ahead per process
+    broken_records: str = choice("stop", "skip")  # what a stored frame that cannot be read leads to [ours]
     batch_size: int = number(32, low=1)  # that of `train`
     seed: int = number(42, low=0)  # that of `train`
 

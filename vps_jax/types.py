@@ -102,12 +102,14 @@ class TrainBatch(NamedTuple):
       dataset: name of the data set in the config, which picks class list and query group.
       clip: `Clip` of numpy arrays with leading `b`.
       records: one string per sample, `video/first_stem..last_stem`, named when a loss is not finite.
+      broken: a line for each stored frame that could not be read; another clip stands in its place.
     """
 
     task: str
     dataset: str
     clip: Clip
     records: tuple[str, ...]
+    broken: tuple[str, ...] = ()
 
 
 class ClipPrediction(NamedTuple):

@@ -123,16 +123,18 @@ def micro_batches(broken_step=None):
     return train_batches
 
 
-def use_micro_rooms(monkeypatch, broken_step=None) -> None:
-    """Let the loop build the micro model, task and data."""
+def use_micro_rooms(monkeypatch, broken_step=None, *, stream: bool = True) -> None:
+    """Let the loop build the micro model, task and, unless `stream` is off, data."""
     model = config.ModelRow(MicroConfig, config.ClipInference, "micro_experiment:build", "", "")
     task = config.TaskRow(MicroNumbers, "micro_experiment:MicroTask", has_classes=False)
     monkeypatch.setitem(config.MODELS, "micro", model)
     monkeypatch.setitem(config.TASKS, "micro", task)
     monkeypatch.setattr(models, "build", lambda _: MicroModel())
     monkeypatch.setattr(models, "init", lambda model, key, size: micro_variables())
+    monkeypatch.setattr(pipeline, "class_tables", lambda data: {})
+    if not stream:
+        return
     monkeypatch.setattr(pipeline, "train_batches", micro_batches(broken_step))
     monkeypatch.setattr(pipeline, "describe", lambda data: [("micro", "clips", (8, 2, 4, 4))])
-    monkeypatch.setattr(pipeline, "class_tables", lambda data: {})
     monkeypatch.setattr(pipeline, "fingerprint", lambda data: "0")
     monkeypatch.setattr(pipeline, "same_stream", lambda before, data: before == pipeline.fingerprint(data))

@@ -112,7 +112,10 @@ def test_scalars_name_every_term():
     mesh = make_mesh(devices=jax.devices()[:1])
     state, step = start(mesh)
     _, scalars = step(state, put_batch(mesh, micro_clip(0)))
-    assert set(scalars) == {"loss", "squared", "grad_norm"}
+    modules = {f"grad_norm/{name}" for name in ("backbone", "norm", "head")}
+    assert set(scalars) == {"loss", "squared", "grad_norm"} | modules
+    squares = sum(float(scalars[name]) ** 2 for name in modules)
+    assert float(scalars["grad_norm"]) == pytest.approx(squares**0.5)
     assert float(scalars["loss"]) == pytest.approx(2 * float(scalars["squared"]))
 
 

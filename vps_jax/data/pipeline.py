@@ -118,7 +118,7 @@ def same_stream(before: str, data: Data) -> bool:
 def digest(data: Data, *, default_color: dict) -> str:
     """Hash of settings and video tables; the default colours count as `default_color`."""
     hashed = plain(data) | {"sources": {name: hashed_source(row, default_color) for name, row in data.sources.items()}}
-    for key in ("num_workers", "num_threads", "prefetch"):
+    for key in ("num_workers", "num_threads", "prefetch", "broken_records"):
         del hashed[key]
     if not hashed["without"]:
         del hashed["without"]  # version 0.1 lacked it
@@ -148,4 +148,6 @@ def collate(samples: list[TrainBatch]) -> TrainBatch:
     first = samples[0]
     columns = zip(*(sample.clip for sample in samples), strict=True)
     clip = Clip(*(None if arrays[0] is None else np.stack(arrays) for arrays in columns))
-    return TrainBatch(first.task, first.dataset, clip, tuple(r for s in samples for r in s.records))
+    records = tuple(record for sample in samples for record in sample.records)
+    broken = tuple(line for sample in samples for line in sample.broken)
+    return TrainBatch(first.task, first.dataset, clip, records, broken)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
+from tfds_builders.frames import whole
 from vps_jax import datasets
 from vps_jax.datasets import ClassTable, LabelCode
 from vps_jax.datasets.labels import panoptic_value
@@ -34,6 +35,10 @@ class Video(NamedTuple):
     first: int
     instances: tuple[int, ...]
     combinations: tuple[tuple[int, ...], ...] = ()
+
+
+class BrokenRecord(UserError):
+    """A stored frame that cannot be read."""
 
 
 class Records(NamedTuple):
@@ -112,12 +117,33 @@ def read_frame(records: Records, video: Video, index: int) -> tuple[np.ndarray, 
     """Decode one frame: image uint8 `[h, w, 3]` RGB and label values uint16 `[h, w]` (zeros without a label).
 
     Raises:
-      ValueError: the stored image cannot be decoded; names video and frame.
+      BrokenRecord: file, image or label cannot be read; names file, video and frame.
     """
-    record = records.source[video.first + index]
+    number = video.first + index
+    try:
+        return decode_record(records.source[number])
+    except (RuntimeError, ValueError, OSError, zlib.error) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:150]
+        raise BrokenRecord(
+            f"{file_of(records, number)}: video {video.name}, frame {video.stems[index]} (record {number}) cannot be "
+            f"read: {reason}"
+        ) from error
+
+
+def file_of(records: Records, number: int) -> str:
+    """Path of the file that holds a record."""
+    for part in records.source.dataset_info.splits[records.split].file_instructions:
+        if number < part.examples_in_shard:
+            return str(part.filename)
+        number -= part.examples_in_shard
+    return records.folder
+
+
+def decode_record(record: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    """Image and label values of a record; ValueError or zlib.error if one of them is broken."""
     image = decode_image(record["image"])
-    if image is None:
-        raise ValueError(f"{records.folder} {video.name}/{video.stems[index]}: the stored image cannot be decoded")
+    if image is None or not whole(record["image"]):
+        raise ValueError("the image cannot be decoded")
     if not record["label"]:
         return image, np.zeros(image.shape[:2], np.uint16)
     return image, decode_label(record["label"], (record["height"], record["width"]))

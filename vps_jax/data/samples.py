@@ -12,6 +12,7 @@ from vps_jax.data.sample import Sample, Size, instances_shown, with_combinations
 from vps_jax.types import Clip, TrainBatch, UserError
 
 CLIP_TRIES = 4  # draws of frames and crop until an instance is seen
+BROKEN_TRIES = 16  # clips that are tried for one sample
 ENDLESS = 1 << 48
 
 
@@ -119,8 +120,24 @@ class Samples:
         bucket, seed = self.buckets[number], self.data.seed
         video = mixture.video_of(bucket, number, before * self.data.batch_size + row, seed=seed)
         rng = np.random.default_rng([seed, 0, step, row])
-        clip, record = self.clip(number, self.opened[bucket.source].videos[video], rng)
-        return TrainBatch(self.data.sources[bucket.source].task, bucket.source, clip, (record,))
+        clip, record, broken = self.readable_clip(number, video, rng)
+        return TrainBatch(self.data.sources[bucket.source].task, bucket.source, clip, (record,), broken)
+
+    def readable_clip(self, number: int, video: int, rng: np.random.Generator) -> tuple[Clip, str, tuple[str, ...]]:
+        """A clip of this video, or of another one of its bucket if a record is broken, and what was broken.
+
+        Raises:
+          UserError: many in a row are broken.
+        """
+        bucket, broken = self.buckets[number], []
+        videos = self.opened[bucket.source].videos
+        while len(broken) < BROKEN_TRIES:
+            try:
+                return *self.clip(number, videos[video], rng), tuple(broken)
+            except records.BrokenRecord as error:
+                broken.append(f"data.sources.{bucket.source}: {error}")
+                video = rng.choice(bucket.videos)
+        raise UserError(f"{len(broken)} clips in a row are broken, the last: {broken[-1]}; prepare the set again")
 
     def clip(self, number: int, video: records.Video, rng: np.random.Generator) -> tuple[Clip, str]:
         """Read and augment one clip; one with too few instances is drawn again a few times, then taken as it is."""

@@ -20,7 +20,8 @@ class Replay(NamedTuple):
       step: its number, the steps done before it.
       start: step of the checkpoint it was reached from, 0 for the weights that the run began with.
       task, dataset, records: of its batch.
-      terms: loss, its terms and the norm of the gradient.
+      broken: a line for each record of the batch that could not be read.
+      terms: loss, its terms and the norm of the gradient, whole and by module.
       before, change: by module, the norm of the weights before the step, and of what the step changed.
     """
 
@@ -29,6 +30,7 @@ class Replay(NamedTuple):
     task: str
     dataset: str
     records: tuple[str, ...]
+    broken: tuple[str, ...]
     terms: dict[str, float]
     before: dict[str, float]
     change: dict[str, float]
@@ -71,7 +73,7 @@ def replay(workdir, step: int | None = None) -> Replay:
     change = jax.tree.map(jnp.subtract, state.variables["params"], before)
     terms = {name: float(value) for name, value in sorted(scalars.items())}
     return Replay(
-        step, start, batch.task, batch.dataset, batch.records, terms, norms(before), norms(change)
+        step, start, batch.task, batch.dataset, batch.records, batch.broken, terms, norms(before), norms(change)
     )  # fmt: skip
 
 
@@ -106,7 +108,8 @@ def lines(found: Replay) -> list[str]:
     rows = [
         f"step {found.step}: task {found.task}, data {found.dataset}, reached from checkpoint {found.start}",
         f"clips: {', '.join(found.records)}",
-        *(f"  {name:<20} {value:.6g}" for name, value in found.terms.items()),
+        *(f"broken: {line}" for line in found.broken),
+        *(f"  {name:<28} {value:.6g}" for name, value in found.terms.items()),
         f"  {'module':<40} {'norm before':>12} {'change':>12}",
     ]
     return rows + [f"  {name:<40} {found.before[name]:>12.5g} {found.change[name]:>12.5g}" for name in found.before]

@@ -180,6 +180,7 @@ def run_steps(run: Run, state: TrainState) -> TrainState:
         for step in range(first, total):
             with run.report.waiting(), run.stop.starting() if step == first else contextlib.nullcontext():
                 batch = next(batches)
+            recorder.check_records(step, batch)
             state, scalars = programs(step, state, batch)
             recorder.add(step, batch, scalars)
             run.report.progress.step(step + 1)

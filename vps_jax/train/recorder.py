@@ -9,6 +9,7 @@ import numpy as np
 from vps_jax.files import write_json
 from vps_jax.train.report import Report
 from vps_jax.train.setup import Setup
+from vps_jax.train.step import MODULE_NORM
 from vps_jax.types import UserError
 
 
@@ -32,6 +33,15 @@ class Recorder:
         while len(self._pending) > 1:
             self._read(*self._pending.pop(0))
 
+    def check_records(self, step: int, batch) -> None:
+        """Count records that could not be read, or stop because of one, as `data.broken_records` says."""
+        for line in batch.broken:
+            if self._setup.experiment.data.broken_records == "stop":
+                raise UserError(
+                    f"step {step}: {line}; restore the file or prepare the set again, or set data.broken_records=skip"
+                )
+            self._report.broken_record(step + 1, line)
+
     def drain(self) -> None:
         """Read all steps that were started."""
         while self._pending:
@@ -44,9 +54,9 @@ class Recorder:
             raise UserError(f"step {step}: weights that are not finite are not saved; {self._advice(step)}")
 
     def _read(self, step: int, task: str, dataset: str, records, scalars) -> None:
-        values = {name: float(value) for name, value in scalars.items()}
+        values = {name: float(value) for name, value in jax.device_get(scalars).items()}
         self._report.add(task, values)
-        broken = sorted(name for name, value in values.items() if not np.isfinite(value))
+        broken = sorted(n for n, value in values.items() if not (np.isfinite(value) or n.startswith(MODULE_NORM)))
         if not broken:
             self._skipped = 0
             return

@@ -58,6 +58,7 @@ class Report:
             self._writer = make_writer(workdir, just_logging=not self._main, resumed=done)
         self._window = collections.defaultdict(list)
         self._skipped = 0
+        self._broken: collections.Counter[str] = collections.Counter()
         self._last = (done, time.monotonic())
         self.history = [row for row in read_history(self._file) if row["step"] <= done]
 
@@ -124,6 +125,14 @@ class Report:
         """Count a step that left the weights as they were."""
         self._skipped += 1
         self._write("write_scalars", done, {"train/skipped_steps": self._skipped})
+
+    def broken_record(self, done: int, line: str) -> None:
+        """Count a clip that was replaced because it could not be read; each reason is said once."""
+        self._broken[line] += 1
+        count = sum(self._broken.values())
+        self._write("write_scalars", done, {"train/broken_records": count})
+        if self._broken[line] == 1:
+            self.progress.say(f"{line}; another clip in its place, {count} so far")
 
     def evaluated(self, step: int) -> bool:
         """Whether both kinds of weights have their numbers of a step."""

@@ -17,6 +17,8 @@ from jax.sharding import PartitionSpec as P
 from vps_jax.train.sharding import BATCH_AXES, batch_sharding, replicated
 from vps_jax.train.state import TrainState
 
+MODULE_NORM = "grad_norm/"  # of the scalars that are the norm of one module's gradient
+
 
 class StepOptions(NamedTuple):
     """How steps are made, whatever task they are of.
@@ -48,8 +50,8 @@ def make_step(model, task, group: str, *, tx, shardings: TrainState, options: St
 
     Returns:
       `step(state, clip) -> (state, scalars)`; the clip has leading axis `b`, the state is donated, scalars are float32
-      device scalars with `loss`, `grad_norm` and the task's terms, means over micro-batches. A partial of the jitted
-      function of (seed, state, clip), so that runs with other seeds find their program compiled.
+      device scalars with `loss`, `grad_norm`, that of each module, and the task's terms, means over micro-batches. A
+      partial of the jitted function of (seed, state, clip), so that runs with other seeds find their program compiled.
     """
     mesh = shardings.step.mesh
     gradients = gradients_of(model, task, group, mesh, point_objects)
@@ -62,6 +64,7 @@ def make_step(model, task, group: str, *, tx, shardings: TrainState, options: St
         ema = optax.incremental_update(variables, state.ema, 1.0 - ramped_decay(options.ema_decay, state.step))
         scalars = {name: value.astype(jnp.float32) for name, value in scalars.items()}
         scalars["grad_norm"] = optax.tree.norm(grads)
+        scalars |= {f"{MODULE_NORM}{name}": optax.tree.norm(tree) for name, tree in grads.items()}
         new = TrainState(state.step + 1, variables, ema, opt_state)
         if options.skip_nonfinite:
             new = keep_if_finite(new, state, scalars)
