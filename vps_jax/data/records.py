@@ -122,7 +122,7 @@ def read_frame(records: Records, video: Video, index: int) -> tuple[np.ndarray, 
     number = video.first + index
     try:
         return decode_record(records.source[number])
-    except (RuntimeError, ValueError, OSError, zlib.error) as error:
+    except (RuntimeError, ValueError, OSError, zlib.error, cv2.error) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:150]
         raise BrokenRecord(
             f"{file_of(records, number)}: video {video.name}, frame {video.stems[index]} (record {number}) cannot be "
@@ -141,6 +141,8 @@ def file_of(records: Records, number: int) -> str:
 
 def decode_record(record: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
     """Image and label values of a record; ValueError or zlib.error if one of them is broken."""
+    if not record["image"]:
+        raise ValueError("the record is empty")  # what a file that is cut may give
     image = decode_image(record["image"])
     if image is None or not whole(record["image"]):
         raise ValueError("the image cannot be decoded")
