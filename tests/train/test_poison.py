@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
-from micro_experiment import micro_config, use_micro_rooms
+from micro_experiment import OPTIM, micro_config, use_micro_rooms
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from vps_jax.config import Source
@@ -198,3 +198,15 @@ def test_the_record_of_a_step_that_is_not_finite_has_norms_by_module(tmp_path, m
     terms = json.loads((tmp_path / "nonfinite_step1.json").read_text())["terms"]
     assert {"grad_norm/backbone", "grad_norm/head", "grad_norm/norm"} < set(terms)
     assert terms["grad_norm/backbone"] == "nan"
+
+
+@pytest.mark.parametrize(
+    ("choice", "message"), [("stop", "loss, .*not finite on 8 clips"), ("skip", "train.skip_at_most=10 steps in a row")]
+)
+def test_a_rate_that_destroys_the_weights_ends_the_run_and_replay_shows_it(tmp_path, monkeypatch, choice, message):
+    use_micro_rooms(monkeypatch)
+    optim = {**OPTIM, "lr": 1e9, "clip_norm": 0.0}
+    with pytest.raises(UserError, match=message):
+        loop.train(micro_config(optim=optim, steps=40, checkpoint_every=0, on_nonfinite=choice), tmp_path)
+    found = replay.replay(tmp_path)
+    assert not np.isfinite(found.terms["loss"]) and max(found.before.values()) > 1e9
