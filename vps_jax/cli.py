@@ -115,7 +115,7 @@ def predict(
     opacity: Annotated[float, Text("--opacity", help="Opacity of the overlay, 0 to 1.")] = 0.5,
     legend: Annotated[bool, Text("--legend", help="Show a legend in the overlay.")] = False,
     classes: Annotated[str | None, Text("--classes", help="Show only these, as person,car.")] = None,
-    layout: Annotated[str, Text("--format", help="vipseg, vspw, davis, kitti-step, ytvis, coco-rle.")] = "vipseg",
+    layout: Annotated[str, Text("--format", help="vipseg, or another one: see docs/inference.md.")] = "vipseg",
     archive: Annotated[Folder | None, Text("--archive", help="Zip file for submission.")] = None,
     tracks: Annotated[bool, Text("--tracks/--no-tracks", help="Also write tables of the tracks.")] = True,
     overwrite: Annotated[bool, Text("--overwrite", help="Predict finished videos again.")] = False,
@@ -136,22 +136,19 @@ def predict(
     """
     from vps_jax.runs import predict_files, published
 
+    asked = {"short_side": short_side, "task": task, "settings": settings, "tta": split_names(tta) or ()}
     if ensemble is None:
-        refuse_beside("--checkpoint", {"--keep-scores": keep_scores})
+        refuse_beside("--checkpoint", keep_scores=keep_scores)
         checkpoint, weights = published.chosen(weights, checkpoint)
     else:
-        refuse_beside(
-            "--ensemble",
-            {"--weights": weights, "--short-side": short_side, "--task": task, "--settings": settings,
-             "--tta": tta, "--first-masks": first_masks, "--points": points},
-        )  # fmt: skip
+        given = asked | {"tta": tta, "first_masks": first_masks, "points": points}
+        refuse_beside("--ensemble", weights=weights, **given)
     if (checkpoint is None) == (ensemble is None):
         raise UserError(f"{'neither' if ensemble is None else 'both'} of --checkpoint and --ensemble; give one of them")
     report = predict_files.predict(
         inputs, output, checkpoint=checkpoint, ensemble=lambda: load_ensemble(ensemble, keep_scores),
         weights=weights or Weights.ema.value, first_masks=first_masks, points=points,
-        asked={"short_side": short_side, "task": task, "settings": settings, "tta": split_names(tta) or ()},
-        archive=archive, split=split, layout=layout,
+        asked=asked, archive=archive, split=split, layout=layout,
         selection=predict_files.selection(start, end, stride, fps, max_frames), strict=strict, overlay=overlay,
         tracks=tracks, resume=not overwrite, opacity=opacity, legend=legend, classes=split_names(classes),
     )  # fmt: skip
@@ -159,11 +156,11 @@ def predict(
         raise typer.Exit(1)
 
 
-def refuse_beside(option: str, others: dict) -> None:
-    """Raises UserError if one of the other options, name -> value or None, was given beside this one."""
+def refuse_beside(option: str, **others) -> None:
+    """Raises UserError if one of the other options was given, so is not None, beside this one."""
     for name, value in others.items():
         if value is not None:
-            raise UserError(f"{name} {value} means nothing with {option}; leave it out")
+            raise UserError(f"--{name.replace('_', '-')} {value} means nothing with {option}; leave it out")
 
 
 @app.command("tune-ensemble")

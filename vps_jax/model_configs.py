@@ -294,12 +294,14 @@ class TaskRow(NamedTuple):
       build: `module:name` of (numbers, num_classes, class_map) -> `tasks.Task`.
       has_classes: False for a task whose objects have no classes.
       needs_instances: False for a task that also trains on videos without instances.
+      asked_as: what users of a trained model call it, if that is not its name.
     """
 
     numbers: type
     build: str
     has_classes: bool = True
     needs_instances: bool = True
+    asked_as: str = ""
 
 
 TASKS: dict[str, TaskRow] = {
@@ -308,7 +310,10 @@ TASKS: dict[str, TaskRow] = {
     "semantic": TaskRow(Semantic, "vps_jax.tasks.semantic_map:Semantic", needs_instances=False),
     "vos": TaskRow(Vos, "vps_jax.tasks.vos:Vos", has_classes=False),
     "mask_classification": TaskRow(
-        MaskClassification, "vps_jax.tasks.mask_classification:MaskClassification", needs_instances=False
+        MaskClassification,
+        "vps_jax.tasks.mask_classification:MaskClassification",
+        needs_instances=False,
+        asked_as="semantic",
     ),
     "video_masks": TaskRow(VideoMasks, "vps_jax.tasks.video_masks:VideoMasks", needs_instances=False),
 }

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from vps_jax.config import Experiment
+from vps_jax.config import TASKS, Experiment
 from vps_jax.datasets import dataset
 from vps_jax.datasets.classes import ClassTable, class_table
 from vps_jax.datasets.spec import DatasetSpec
@@ -12,7 +12,6 @@ from vps_jax.parsing import field_names, parse
 from vps_jax.types import UserError
 
 OBJECTS = "davis"  # the class table of objects without classes
-IMAGE_TASK = "mask_classification"  # the one task of an image model, which labels every pixel
 
 
 class Request(NamedTuple):
@@ -97,12 +96,12 @@ def with_task(model: str, infer: Any, task: str) -> Any:
       UserError: the model does not have that task.
     """
     field = next(field for field in dataclasses.fields(infer) if field.name == "task")
-    offered = field.metadata["choices"]
-    task = IMAGE_TASK if task == "semantic" and offered == (IMAGE_TASK,) else task
+    offered = {TASKS[name].asked_as or name: name for name in field.metadata["choices"]}
     if task not in offered:
-        words = ", ".join("semantic" if one == IMAGE_TASK else one for one in offered)
-        raise UserError(f"task={task!r}: a {model} model does {words}; choose one of them, or another checkpoint")
-    return dataclasses.replace(infer, task=task)
+        raise UserError(
+            f"task={task!r}: a {model} model does {', '.join(offered)}; choose one of them, or another checkpoint"
+        )
+    return dataclasses.replace(infer, task=offered[task])
 
 
 def classes_asked(experiment: Experiment, own: ClassTable, request: Request) -> ClassTable:
