@@ -12,6 +12,7 @@ import time
 import jax
 import numpy as np
 import pytest
+import quick_compile
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from vps_jax.config import Synthetic
@@ -42,9 +43,7 @@ def start(data, workdir, devices: int = 1, **changes) -> subprocess.Popen:
     settings = {**MICRO, "synthetic.folder": str(data), **{k.replace("__", "."): v for k, v in changes.items()}}
     flags = [f"--config.{key}={value}" for key, value in settings.items()]
     # half the compile time; what is compared is compiled alike
-    environment = os.environ | {
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
-    }
+    environment = os.environ | {"XLA_FLAGS": quick_compile.xla_flags(devices)}
     command = [sys.executable, str(ROOT / "main.py"), f"--workdir={workdir}", *flags]
     return subprocess.Popen(command, env=environment, cwd=ROOT, stderr=subprocess.PIPE, text=True)
 

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import golden_files
 import numpy as np
 import pytest
+import quick_compile
 import tarvis_training
 
 pytestmark = pytest.mark.parity
@@ -54,7 +55,7 @@ def run_in_float64(folder, output, *runs: str) -> list[dict[str, np.ndarray]]:
     environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
     if all(int(run.split(":")[1]) <= SHORT for run in runs):
         # so few steps cost less than what it would cost to optimise their programs
-        environment["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0"
+        environment["XLA_FLAGS"] = quick_compile.xla_flags(devices=1)
     command = [sys.executable, TESTS / "float64_training.py", folder, output, *runs]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr[-4000:]

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import quick_compile
 from jaxprs import equations
 
 from configs import stage1, stage2, stage3, stage4
@@ -60,8 +61,7 @@ def step_of(config: Experiment, dataset: str, model, tx, mesh, abstract, point_o
 
 def compiled(step, state, clip):
     """The step's program with little optimisation: 20 steps cost less than what that would cost to compile."""
-    options = {"xla_backend_optimization_level": 0}
-    program = step.func.lower(*step.args, state, clip).compile(compiler_options=options)
+    program = step.func.lower(*step.args, state, clip).compile(compiler_options=quick_compile.OPTIONS)
     return functools.partial(program, *step.args)
 
 
@@ -144,7 +144,8 @@ def test_twin_learns_every_task_and_trains_what_it_should(stage):
     model, tx, create, abstract = prepare(config)
     mesh = make_mesh(devices=jax.devices()[:1])
     # laid out as a step leaves it, or the second step would be another program
-    create_laid_out = jax.jit(create, out_shardings=state_sharding(mesh, abstract))
+    laid_out = {"out_shardings": state_sharding(mesh, abstract), "compiler_options": quick_compile.OPTIONS}
+    create_laid_out = jax.jit(create, **laid_out)
     changed, reached = set(), set()
     for dataset in (name for case, name in CASES if case == stage):
         state = create_laid_out()
