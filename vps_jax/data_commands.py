@@ -151,10 +151,12 @@ def draft_classes(
     """
     from vps_jax.data import class_draft
 
-    found = class_draft.draft(labels, out)
-    for one in found:
+    values = class_draft.draft(labels, out)
+    for one in values:
         print(f"value {one.value}: {one.share:7.2%} of the pixels, most in {one.example}")
-    print(f"{len(found)} values -> {out}; give the classes their names there, from the pictures in {out.stem}_pictures")
+    print(
+        f"{len(values)} values -> {out}; give the classes their names there, from the pictures in {out.stem}_pictures"
+    )
 
 
 def own_data(name: str, classes: Folder | None, form: str | None, *patterns: str | int | None):
@@ -174,6 +176,6 @@ def own_data(name: str, classes: Folder | None, form: str | None, *patterns: str
         return None
     if classes is None:
         raise UserError("own data need --classes, a class file; `vps-jax data classes` drafts one from the labels")
-    found = class_file.read(classes)
-    print("\n".join(found.notes), end="\n" if found.notes else "")
-    return Own(found, **given)
+    read = class_file.read(classes)
+    print("\n".join(read.notes), end="\n" if read.notes else "")
+    return Own(read, **given)

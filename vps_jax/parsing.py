@@ -177,7 +177,7 @@ def resolve(reference: str) -> Any:
     """
     module, _, name = reference.partition(":")
     try:
-        found = importlib.import_module(module)
-        return getattr(found, name) if name else found
+        imported = importlib.import_module(module)
+        return getattr(imported, name) if name else imported
     except (ModuleNotFoundError, AttributeError) as error:
         raise UserError(f"{reference!r} cannot be imported ({error}); expected module:name") from error

@@ -49,7 +49,7 @@ class ChooseObjects:
             return sample
         shown = [instances_shown(frame, sample) for frame in sample.labels[: None if self.any_frame else 1]]
         enough = min(self.objects, max(map(len, shown)))
-        reference = int(rng.choice([t for t, found in enumerate(shown) if len(found) >= enough]))
+        reference = int(rng.choice([t for t, instances in enumerate(shown) if len(instances) >= enough]))
         wanted = np.zeros(len(sample.wanted), bool)
         wanted[rng.permutation(shown[reference])[: self.objects]] = True
         return sample._replace(wanted=with_combinations(wanted, sample.combinations), reference=reference)

@@ -96,9 +96,9 @@ def check(
     for split, videos in splits.items():
         if layout.strays is not None:
             problems += layout.strays(source, split)
-        found = list(looked_at(videos, spec, split, workers or min(16, os.cpu_count() or 1), progress))
-        problems += [line for video in found for line in video.problems]
-        counts.append(summed(split, found))
+        looks = list(looked_at(videos, spec, split, workers or min(16, os.cpu_count() or 1), progress))
+        problems += [line for video in looks for line in video.problems]
+        counts.append(summed(split, looks))
     return Report(layout.name, tuple(counts), (*listed_twice(splits), *problems))
 
 
@@ -118,8 +118,8 @@ def looked_at(
 ) -> Iterator[VideoCounts]:
     """Counts of every video in order."""
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-        found = pool.map(lambda video: look_at(video, spec, split), videos)
-        yield from files.track(found, f"check {split}", total=len(videos), show=progress)
+        looks = pool.map(lambda video: look_at(video, spec, split), videos)
+        yield from files.track(looks, f"check {split}", total=len(videos), show=progress)
 
 
 def look_at(video: VideoFiles, spec: DatasetSpec, split: str) -> VideoCounts:

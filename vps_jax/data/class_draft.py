@@ -51,8 +51,8 @@ def draft(labels: str, out: pathlib.Path, *, progress: bool = True) -> list[Foun
     paths = [pathlib.Path(path) for path in sorted(glob.glob(labels, recursive=True))]
     if not paths:
         raise UserError(f"--labels {labels!r} fits no file; expected label PNGs, such as 'labels/train/*/*.png'")
-    found = survey(paths, progress=progress)
-    classes = [one for one in found if one.value != CUSTOMARY_VOID]
+    values = survey(paths, progress=progress)
+    classes = [one for one in values if one.value != CUSTOMARY_VOID]
     if len(classes) > MOST:
         raise UserError(
             f"{labels}: {len(classes)} different values; expected at most {MOST} classes: are these class maps?"
@@ -62,10 +62,10 @@ def draft(labels: str, out: pathlib.Path, *, progress: bool = True) -> list[Foun
         pictures.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{out.parent} cannot be written ({error.strerror}); choose another file for --out") from error
-    for one in found:
+    for one in values:
         files.write_image(pictures / f"{one.value}.png", picture(one))
-    files.write_text(out, "\n".join(lines(classes, len(classes) < len(found))) + "\n")
-    return found
+    files.write_text(out, "\n".join(lines(classes, len(classes) < len(values))) + "\n")
+    return values
 
 
 def survey(paths: list[pathlib.Path], *, progress: bool = False) -> list[Found]:
@@ -97,13 +97,13 @@ def palette(path: pathlib.Path) -> dict[int, tuple[int, int, int]]:
     return {i: tuple(levels[3 * i : 3 * i + 3]) for i in range(len(levels) // 3)}
 
 
-def picture(found: Found) -> np.ndarray:
+def picture(entry: Found) -> np.ndarray:
     """The label map that shows a class best, uint8 `[h, w, 3]`: the class in white, the rest dim."""
-    mask = read_mask(found.example).astype(np.int64)
+    mask = read_mask(entry.example).astype(np.int64)
     mask = np.where(mask >= PER_CLASS, mask // PER_CLASS, mask)
     colors = np.array([color for color, _ in zip(chosen(), range(256), strict=False)], np.uint8)
     shown = colors[mask % 256] // DIM
-    shown[mask == found.value] = 255
+    shown[mask == entry.value] = 255
     return shown
 
 

@@ -83,11 +83,11 @@ def describe(data: Data) -> list[tuple[str, str, tuple[int, ...]]]:
     The number of objects follows the width for task vos.
     """
     data = validated(data)
-    found = set()
+    programs = set()
     for bucket in make_buckets(data, open_sources(data)):
         shape = (data.batch_size, data.clip_frames, *bucket.shape, *([bucket.objects] if bucket.objects else []))
-        found.add((data.sources[bucket.source].task, bucket.source, shape))
-    return sorted(found)
+        programs.add((data.sources[bucket.source].task, bucket.source, shape))
+    return sorted(programs)
 
 
 def sources_of(data: Data, steps: Iterable[int]) -> list[str]:

@@ -126,27 +126,27 @@ def _track(items, total: int, *, show: bool):
 def describe_report(report: dict[str, dict]) -> list[str]:
     """Lines for the terminal that say what `prepare` found, one block per split."""
     lines = []
-    for split, found in report.items():
-        sizes = ", ".join(f"{size} ({count} videos)" for size, count in list(found["sizes"].items())[:4])
-        lines.append(f"{split}: {found['videos']} videos, {found['frames']} frames, sizes {sizes or 'none'}")
-        if found["unlabelled_share"] is not None:
+    for split, counts in report.items():
+        sizes = ", ".join(f"{size} ({count} videos)" for size, count in list(counts["sizes"].items())[:4])
+        lines.append(f"{split}: {counts['videos']} videos, {counts['frames']} frames, sizes {sizes or 'none'}")
+        if counts["unlabelled_share"] is not None:
             lines.append(
-                f"  {found['videos_with_instances']} videos show instances, "
-                f"{100 * found['unlabelled_share']:.2f} % of the pixels are unlabelled"
+                f"  {counts['videos_with_instances']} videos show instances, "
+                f"{100 * counts['unlabelled_share']:.2f} % of the pixels are unlabelled"
             )
-        if found["images_without_mask"]:
-            lines.append(f"  {found['images_without_mask']} images have no mask and were left out")
-        if found.get("short_videos"):
-            lines.append(f"  {found['short_videos']} videos are shorter than 4 frames")
-        lines += [f"  {words}: {count}" for words, count in found.get("findings", {}).items()]
-        if found["videos_without_frames"]:
-            names = found["videos_without_frames"]
+        if counts["images_without_mask"]:
+            lines.append(f"  {counts['images_without_mask']} images have no mask and were left out")
+        if counts.get("short_videos"):
+            lines.append(f"  {counts['short_videos']} videos are shorter than 4 frames")
+        lines += [f"  {words}: {count}" for words, count in counts.get("findings", {}).items()]
+        if counts["videos_without_frames"]:
+            names = counts["videos_without_frames"]
             lines.append(f"  {len(names)} listed videos have no usable frame: {', '.join(names[:5])}")
-        for value, place in found["unknown_values"].items():
+        for value, place in counts["unknown_values"].items():
             lines.append(
                 f"  unknown label value {value} on {place['pixels']} pixels (first in {place['first_seen']}): "
                 + ("trained as pixels of its class" if place.get("class_only") else "ignored in training")
             )
-        for bad in found["bad_frames"][:20]:
+        for bad in counts["bad_frames"][:20]:
             lines.append(f"  left out: {bad}")
     return lines

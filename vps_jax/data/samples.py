@@ -53,12 +53,12 @@ def make_buckets(data: Data, opened: Mapping[str, records.Records]) -> list[mixt
 
 def augmentations(source: Source, where: str) -> dict[int, tuple[augment.Operation, ...]]:
     """The operations of a source by short side; sides on which they do not depend share the first one's."""
-    found: dict[int, tuple[augment.Operation, ...]] = {}
+    by_side: dict[int, tuple[augment.Operation, ...]] = {}
     for short_side in source.short_side:
         operations = augment.operations(source, short_side, 0, where)
-        if operations not in found.values():
-            found[short_side] = operations
-    return found
+        if operations not in by_side.values():
+            by_side[short_side] = operations
+    return by_side
 
 
 def bucket_objects(source: Source, instances: Sequence[int], length: int) -> dict[int, int]:
@@ -154,12 +154,14 @@ class Samples:
                 break
         images, labels = transforms.pad(sample.images, sample.labels, bucket.shape, value=sample.pad)
         rows = bucket.objects or self.data.max_instances
-        found = records.make_ids(labels, opened.labels, rows, only=sample.wanted, combinations=sample.combinations)
+        instances = records.make_ids(labels, opened.labels, rows, only=sample.wanted, combinations=sample.combinations)
         reference = None
         if bucket.objects:
-            found, reference = shuffled(found, rng), np.int32(sample.reference)
+            instances, reference = shuffled(instances, rng), np.int32(sample.reference)
         record = f"{video.name}/{video.stems[frames[0]]}..{video.stems[frames[-1]]}"
-        return Clip(images, found.ids, found.classes, found.overlaps if opened.overlapping else None, reference), record
+        return Clip(
+            images, instances.ids, instances.classes, instances.overlaps if opened.overlapping else None, reference
+        ), record
 
     def frames(self, bucket: mixture.Bucket, video: records.Video, rng: np.random.Generator) -> tuple[int, ...]:
         """Frame numbers of one clip."""
@@ -171,13 +173,13 @@ class Samples:
         return clips.choose_frames(anchors, length, window=source.frame_window, rng=rng)
 
 
-def shuffled(found: records.Instances, rng: np.random.Generator) -> records.Instances:
+def shuffled(instances: records.Instances, rng: np.random.Generator) -> records.Instances:
     """Objects in a random order: those given by points are the last of the table (spec: tarvis 4.4)."""
-    count = np.count_nonzero(found.classes >= 0)
-    order = np.concatenate([rng.permutation(count), np.arange(count, len(found.classes))])  # new row -> old row
+    count = np.count_nonzero(instances.classes >= 0)
+    order = np.concatenate([rng.permutation(count), np.arange(count, len(instances.classes))])  # new row -> old row
     new_id = np.arange(65536, dtype=np.uint16)
     new_id[1 + order] = 1 + np.arange(len(order))
-    return records.Instances(new_id[found.ids], found.classes[order], found.overlaps[:, order])
+    return records.Instances(new_id[instances.ids], instances.classes[order], instances.overlaps[:, order])
 
 
 def read_sample(opened: records.Records, video: records.Video, frames: tuple[int, ...]) -> Sample:

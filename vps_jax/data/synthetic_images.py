@@ -30,8 +30,8 @@ def class_of(category: int, table: ClassTable, among: list[int] | None = None) -
 
 def segments_of(values: np.ndarray, table: ClassTable, among: list[int] | None = None) -> list[tuple[np.ndarray, int]]:
     """Mask bool `[h, w]` and class of every segment of a rendered frame, ordered by its value."""
-    found = [value for value in np.unique(values).tolist() if value]
-    return [(values == value, class_of(int(vipseg.class_of(value)), table, among)) for value in found]
+    present = [value for value in np.unique(values).tolist() if value]
+    return [(values == value, class_of(int(vipseg.class_of(value)), table, among)) for value in present]
 
 
 def middle(scene: scenes.Scene) -> tuple[np.ndarray, np.ndarray]:

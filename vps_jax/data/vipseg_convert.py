@@ -76,10 +76,10 @@ def read_lists(source: pathlib.Path) -> dict[str, list[str]]:
     if not files.visible(source / "panomasks"):
         raise UserError(f"{source / 'panomasks'} is empty; expected one folder per video: check the download")
     lists = {s: source / f"{s}.txt" for s in ("train", "val", "test")}
-    found = {split: files.read_lines(path) for split, path in lists.items() if path.exists()}
-    if not found:
+    by_split = {split: files.read_lines(path) for split, path in lists.items() if path.exists()}
+    if not by_split:
         raise UserError(f"{source} has no train.txt, val.txt or test.txt; expected the split lists: copy them in")
-    return found
+    return by_split
 
 
 def open_output(out: pathlib.Path, source: pathlib.Path, height: int | None) -> None:
@@ -159,9 +159,9 @@ def resized(image: pathlib.Path, mask: pathlib.Path | None, height: int | None) 
 
 def paint(values: np.ndarray, colors: SegmentColors) -> tuple[np.ndarray, list[dict]]:
     """RGB ids uint8 `[h, w, 3]` and segments_info, ordered by label value, of label values `[h, w]`."""
-    found, areas = np.unique(values, return_counts=True)
+    present, areas = np.unique(values, return_counts=True)
     palette, segments = np.zeros((int(values.max()) + 1, 3), np.uint8), {}
-    for value, area in zip(found.tolist(), areas.tolist(), strict=True):
+    for value, area in zip(present.tolist(), areas.tolist(), strict=True):
         if value == 0:
             continue
         category = int(vipseg.class_of(value))

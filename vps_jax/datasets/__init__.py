@@ -56,8 +56,8 @@ def dataset(name: str) -> DatasetSpec:
 
 def recognize(root: pathlib.Path) -> DatasetSpec | None:
     """The data set of which a folder is a root, or None."""
-    found = next((spec for spec in DATASETS.values() if spec.recognizes(root)), None)
-    return found or own_folder.opened(root)
+    known = next((spec for spec in DATASETS.values() if spec.recognizes(root)), None)
+    return known or own_folder.opened(root)
 
 
 def label_code(name: str, classes: ClassTable | None = None) -> LabelCode:

@@ -22,12 +22,12 @@ def raw_splits(root: pathlib.Path) -> tuple[str, ...]:
 
 def raw_videos(root: pathlib.Path, split: str) -> list[spec.VideoFiles]:
     """One video of one frame per image, by name; `notes` is the instance map."""
-    name, found = FOLDERS[split], []
+    name, videos = FOLDERS[split], []
     for image in spec.frame_files(root / "images" / name):
         masks = [root / part / name / f"{image.stem}.png" for part in ("annotations", "annotations_instance")]
         whole = all(mask.exists() for mask in masks)
-        found.append(spec.VideoFiles(image.stem, (image,), (masks[0] if whole else None,), masks[1]))
-    return found
+        videos.append(spec.VideoFiles(image.stem, (image,), (masks[0] if whole else None,), masks[1]))
+    return videos
 
 
 def read_label(video: spec.VideoFiles, index: int) -> spec.LabelMap:

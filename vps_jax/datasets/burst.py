@@ -32,18 +32,18 @@ def videos(root: pathlib.Path, split: str, place: str) -> list[spec.VideoFiles]:
     path = root / (place + JSONS[split])
     places = [root / folder.format(split=split) for folder in IMAGES]
     folder = next((p for p in places if any(q.is_dir() for q in spec.visible(p))), places[0])
-    found = []
+    listed = []
     for row in rows_of(load_json(path), "sequences", NEEDS, path):
         own = f"{row['dataset']}/{row['seq_name']}"
         images = tuple(folder / own / name for name in row["annotated_image_paths"])
         tracks = tracks_of(row, path, f"sequence {own}")
         there = [i for i, image in enumerate(images) if image.exists()]
-        found.append(
+        listed.append(
             spec.VideoFiles(own, *instance_json.kept(images, tracks, there), number=row["id"])
             if there
             else spec.VideoFiles(own, (), None)
         )
-    return found
+    return listed
 
 
 def tracks_of(row: Mapping, source: pathlib.Path, own: str) -> instance_json.Tracks:
@@ -83,15 +83,15 @@ def first_points(content: Mapping, source: pathlib.Path) -> dict[str, list[dict]
     clicks: dict[str, list[dict]] = {}
     for row in rows_of(content, "sequences", ("dataset", "seq_name", "annotated_image_paths", "segmentations"), source):
         own = f"{row['dataset']}/{row['seq_name']}"
-        found: dict[str, dict] = {}
+        by_track: dict[str, dict] = {}
         for image, frame in zip(row["annotated_image_paths"], row["segmentations"], strict=False):
             for track, shown in frame.items():
                 point = shown.get("point")
                 if not isinstance(point, Mapping) or not {"x", "y"} <= set(point):
                     raise UserError(f"{source}: {own}: track {track} has no point; expected first-frame annotations")
                 place = {"object": int(track), "frame": pathlib.Path(image).stem, "x": point["x"], "y": point["y"]}
-                found.setdefault(track, place)
-        clicks[own] = list(found.values())
+                by_track.setdefault(track, place)
+        clicks[own] = list(by_track.values())
     return clicks
 
 

@@ -23,13 +23,13 @@ def raw_splits(root: pathlib.Path) -> tuple[str, ...]:
 
 def raw_videos(root: pathlib.Path, split: str) -> list[spec.VideoFiles]:
     """One video of one frame per image, by city and name."""
-    found = []
+    videos = []
     for city in spec.visible(root / "leftImg8bit" / split):
         for image in spec.visible(city, "_leftimg8bit.png"):
             base = image.name.removesuffix("_leftImg8bit.png")
             mask = root / "gtFine" / split / city.name / f"{base}_gtFine_instanceIds.png"
-            found.append(spec.VideoFiles(base, (image,), (mask if mask.exists() else None,)))
-    return found
+            videos.append(spec.VideoFiles(base, (image,), (mask if mask.exists() else None,)))
+    return videos
 
 
 def read_label(video: spec.VideoFiles, index: int) -> spec.LabelMap:
@@ -41,9 +41,9 @@ def read_label(video: spec.VideoFiles, index: int) -> spec.LabelMap:
 
 def of_instance_ids(ids: np.ndarray, path: pathlib.Path) -> spec.LabelMap:
     """Labels `[h, w]` of instance ids; classes that are not evaluated are void, a group is one more instance."""
-    found, place = np.unique(ids, return_inverse=True)
+    numbers, place = np.unique(ids, return_inverse=True)
     values, seen, groups = [], {}, 0
-    for number in found.tolist():
+    for number in numbers.tolist():
         category = number // PER_CLASS if number >= PER_CLASS else number
         if category >= len(CLASSES.names):
             raise BadFrame(f"{path}: value {number}; expected a label id of 0..33, or label id * 1000 + instance")

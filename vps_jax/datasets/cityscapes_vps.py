@@ -102,26 +102,28 @@ def snippets(folder: pathlib.Path, masks: str | None, numbers: str | None = None
       UserError: two files of one folder belong to one frame.
     """
     labels, objects = (of_frames(folder / part) if part else {} for part in (masks, numbers))
-    found = []
+    videos = []
     for name, frames in itertools.groupby(of_frames(folder / "img").items(), key=lambda row: row[0].split("_")[0]):
         keys, images = zip(*frames, strict=True)
         if masks is None:
-            found.append(spec.VideoFiles(name, images, None))
+            videos.append(spec.VideoFiles(name, images, None))
             continue
         whole = tuple(labels.get(key) if numbers is None or key in objects else None for key in keys)
-        found.append(spec.VideoFiles(name, images, whole, Notes(tuple(objects.get(key) for key in keys))))
-    return found
+        videos.append(spec.VideoFiles(name, images, whole, Notes(tuple(objects.get(key) for key in keys))))
+    return videos
 
 
 def of_frames(folder: pathlib.Path) -> dict[str, pathlib.Path]:
     """Files of a folder by `<video>_<running number>`, in their order."""
-    found: dict[str, pathlib.Path] = {}
+    by_frame: dict[str, pathlib.Path] = {}
     for path in spec.visible(folder, ".png"):
         key = "_".join(path.name.split("_")[:2])
-        if key in found:
-            raise UserError(f"{path}: frame {key} has {found[key].name} too; expected one file per frame in {folder}")
-        found[key] = path
-    return found
+        if key in by_frame:
+            raise UserError(
+                f"{path}: frame {key} has {by_frame[key].name} too; expected one file per frame in {folder}"
+            )
+        by_frame[key] = path
+    return by_frame
 
 
 def wide_values(mask: pathlib.Path, objects: pathlib.Path | None) -> np.ndarray:

@@ -157,12 +157,12 @@ def thing_of(row: Mapping, where: str) -> bool:
     return bool(thing)
 
 
-def refuse_doubles(found: list | tuple, words: str, path: pathlib.Path) -> None:
+def refuse_doubles(given: list | tuple, words: str, path: pathlib.Path) -> None:
     """Raises UserError when two classes have the same value or name."""
-    for i, one in enumerate(found):
-        if one in found[:i]:
+    for i, one in enumerate(given):
+        if one in given[:i]:
             raise UserError(
-                f"{path}: classes[{found.index(one)}] and classes[{i}] both have the {words} {one!r}; expected one each"
+                f"{path}: classes[{given.index(one)}] and classes[{i}] both have the {words} {one!r}; expected one each"
             )
 
 

@@ -102,7 +102,7 @@ def label_map(path: pathlib.Path, classes: ClassFile) -> tuple[tuple[int, int], 
       UserError: a line is of another form, two names share a colour, or void has no value.
     """
     values = {name.casefold(): v for name, v in zip(classes.classes.names, classes.classes.official_ids, strict=True)}
-    found: dict[int, int] = {}
+    by_color: dict[int, int] = {}
     for line in read_lines(path):
         if line.startswith("#"):
             continue
@@ -111,12 +111,12 @@ def label_map(path: pathlib.Path, classes: ClassFile) -> tuple[tuple[int, int], 
         if len(levels) != 3 or not all(level.strip().isdigit() for level in levels):
             raise UserError(f"{path}: line {line!r}; expected name:red,green,blue:: as CVAT writes it")
         color = int(np.array([int(level) for level in levels]) @ TO_ID)
-        if color in found:
+        if color in by_color:
             raise UserError(f"{path}: {name!r} has the color of an earlier label; expected one color each")
         if name.casefold() not in values and not classes.void:
             raise UserError(f"{path}: {name!r} is no class of the class file; add it there, or give a void value")
-        found[color] = values[name.casefold()] if name.casefold() in values else classes.void[0]
-    return tuple(found.items())
+        by_color[color] = values[name.casefold()] if name.casefold() in values else classes.void[0]
+    return tuple(by_color.items())
 
 
 def scan_maps(video: VideoFiles) -> VideoFiles:
@@ -136,8 +136,8 @@ def scan_maps(video: VideoFiles) -> VideoFiles:
 def read_maps(video: VideoFiles, index: int) -> LabelMap:
     """Labels of one frame of class maps."""
     values, things = video.notes.values, video.notes.classes.classes.thing_ids
-    found = told_once(video, index, numbering.beyond(values, things))
-    return LabelMap(numbering.look_up(wide_values(video, index), values), findings=found)
+    findings = told_once(video, index, numbering.beyond(values, things))
+    return LabelMap(numbering.look_up(wide_values(video, index), values), findings=findings)
 
 
 def told_once(video: VideoFiles, index: int, beyond: int) -> dict[str, int]:
@@ -159,20 +159,22 @@ def read_panoptic(path: pathlib.Path) -> Segments:
     """
     content = load_json(path)
     rows = rows_of(content, "annotations", (), path)
-    found: Segments = {}
+    segments: Segments = {}
     if all(isinstance(row, dict) and "annotations" in row for row in rows):
         for i, row in enumerate(rows):
             own = f"annotations[{i}] of {row.get('video_id')!r}"
             for frame in rows_of(row, "annotations", ("file_name", "segments_info"), f"{path}: {own}"):
-                found[str(row.get("video_id")), pathlib.PurePosixPath(frame["file_name"]).stem] = frame["segments_info"]
-        return found
+                segments[str(row.get("video_id")), pathlib.PurePosixPath(frame["file_name"]).stem] = frame[
+                    "segments_info"
+                ]
+        return segments
     images = by_id(rows_of(content, "images", ("id", "file_name"), path), "images", path)
     for i, row in enumerate(rows_of(content, "annotations", ("image_id", "file_name", "segments_info"), path)):
         if row["image_id"] not in images:
             raise UserError(f"{path}: annotations[{i}] has image_id {row['image_id']!r}, which no image has")
         name = pathlib.PurePosixPath(images[row["image_id"]]["file_name"])
-        found[name.parent.name or name.stem, name.stem] = row["segments_info"]
-    return found
+        segments[name.parent.name or name.stem, name.stem] = row["segments_info"]
+    return segments
 
 
 class SegmentNotes(NamedTuple):

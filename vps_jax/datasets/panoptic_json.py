@@ -72,12 +72,12 @@ def by_id(rows: list[dict], key: str, path: pathlib.Path) -> dict[Any, dict]:
     Raises:
       UserError: two have the same.
     """
-    found: dict[Any, dict] = {}
+    rows_by_id: dict[Any, dict] = {}
     for row in rows:
-        if row["id"] in found:
+        if row["id"] in rows_by_id:
             raise UserError(f"{path}: {key} has two entries with id {row['id']!r}; expected one each")
-        found[row["id"]] = row
-    return found
+        rows_by_id[row["id"]] = row
+    return rows_by_id
 
 
 def read_images(
@@ -100,7 +100,7 @@ def read_images(
     content = load_json(path)
     images = by_id(rows_of(content, "images", ("id", "file_name"), path), "images", path)
     check_categories(content, classes, path)
-    found, seen = [], set()
+    videos, seen = [], set()
     for i, row in enumerate(rows_of(content, "annotations", ("image_id", "file_name", "segments_info"), path)):
         if row["image_id"] not in images:
             raise UserError(f"{path}: annotations[{i}] has image_id {row['image_id']!r}, which no image has")
@@ -112,10 +112,10 @@ def read_images(
         size = (entry["height"], entry["width"]) if {"height", "width"} <= entry.keys() else None
         segments = read_segments(row["segments_info"], classes, size, f"{path}: image {row['image_id']!r}")
         if image.exists():
-            found.append(VideoFiles(image.stem, (image,), (mask if mask.exists() else None,), segments))
+            videos.append(VideoFiles(image.stem, (image,), (mask if mask.exists() else None,), segments))
         else:
-            found.append(VideoFiles(image.stem, (), ()))
-    return found
+            videos.append(VideoFiles(image.stem, (), ()))
+    return videos
 
 
 def check_categories(content: Mapping, classes: ClassTable, path: pathlib.Path) -> None:
@@ -173,13 +173,13 @@ def read_label(video: VideoFiles, index: int) -> LabelMap:
         said = f"{segments.size[1]}x{segments.size[0]}"
         raise BadFrame(f"{video.masks[index]}: mask is {size}, expected {said} as the json says")
     order, values = np.array(segments.ids), np.array(segments.values)
-    found = np.unique(ids)
+    present = np.unique(ids)
     place = np.minimum(np.searchsorted(order, ids), len(order) - 1)
     listed = order[place] == ids
     findings = dict(segments.findings)
     for words, count in (
-        ("ids in a PNG that its json does not list", np.setdiff1d(found, order).size),
-        ("ids in a json that its PNG does not show", np.setdiff1d(order[1:], found).size),
+        ("ids in a PNG that its json does not list", np.setdiff1d(present, order).size),
+        ("ids in a json that its PNG does not show", np.setdiff1d(order[1:], present).size),
     ):
         if count:
             findings[words] = int(count)

@@ -147,8 +147,8 @@ class DatasetSpec:
                 raise UserError(f"{root / name}.zip is still packed; expected the folder {name}: unpack it there")
         lacks = lacks.replace("|", " or ")
         others = " or ".join(f"{layout.name} ({', '.join(layout.needs)})" for layout in self.layouts)
-        found = f"its layout {nearest.name!r} is there in part" if half else "nothing of it is there"
-        raise UserError(f"{root}: no {lacks}; {found}; expected {self.title} as {others.replace('|', ' or ')}")
+        state = f"its layout {nearest.name!r} is there in part" if half else "nothing of it is there"
+        raise UserError(f"{root}: no {lacks}; {state}; expected {self.title} as {others.replace('|', ' or ')}")
 
     def splits(self, root: pathlib.Path) -> tuple[str, ...]:
         """Splits that a root has."""

@@ -24,15 +24,15 @@ def files_of(root: pathlib.Path, pattern: str, split: str, suffixes: tuple[str, 
     end = "" if re.search(r"\.\w+$", pattern) else r"\.[^./]+"
     parts = re.split(r"(\{split\}|\{video\}|\{frame\}|\*)", pattern)
     whole = re.compile("".join(expression(part, split, parts[:i]) for i, part in enumerate(parts)) + end)
-    found: dict[Key, pathlib.Path] = {}
+    by_key: dict[Key, pathlib.Path] = {}
     for path in root.glob(globbed(pattern, split) + (".*" if end else "")):
         place = path.relative_to(root)
         fit = whole.fullmatch(place.as_posix())
         if fit and path.suffix.lower() in suffixes and not any(part.startswith(".") for part in place.parts):
             fields = fit.groupdict()
             frame = fields.get("frame", path.stem)
-            found[fields.get("video", frame), frame] = path
-    return dict(sorted(found.items(), key=lambda row: (row[0][0], numbers(row[0][1]))))
+            by_key[fields.get("video", frame), frame] = path
+    return dict(sorted(by_key.items(), key=lambda row: (row[0][0], numbers(row[0][1]))))
 
 
 def expression(part: str, split: str, before: list[str]) -> str:
@@ -52,5 +52,5 @@ def numbers(name: str) -> list[tuple[int, str]]:
 
 def number_of(frame: str) -> int | None:
     """The last number in a frame's name."""
-    found = re.findall(r"\d+", frame)
-    return int(found[-1]) if found else None
+    digits = re.findall(r"\d+", frame)
+    return int(digits[-1]) if digits else None

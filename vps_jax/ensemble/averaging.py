@@ -135,9 +135,9 @@ class Ensemble:
         with self._files(group.members if self.keep else (), video) as append:
             for frames in group.stream(video):
                 sizes = self.things.grid(frames[0].sizes.original)
-                kept = {name: as_kept(x) for name, x in self._on_grid(group, frames, sizes).items()}
-                append(sizes, frames[0].stem, kept)
-                yield frames[0].stem, kept
+                stored = {name: as_kept(x) for name, x in self._on_grid(group, frames, sizes).items()}
+                append(sizes, frames[0].stem, stored)
+                yield frames[0].stem, stored
 
     def _on_grid(self, group: Group, frames: Sequence[FrameScores], sizes: Geometry) -> dict[str, Array]:
         """Stuff scores `[s, h4, w4]` of a frame on the common grid, by member."""

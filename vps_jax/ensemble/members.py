@@ -112,15 +112,24 @@ def _read_member(name: str, row: MemberConfig, open_checkpoint) -> Member:
         return Member(name, kind, row.scale, row.weight, kept=pathlib.Path(row.scores))
     if not row.checkpoint:
         raise UserError("has neither checkpoint nor scores; name one of them")
-    found = open_checkpoint(row.checkpoint, row.weights)
-    infer = member_settings(infer_settings(found.model, found.infer), row)
-    module, predictor = models.build(found.model), predictor_class(found.model)
+    opened = open_checkpoint(row.checkpoint, row.weights)
+    infer = member_settings(infer_settings(opened.model, opened.infer), row)
+    module, predictor = models.build(opened.model), predictor_class(opened.model)
     if getattr(infer, "task", None) in NO_CLASS_SCORES:
         raise UserError(f"infer.task={infer.task!r}: its scores are not of the classes; expected panoptic or semantic")
     check_settings(predictor, module, infer)
-    check_classes(module, infer, found.classes)
+    check_classes(module, infer, opened.classes)
     return Member(
-        name, predictor.kind, row.scale, row.weight, predictor, module, infer, found.classes, found.load, found.identity
+        name,
+        predictor.kind,
+        row.scale,
+        row.weight,
+        predictor,
+        module,
+        infer,
+        opened.classes,
+        opened.load,
+        opened.identity,
     )
 
 
@@ -146,8 +155,8 @@ def _things_member(members: Sequence[Member], name: str | None) -> Member:
     with_tracks = [m for m in members if m.has_tracks]
     chosen = [m for m in with_tracks if name in (None, "", m.name)]
     if len(chosen) != 1:
-        found = ", ".join(m.name for m in with_tracks) or "none"
-        raise UserError(f"things={name!r}: expected one panoptic member with a checkpoint (there: {found}), name it")
+        there = ", ".join(m.name for m in with_tracks) or "none"
+        raise UserError(f"things={name!r}: expected one panoptic member with a checkpoint (there: {there}), name it")
     return chosen[0]
 
 
@@ -189,8 +198,8 @@ def _check_file(member: Member, path: pathlib.Path, video: Video, things: Member
     header, classes = read_header(path), stuff_names(things)
     where = f"members.{member.name}: {path}"
     if header.classes != classes:
-        found = _first_difference(header.classes, classes)
-        raise UserError(f"{where} has {found}; expected the stuff classes of {things.name} in order, make it anew")
+        difference = _first_difference(header.classes, classes)
+        raise UserError(f"{where} has {difference}; expected the stuff classes of {things.name} in order, make it anew")
     sizes = things.grid(video.size())
     if header.geometry != sizes:
         raise UserError(f"{where} is for sizes {tuple(header.geometry)}; expected {tuple(sizes)}, make it anew")
@@ -198,11 +207,11 @@ def _check_file(member: Member, path: pathlib.Path, video: Video, things: Member
         raise UserError(f"{where} has {_first_difference(stems, video.stems)} frames; expected those of the video")
 
 
-def _first_difference(found: Sequence[str], expected: Sequence[str]) -> str:
-    if len(found) != len(expected):
-        return f"{len(found)} instead of {len(expected)}"
-    at = next(i for i, (a, b) in enumerate(zip(found, expected, strict=True)) if a != b)
-    return f"{found[at]!r} in place of {expected[at]!r}"
+def _first_difference(given: Sequence[str], expected: Sequence[str]) -> str:
+    if len(given) != len(expected):
+        return f"{len(given)} instead of {len(expected)}"
+    at = next(i for i, (a, b) in enumerate(zip(given, expected, strict=True)) if a != b)
+    return f"{given[at]!r} in place of {expected[at]!r}"
 
 
 def member_id(member: Member) -> str:

@@ -192,12 +192,12 @@ class ClipModel:
                 maps += jax.lax.optimization_barrier(
                     self._run.split(self._run.backbone(variables, images[chunk][None]))
                 )
-            found = self._run.decode(variables, tuple(maps[:length]))[0]
-            return tuple(one for one in found if one is not None)
+            scored = self._run.decode(variables, tuple(maps[:length]))[0]
+            return tuple(one for one in scored if one is not None)
 
         frames = jax.ShapeDtypeStruct((length, height, width, 3), jnp.uint8)
-        found = jax.eval_shape(scores, self._variables, frames)
-        names = CLIP_OUTPUTS if len(found) == len(CLIP_OUTPUTS) else {"semantic": CLIP_OUTPUTS["semantic"]}
+        scored = jax.eval_shape(scores, self._variables, frames)
+        names = CLIP_OUTPUTS if len(scored) == len(CLIP_OUTPUTS) else {"semantic": CLIP_OUTPUTS["semantic"]}
         about = "consecutive RGB frames, resized bilinearly as by OpenCV's INTER_LINEAR"
         return Network(scores, self._variables, {"frames": frames}, names, about)
 

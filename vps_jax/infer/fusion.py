@@ -142,12 +142,12 @@ class Fuser:
         categories = labels.reshape(size).copy()
         track_ids = np.zeros(size, np.int32)
         masks = {track_id: self._blobs.pop(key) for track_id, key in frame.masks.items()}
-        kept = [(label.score, track_id) for track_id in sorted(masks) if (label := self._closed[track_id])]
-        for _, track_id in sorted(kept, key=lambda pair: pair[0]):
+        labelled = [(label.score, track_id) for track_id in sorted(masks) if (label := self._closed[track_id])]
+        for _, track_id in sorted(labelled, key=lambda pair: pair[0]):
             inside = unpacked(masks[track_id], size)
             categories[inside] = self._closed[track_id].category
             track_ids[inside] = track_id
-        return PanopticFrame(frame.stem, categories, track_ids, {track_id: score for score, track_id in kept})
+        return PanopticFrame(frame.stem, categories, track_ids, {track_id: score for score, track_id in labelled})
 
     def _forget(self, just_closed: Sequence[ClosedTrack]) -> None:
         """Drop, now and then, the labels of tracks that no frame to come can show.

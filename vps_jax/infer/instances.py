@@ -62,7 +62,7 @@ def likeliest(closed: Sequence[ClosedTrack], things: Sequence[int], most: int) -
 
 def disjoint_in_class(kept: Sequence[Candidate], masks: Mapping[int, np.ndarray]) -> list[InstanceMask]:
     """The kept instances of a frame; of two of one class the likelier has the pixels that both cover."""
-    taken, found = {}, []
+    taken, masks_shown = {}, []
     for track_id, category, score in kept:
         if track_id not in masks:
             continue
@@ -71,8 +71,8 @@ def disjoint_in_class(kept: Sequence[Candidate], masks: Mapping[int, np.ndarray]
             mask = mask & ~taken[category]
         taken[category] = taken[category] | mask if category in taken else mask
         if mask.any():
-            found.append(InstanceMask(track_id, category, score, mask))
-    return found
+            masks_shown.append(InstanceMask(track_id, category, score, mask))
+    return masks_shown
 
 
 def instance_frame(stem: str, size: tuple[int, int], instances: Sequence[InstanceMask]) -> PanopticFrame:

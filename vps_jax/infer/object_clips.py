@@ -106,8 +106,8 @@ class Follower:
         before, end = known[:, first - start :], start + known.shape[1]
         shown = exemplars(self._objects, places, before, self.sizes, frames=len(images))
         if shown is not None:
-            found = self._model.predict_objects(first, images, shown.arrays)
-            for row, one in zip(shown.rows, found, strict=True):
+            predictions = self._model.predict_objects(first, images, shown.arrays)
+            for row, one in zip(shown.rows, predictions, strict=True):
                 logits[row, max(0, places[row]) :] = one[max(0, places[row]) :]
         self._before = first, logits
         yield from np.moveaxis(logits[:, max(0, end - first) :], 1, 0)

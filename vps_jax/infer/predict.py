@@ -215,8 +215,8 @@ class Run:
         expected = [self._writer.place(name)]
         expected += [folder / "overlay" / f"{name}.mp4"] if self._options.overlay else []
         expected += [folder / "tracks" / f"{name}.json"] if self._options.tracks else []
-        found = self._writer.state.finished().get(name, {})
-        return bool(made_by) and found.get("made_by") == made_by and all(path.exists() for path in expected)
+        record = self._writer.state.finished().get(name, {})
+        return bool(made_by) and record.get("made_by") == made_by and all(path.exists() for path in expected)
 
     def _write_video(self, video: Video, frames: Iterator[PanopticFrame], order, advance) -> int:
         count, tables = 0, TrackTables(self._classes)

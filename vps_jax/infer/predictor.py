@@ -141,10 +141,10 @@ def check_classes(module: Any, infer: Any, classes: ClassTable) -> None:
     task = getattr(infer, "task", None)
     if not hasattr(module, "semantic_groups") or (task in TASKS and not TASKS[task].has_classes):
         return
-    found, expected = group_classes(module, getattr(infer, "semantic_group", None)), len(classes.names)
-    if found != expected:
+    count, expected = group_classes(module, getattr(infer, "semantic_group", None)), len(classes.names)
+    if count != expected:
         raise UserError(
-            f"semantic group {infer.semantic_group!r} has {found} classes; expected the {expected} of the class list, "
+            f"semantic group {infer.semantic_group!r} has {count} classes; expected the {expected} of the class list, "
             "choose another group or checkpoint"
         )
 

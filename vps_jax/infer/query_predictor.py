@@ -113,8 +113,8 @@ class QueryPredictor:
 
         def scores(variables, frames, queries):
             # without the barrier XLA would fuse what are programs of their own, and round otherwise
-            found = jax.lax.optimization_barrier(self._run.look(variables, frames[None], queries))
-            states, class_logits, queries = found
+            looked = jax.lax.optimization_barrier(self._run.look(variables, frames[None], queries))
+            states, class_logits, queries = looked
             masks = [self._run.masks(variables, states[t], grid) for t in range(length)]
             return jnp.stack(masks), class_logits, queries
 
@@ -234,8 +234,8 @@ class QueryPredictor:
     def _panoptic_online(self, frames: Iterable[FrameScores], things: frozenset) -> Iterator[PanopticFrame]:
         rule = OnlineRule(score=self._infer.score_threshold, overlap=self._infer.overlap_threshold, things=things)
         for frame in frames:
-            ids, found = rule(frame.scores.class_logits, frame.scores.logits, frame.sizes)
-            yield panoptic_frame(frame.stem, ids, found)
+            ids, segments = rule(frame.scores.class_logits, frame.scores.logits, frame.sizes)
+            yield panoptic_frame(frame.stem, ids, segments)
 
     def _instances(self, frames: Iterable[FrameScores]) -> Iterator[PanopticFrame]:
         """The likeliest instances, whose masks may overlap; a query may come with several classes."""
@@ -245,8 +245,8 @@ class QueryPredictor:
                 video_segments.instance_masks(frame.scores.logits[None, ..., best.queries], frame.sizes)
             )[0]
             pairs = zip(best.queries.tolist(), best.classes.tolist(), best.scores.tolist(), strict=True)
-            found = [InstanceMask(q + 1, c, score, masks[..., i]) for i, (q, c, score) in enumerate(pairs)]
-            yield instance_frame(frame.stem, frame.sizes.original, [one for one in found if one.mask.any()])
+            instances = [InstanceMask(q + 1, c, score, masks[..., i]) for i, (q, c, score) in enumerate(pairs)]
+            yield instance_frame(frame.stem, frame.sizes.original, [one for one in instances if one.mask.any()])
 
 
 class Look(NamedTuple):
@@ -317,11 +317,11 @@ def owners_of(kept: video_segments.Kept, frame: FrameScores) -> tuple[np.ndarray
     return np.asarray(painted[0], np.int16), np.asarray(areas, np.int64)[:, : len(kept.queries)]
 
 
-def panoptic_frame(stem: str, ids: np.ndarray, found: Sequence[video_segments.Segment]) -> PanopticFrame:
+def panoptic_frame(stem: str, ids: np.ndarray, segments: Sequence[video_segments.Segment]) -> PanopticFrame:
     """Segment ids `[h, w]`, 0 for void, as classes and identities; stuff has no identity."""
-    categories, tracks = np.full(1 + max((s.id for s in found), default=0), VOID, np.uint8), None
+    categories, tracks = np.full(1 + max((s.id for s in segments), default=0), VOID, np.uint8), None
     tracks = np.zeros(len(categories), np.int32)
-    for segment in found:
+    for segment in segments:
         categories[segment.id] = segment.category
         tracks[segment.id] = segment.id if segment.is_thing else 0
     return PanopticFrame(stem, categories[ids], tracks[ids])

@@ -107,7 +107,7 @@ def segments(
     Returns:
       The segments, and the id of every kept query, `first_id - 1` for none: int `[n]`.
     """
-    found, of_class = [], {}
+    accepted, of_class = [], {}
     ids = np.full(len(kept.queries), first_id - 1)
     for i, (query, category, score) in enumerate(zip(*kept, strict=True)):
         a, b, both = (int(area[i]) for area in areas)
@@ -115,10 +115,10 @@ def segments(
             continue
         category, is_thing = int(category), int(category) in things
         if is_thing or category not in of_class:
-            of_class[category] = first_id + len(found)
-            found.append(Segment(of_class[category], category, is_thing, int(query), float(score)))
+            of_class[category] = first_id + len(accepted)
+            accepted.append(Segment(of_class[category], category, is_thing, int(query), float(score)))
         ids[i] = of_class[category]
-    return found, ids
+    return accepted, ids
 
 
 def paint(painted, ids: np.ndarray, void: int = 0) -> np.ndarray:
@@ -213,13 +213,15 @@ class FrameRule(NamedTuple):
         inside = logits > 0
         mean = jnp.sum(jax.nn.sigmoid(logits) * inside, axis=(0, 1)) / (jnp.sum(inside, axis=(0, 1)) + 1e-6)
         scores = classes.max(axis=-1) * np.asarray(mean)
-        found, ids, inside = [], np.full(size, -1), np.asarray(inside)
+        accepted, ids, inside = [], np.full(size, -1), np.asarray(inside)
         for query in np.flatnonzero(scores >= self.score):
             if inside[..., query].any():
-                ids[inside[..., query]] = len(found)
+                ids[inside[..., query]] = len(accepted)
                 category = int(classes[query].argmax())
-                found.append(Segment(len(found), category, category in self.things, int(query), float(scores[query])))
-        return ids, found
+                accepted.append(
+                    Segment(len(accepted), category, category in self.things, int(query), float(scores[query]))
+                )
+        return ids, accepted
 
 
 class OnlineRule:

@@ -89,14 +89,14 @@ def _masks_of(video: Video, source: pathlib.Path, *, alone: bool):
 
 def _of_ids(video: Video, masks: Mapping[str, Any], source: Any) -> list[GivenObject]:
     """Objects of maps of ids `[h, w]`, or the PNGs of such, by frame."""
-    found: dict[int, GivenObject] = {}
+    objects: dict[int, GivenObject] = {}
     for stem, ids in masks.items():
         name, ids = (ids, read_mask(ids)) if isinstance(ids, pathlib.Path) else (source, ids)
         if ids.shape != tuple(video.size()):
             raise UserError(f"{name}: has size {ids.shape}; expected {tuple(video.size())} as the video, resize it")
-        for number in sorted(set(np.unique(ids).tolist()) - {0, VOID} - set(found)):
-            found[number] = GivenObject(number, stem, mask=ids == number)
-    return list(found.values())
+        for number in sorted(set(np.unique(ids).tolist()) - {0, VOID} - set(objects)):
+            objects[number] = GivenObject(number, stem, mask=ids == number)
+    return list(objects.values())
 
 
 def _points_of(video: Video, rows: Any, source: Any) -> Callable[[], list[GivenObject]]:

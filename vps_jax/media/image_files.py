@@ -139,13 +139,13 @@ def jpeg_ends(data: bytes) -> bool:
     """Whether a JPEG file has its end-of-image marker; what stands behind it does not matter."""
     at = 2
     while True:
-        found = JPEG_MARKER.search(data, at)
-        if found is None:
+        marker = JPEG_MARKER.search(data, at)
+        if marker is None:
             return False
-        if found[1] == b"\xd9":
+        if marker[1] == b"\xd9":
             return True
-        at = found.end()
-        if found[1] != b"\x01":  # all but TEM carry a length
+        at = marker.end()
+        if marker[1] != b"\x01":  # all but TEM carry a length
             if at + 2 > len(data):
                 return False
             at += struct.unpack_from(">H", data, at)[0]

@@ -128,12 +128,12 @@ def sequence_rows(video_id: str, number: int | str | None, frames: Sequence[tupl
     height, width = frames[0][1] if frames else (0, 0)
     categories, segmentations = {}, []
     for _, _, segments in frames:
-        found: dict[str, dict] = {}
+        by_track: dict[str, dict] = {}
         for segment in (one for one in segments if one["track"]):
             track = str(segment["track"])
             categories.setdefault(track, classes.official_ids[segment["category"]])
-            found.setdefault(track, {"rle": segment["counts"], "is_gt": False, "score": segment["score"]})
-        segmentations.append(found)
+            by_track.setdefault(track, {"rle": segment["counts"], "is_gt": False, "score": segment["score"]})
+        segmentations.append(by_track)
     return [{
         "id": identifier(video_id, number), "dataset": dataset or "videos", "seq_name": name,
         "height": height, "width": width, "annotated_image_paths": [f"{stem}.jpg" for stem, _, _ in frames],

@@ -74,11 +74,11 @@ class MovieWriter:
         """Times in the source and packets of its best sound."""
         try:
             with open_container(self._sound) as source:
-                found = source.streams.best("audio")
-                if found is None:
+                stream = source.streams.best("audio")
+                if stream is None:
                     return
-                copy = self._container.add_stream_from_template(found)
-                for packet in source.demux(found):
+                copy = self._container.add_stream_from_template(stream)
+                for packet in source.demux(stream):
                     if packet.pts is None or packet.dts is None:
                         continue
                     time, shift = float(packet.pts * packet.time_base), round(self._start / packet.time_base)

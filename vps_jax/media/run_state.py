@@ -52,7 +52,7 @@ class RunState:
 
     def finished(self) -> dict[str, dict[str, Any]]:
         """What was said of finished videos, by video; files are read again only when they are new."""
-        found = {}
+        videos = {}
         for path in self._folder.glob("*.json"):
             try:
                 stamp = path.stat().st_mtime_ns
@@ -60,8 +60,8 @@ class RunState:
                     self._read[path.stem] = stamp, json.loads(path.read_text())
             except (OSError, ValueError):
                 continue  # replaced or removed this moment
-            found[unquote(path.stem)] = self._read[path.stem][1]
-        return found
+            videos[unquote(path.stem)] = self._read[path.stem][1]
+        return videos
 
     def finish(self, video_id: str, content: dict[str, Any]) -> None:
         """Say that a video is finished, and how it was made."""

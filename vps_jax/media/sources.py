@@ -101,13 +101,13 @@ def expand(source: str, *, split: str | None) -> Iterable[str]:
     if path.is_dir():
         return folder_sources(path, source) if split is None and datasets.recognize(path) is None else [source]
     if glob.has_magic(source):
-        found = sorted(glob.glob(source, recursive=True), key=natural_key)
-        if not found:
+        names = sorted(glob.glob(source, recursive=True), key=natural_key)
+        if not names:
             raise UserError(f"{source}: fits no file; expected {EXPECTED}")
-        images = [name for name in found if pathlib.Path(name).suffix.lower() in IMAGE_SUFFIXES]
-        if images and len({pathlib.Path(name).parent for name in found}) == 1 and len(images) > 1:
-            raise UserError(f"{source}: fits {len(images)} images; give their folder, {pathlib.Path(found[0]).parent}")
-        return found
+        images = [name for name in names if pathlib.Path(name).suffix.lower() in IMAGE_SUFFIXES]
+        if images and len({pathlib.Path(name).parent for name in names}) == 1 and len(images) > 1:
+            raise UserError(f"{source}: fits {len(images)} images; give their folder, {pathlib.Path(names[0]).parent}")
+        return names
     return [source]
 
 

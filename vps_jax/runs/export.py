@@ -84,10 +84,10 @@ def frame_size(text: str) -> tuple[int, int]:
     Raises:
       UserError: no such size.
     """
-    found = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", text)
-    if found is None:
+    match = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", text)
+    if match is None:
         raise UserError(f"--size {text!r}: expected width and height of the videos in pixels, such as 1280x720")
-    return int(found[2]), int(found[1])
+    return int(match[2]), int(match[1])
 
 
 def check_platforms(platforms: Sequence[str]) -> None:
@@ -101,8 +101,8 @@ def flat(variables: Mapping) -> tuple[list[str], list[np.ndarray]]:
     """Paths `params/.../kernel` and arrays of a model's variables, in the order of its leaves."""
     import jax
 
-    found = jax.tree_util.tree_leaves_with_path(variables)
-    return ["/".join(str(key.key) for key in path) for path, _ in found], [np.asarray(leaf) for _, leaf in found]
+    leaves = jax.tree_util.tree_leaves_with_path(variables)
+    return ["/".join(str(key.key) for key in path) for path, _ in leaves], [np.asarray(leaf) for _, leaf in leaves]
 
 
 def make_program(network, leaves: Sequence[np.ndarray], platforms: Sequence[str]) -> tuple[bytes, dict, dict]:

@@ -24,22 +24,22 @@ def filled(config: Experiment) -> Experiment:
             raise UserError("own.data is empty; expected the folder that `vps-jax data prepare own` wrote: set it")
         return config
     folder = pathlib.Path(config.own.data)
-    kept = own_folder.kept(folder / TRUTH)
-    if kept is None:
+    prepared = own_folder.kept(folder / TRUTH)
+    if prepared is None:
         raise UserError(
             f"own.data={config.own.data}: {folder / TRUTH / own_folder.NAME} is not there; expected the folder that "
             "`vps-jax data prepare own` wrote"
         )
-    found, truth = class_file.read(folder / CLASSES), str(folder / TRUTH)
-    check_tasks(config, kept["form"], found.classes, folder)
-    config = with_classes(config, found.classes)
+    own, truth = class_file.read(folder / CLASSES), str(folder / TRUTH)
+    check_tasks(config, prepared["form"], own.classes, folder)
+    config = with_classes(config, own.classes)
     sources = {
         name: dataclasses.replace(source, path=source.path or str(folder / RECORDS))
         for name, source in config.data.sources.items()
     }
     return dataclasses.replace(
         config,
-        init_from=with_like(config.init_from, found),
+        init_from=with_like(config.init_from, own),
         data=dataclasses.replace(config.data, sources=sources),
         evaluate=dataclasses.replace(config.evaluate, truth=truth, layout=truth),
     )
@@ -75,9 +75,9 @@ def with_classes(config: Experiment, classes: ClassTable) -> Experiment:
     return dataclasses.replace(config, model=model, class_maps=class_maps)
 
 
-def with_like(settings: InitFrom, found: class_file.ClassFile) -> InitFrom:
+def with_like(settings: InitFrom, own: class_file.ClassFile) -> InitFrom:
     """What a run starts from, with the `like` of the class file where classes go by name and none is given."""
     if not settings.by_name or settings.like:
         return settings
-    rows = zip(found.classes.names, found.like, strict=True)
+    rows = zip(own.classes.names, own.like, strict=True)
     return dataclasses.replace(settings, like=tuple((name, like) for name, like in rows if like))

@@ -152,12 +152,12 @@ def times(plan: Plan, name: str, card: Gpu) -> list[str]:
 
 def disk(plan: Plan, workdir) -> str:
     """What the checkpoints need, and what is free."""
-    kept = most_checkpoints(plan.experiment.train.keep_checkpoints)
+    count = most_checkpoints(plan.experiment.train.keep_checkpoints)
     folder = pathlib.Path(workdir).absolute()
     place = next(path for path in (folder, *folder.parents) if path.is_dir())
-    needed, free = kept * plan.checkpoint, shutil.disk_usage(place).free
+    needed, free = count * plan.checkpoint, shutil.disk_usage(place).free
     short = "" if needed <= free else "; make room, lower train.keep_checkpoints or take another --workdir"
     return (
-        f"disk: {kept} checkpoints of {plan.checkpoint / 1e9:.2f} GB are {needed / 1e9:.1f} GB; {free / 1e9:.1f} GB "
+        f"disk: {count} checkpoints of {plan.checkpoint / 1e9:.2f} GB are {needed / 1e9:.1f} GB; {free / 1e9:.1f} GB "
         f"are free at {place}{short}"
     )

@@ -103,13 +103,13 @@ def norms(tree) -> dict[str, float]:
     return {name: total**0.5 for name, total in sorted(sums.items())}
 
 
-def lines(found: Replay) -> list[str]:
+def lines(result: Replay) -> list[str]:
     """What `vps-jax replay` prints."""
     rows = [
-        f"step {found.step}: task {found.task}, data {found.dataset}, reached from checkpoint {found.start}",
-        f"clips: {', '.join(found.records)}",
-        *(f"broken: {line}" for line in found.broken),
-        *(f"  {name:<28} {value:.6g}" for name, value in found.terms.items()),
+        f"step {result.step}: task {result.task}, data {result.dataset}, reached from checkpoint {result.start}",
+        f"clips: {', '.join(result.records)}",
+        *(f"broken: {line}" for line in result.broken),
+        *(f"  {name:<28} {value:.6g}" for name, value in result.terms.items()),
         f"  {'module':<40} {'norm before':>12} {'change':>12}",
     ]
-    return rows + [f"  {name:<40} {found.before[name]:>12.5g} {found.change[name]:>12.5g}" for name in found.before]
+    return rows + [f"  {name:<40} {result.before[name]:>12.5g} {result.change[name]:>12.5g}" for name in result.before]

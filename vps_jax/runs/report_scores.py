@@ -79,11 +79,13 @@ def score(folder: pathlib.Path, scoring: Scoring, *, videos: Sequence[str] | Non
         return Scored([], [], [], {})
     options = scoring.options | {"videos": videos, "progress": progress}
     result = runner.result_of(scoring.json or folder, truth, **options)
-    found = metric_table.tables(result)
-    others = [row for table in found if table.title == OTHER_SCORES for row in table.rows]
-    shown = [table for table in found if table.kind == SCORES and table.title != OTHER_SCORES]
+    all_tables = metric_table.tables(result)
+    others = [row for table in all_tables if table.title == OTHER_SCORES for row in table.rows]
+    shown = [table for table in all_tables if table.kind == SCORES and table.title != OTHER_SCORES]
     shown += [other_scores(others)] if others else []
-    by_kind = {kind: tables.join(found, kind) for kind in (CLASSES, VIDEOS) if any(t.kind == kind for t in found)}
+    by_kind = {
+        kind: tables.join(all_tables, kind) for kind in (CLASSES, VIDEOS) if any(t.kind == kind for t in all_tables)
+    }
     shown += [table._replace(title=f"Scores of {kind}") for kind, table in by_kind.items()]
     drawn = [run_page.table(table, "Scores") for table in shown]
     if before is not None:

@@ -60,21 +60,21 @@ def find_sources(folder: pathlib.Path, names: Sequence[str], pictures: Pictures)
     if not pictures.images:
         return {}, []
     if pictures.sources:
-        found = {video.video_id: video for video in open_sources(pictures.sources, split=pictures.split)}
-        missing = [name for name in names if name not in found]
+        by_name = {video.video_id: video for video in open_sources(pictures.sources, split=pictures.split)}
+        missing = [name for name in names if name not in by_name]
         if missing:
             raise UserError(
-                f"--source has no video named {missing[0]}, but {', '.join(list(found)[:3])}; name it too, or choose "
+                f"--source has no video named {missing[0]}, but {', '.join(list(by_name)[:3])}; name it too, or choose "
                 "others with --videos"
             )
-        return found, []
+        return by_name, []
     origins, opened = _origins(folder), functools.lru_cache(maxsize=4)(_opened)
-    found = {name: _reopen(name, *origins[name], opened) for name in names if name in origins}
-    missing = [name for name in names if name not in found]
+    by_name = {name: _reopen(name, *origins[name], opened) for name in names if name in origins}
+    missing = [name for name in names if name not in by_name]
     if not missing:
-        return found, []
+        return by_name, []
     some = f"{missing[0]} and {len(missing) - 1} more" if len(missing) > 1 else missing[0]
-    return found, [f"no images of {some}: predict did not record where they came from; name it with --source"]
+    return by_name, [f"no images of {some}: predict did not record where they came from; name it with --source"]
 
 
 def _origins(folder: pathlib.Path) -> dict[str, list]:
@@ -114,10 +114,10 @@ class Looker:
           UserError: the video has no such frame, or one of another size.
         """
         where = f"video {self._video.video_id}: {self._video.source or 'its source'}"
-        found = next((one for one in self._frames if one.stem == frame.stem), None)
-        if found is None:
+        video_frame = next((one for one in self._frames if one.stem == frame.stem), None)
+        if video_frame is None:
             raise UserError(f"{where} has no frame {frame.stem} as the results do; {WHERE}")
-        if found.image.shape[:2] != frame.categories.shape:
-            sizes = ["x".join(map(str, shape[1::-1])) for shape in (found.image.shape, frame.categories.shape)]
+        if video_frame.image.shape[:2] != frame.categories.shape:
+            sizes = ["x".join(map(str, shape[1::-1])) for shape in (video_frame.image.shape, frame.categories.shape)]
             raise UserError(f"{where} has {sizes[0]} pixels, its results {sizes[1]}; {WHERE}")
-        return found
+        return video_frame

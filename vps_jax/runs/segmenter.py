@@ -137,10 +137,10 @@ def open_video(video: Any) -> Video:
     if isinstance(video, (str, pathlib.Path)):
         from vps_jax.media.sources import open_videos
 
-        found = open_videos(video)
-        if len(found) != 1:
-            raise UserError(f"{video}: holds {len(found)} videos; expected one, use `vps-jax predict` for many")
-        return found[0]
+        videos = open_videos(video)
+        if len(videos) != 1:
+            raise UserError(f"{video}: holds {len(videos)} videos; expected one, use `vps-jax predict` for many")
+        return videos[0]
     frames = np.asarray(video)
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or not len(frames):
         raise UserError(f"frames of {frames.dtype} {list(frames.shape)}: expected RGB uint8 [t, h, w, 3]")

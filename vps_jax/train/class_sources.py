@@ -30,11 +30,11 @@ class Labels(NamedTuple):
     @property
     def places(self) -> dict[str, range]:
         """Numbers of the classes of each group, the groups one behind the other."""
-        found, first = {}, 0
+        ranges, first = {}, 0
         for name, size in self.groups:
-            found[name] = range(first, first + size)
+            ranges[name] = range(first, first + size)
             first += size
-        return found
+        return ranges
 
 
 class Named(NamedTuple):
@@ -89,8 +89,8 @@ def class_sources(source: Labels, target: Labels, settings: InitFrom) -> Sources
     for group, size in target.groups:
         origin, own = chosen.get(group, (group, None))
         if settings.by_name and group not in chosen and (group in source.names or group not in places):
-            found, row = looked_up(group, source, target, dict(settings.like))
-            classes += found
+            numbers, row = looked_up(group, source, target, dict(settings.like))
+            classes += numbers
             named.append(row)
         elif origin in places:
             classes += of_group(group, size, origin, places[origin], own)

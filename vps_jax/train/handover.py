@@ -116,23 +116,23 @@ def rows_by_class(classes: Sources, source: Side, target: Side, settings: InitFr
 
 def hand_over(plan: Plan, source, target):
     """The target's tree with the source's numbers wherever the plan says so."""
-    found = flat_paths(source)
+    arrays = flat_paths(source)
 
     def leaf_of(path: str, leaf):
         if path in plan.copied:
-            return jnp.asarray(found[path], leaf.dtype)
+            return jnp.asarray(arrays[path], leaf.dtype)
         if path in plan.rows:
-            return with_rows(jnp.asarray(found[path], leaf.dtype), leaf, plan.rows[path])
+            return with_rows(jnp.asarray(arrays[path], leaf.dtype), leaf, plan.rows[path])
         return leaf
 
     leaves = [leaf_of(path, leaf) for path, leaf in flat_paths(target).items()]
     return jax.tree.unflatten(jax.tree.structure(target), leaves)
 
 
-def with_rows(found, leaf, rows: Rows):
+def with_rows(array, leaf, rows: Rows):
     """A parameter whose rows along an axis are those of the source; fresh ones keep their own numbers."""
     sources = np.asarray(rows.sources)
-    taken = jnp.take(found, np.maximum(sources, 0), axis=rows.axis)
+    taken = jnp.take(array, np.maximum(sources, 0), axis=rows.axis)
     known = np.expand_dims(sources != FRESH, [i for i in range(leaf.ndim) if i != rows.axis])
     return jnp.where(known, taken, leaf)
 

@@ -143,7 +143,10 @@ def make_plan(experiment: Experiment, devices: int, backend: str = "gpu") -> Pla
     experiment = dataclasses.replace(experiment, data=data)
     network = model_and_state(experiment)
     with target.made_for(backend):
-        rows = [plan_task(experiment, network, devices, task, found) for task, found in by_task(data, shapes).items()]
+        rows = [
+            plan_task(experiment, network, devices, task, shapes_of_task)
+            for task, shapes_of_task in by_task(data, shapes).items()
+        ]
     return Plan(experiment, devices, tuple(rows), assumed, size_in_bytes(network[2]))
 
 
@@ -168,18 +171,18 @@ def shapes_of(data: Data) -> tuple[list[Shape], tuple[str, ...]]:
 def assumed_shapes(data: Data, name: str) -> Iterator[Shape]:
     """Shapes of a source if all its frames were `ASSUMED_FRAME`."""
     source = data.sources[name]
-    found = samples.augmentations(source, f"data.sources.{name}")
-    for operations in found.values():
+    by_side = samples.augmentations(source, f"data.sources.{name}")
+    for operations in by_side.values():
         size = samples.padded_shape(augment.output_size(operations, ASSUMED_FRAME), source, data.pad_multiple)
-        yield Shape(name, size, max(source.objects) if source.task == "vos" else data.max_instances, 1 / len(found))
+        yield Shape(name, size, max(source.objects) if source.task == "vos" else data.max_instances, 1 / len(by_side))
 
 
 def by_task(data: Data, shapes: list[Shape]) -> dict[str, list[Shape]]:
     """Shapes of each task, those of all its sources."""
-    found: dict[str, list[Shape]] = {}
+    tasks: dict[str, list[Shape]] = {}
     for shape in shapes:
-        found.setdefault(data.sources[shape.source].task, []).append(shape)
-    return found
+        tasks.setdefault(data.sources[shape.source].task, []).append(shape)
+    return tasks
 
 
 def plan_task(experiment: Experiment, network: tuple, devices: int, task: str, shapes: list[Shape]) -> TaskPlan:

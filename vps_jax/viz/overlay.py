@@ -135,14 +135,14 @@ def contours(frame: PanopticFrame) -> np.ndarray:
 def named_segments(frame: PanopticFrame) -> list[Named]:
     """Segments that are large enough for a name, the largest first; of things a smaller share is enough."""
     segments = segments_of(frame)
-    areas, found = np.bincount(segments.ravel()), []
+    areas, named = np.bincount(segments.ravel()), []
     for segment in np.flatnonzero(areas).tolist():
         share, track = areas[segment] / segments.size, max(0, segment - THINGS)
         if segment != UNKNOWN and share >= (LEAST_THING if track else LEAST_STUFF):
             at = np.argmax(segments == segment) if track else 0
             category = int(frame.categories.ravel()[at]) if track else segment
-            found.append(Named(segment, category, track, float(share)))
-    return sorted(found, key=lambda one: -one.share)
+            named.append(Named(segment, category, track, float(share)))
+    return sorted(named, key=lambda one: -one.share)
 
 
 def title(one: Named, table: ClassTable) -> str:
