@@ -434,15 +434,22 @@ def test_names_that_look_like_markup_are_shown_as_they_are(tmp_path):
     assert all(name in text.getvalue() for name in ("[bold]", "[/x]", "[t]", "[r]"))
 
 
-def test_report_of_many_classes_shows_the_best_and_the_worst(tmp_path):
+@pytest.mark.parametrize(
+    ("classes", "shown"),
+    [
+        (2, ["class6", "class7", "class0", "class1"]),
+        (3, [f"class{c}" for c in (6, 7, 4, 5, 2, 3, 0, 1)]),  # a gap would hide hardly more than it needs
+    ],
+)
+def test_report_of_many_classes_shows_the_best_and_the_worst(tmp_path, classes, shown):
     names = tuple(f"class{c}" for c in range(8))
-    classes = CLASSES._replace(names=names, colors=((0, 0, 0),) * 8, is_thing=(True,) * 8)
+    table = CLASSES._replace(names=names, colors=((0, 0, 0),) * 8, is_thing=(True,) * 8)
     pixels = np.arange(8)[None].repeat(8, axis=0) + 1
     cut = np.where(np.arange(8)[:, None] < np.arange(8) // 2 + 5, pixels, 0)  # class c is hit in 5 + c // 2 rows of 8
     kinds = {c + 1: c for c in range(8)}
-    write_vipseg(tmp_path / "t", tmp_path / "r", {"v": (video([pixels], kinds), video([cut], kinds))}, classes=classes)
+    write_vipseg(tmp_path / "t", tmp_path / "r", {"v": (video([pixels], kinds), video([cut], kinds))}, classes=table)
     text = io.StringIO()
     result = evaluate_folders(tmp_path / "t", tmp_path / "r", metrics="vpq", windows=(1,))
-    print_report(result, console=Console(file=text, width=100), classes=2)
-    shown = [line.split("│")[1].strip() for line in text.getvalue().splitlines() if "thing" in line and "│" in line]
-    assert shown == ["class6", "class7", "class0", "class1"]
+    print_report(result, console=Console(file=text, width=100), classes=classes)
+    rows = [line.split("│")[1].strip() for line in text.getvalue().splitlines() if "thing" in line and "│" in line]
+    assert rows == shown

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 
 import jax
 import numpy as np
@@ -18,7 +19,7 @@ from tensorboard.backend.event_processing import plugin_event_accumulator
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from vps_jax.parsing import plain
-from vps_jax.train import loop
+from vps_jax.train import loop, report
 from vps_jax.train.checkpoint import find_step, read_tree, restore_for_inference
 from vps_jax.types import UserError
 
@@ -360,3 +361,20 @@ def test_programs_and_compilations_are_counted(tmp_path, monkeypatch, capsys):
     text = capsys.readouterr().err
     assert "1 step program(s): micro clips 2x4x4" in text
     assert "XLA compilations in all" in text
+
+
+def test_time_of_compilation_is_left_out_of_the_speed(tmp_path, monkeypatch):
+    use_micro_rooms(monkeypatch)
+    seconds, said, programs = [0.0], [], set()
+    monkeypatch.setattr(report, "time", types.SimpleNamespace(monotonic=lambda: seconds[0]))
+    run = report.Report(tmp_path, micro_config(), done=0)
+    monkeypatch.setattr(run.progress, "report", lambda *line: said.append(line))
+    for sending in (60.0, 0.5):  # the first step is compiled
+        with run.compiling(programs):
+            programs.add("vps")
+            seconds[0] += sending
+        seconds[0] += 0.5  # until it is done
+    run.log(2)
+    run.close()
+    ((done, _, speed),) = said
+    assert (done, speed) == (2, 2 / 1.5)

@@ -30,11 +30,11 @@ def draw(title: str, columns: Sequence[str], rows: Sequence[Sequence | None]) ->
 
 
 def _class_table(table: Table, count: int | None) -> rich_table.Table:
-    """The best and the worst classes of a metric by its first number, or all."""
+    """The best and the worst classes of a metric by its first number, or all if there are hardly more."""
     label = table.columns[3]
     ranked = sorted((row[1:4] for row in table.rows), key=lambda row: -(row[2] or 0.0))
-    if count is None or len(ranked) <= 2 * count:
-        return draw("Best and worst classes" if count else "Classes", ("class", "kind", label), ranked)
+    if count is None or len(ranked) <= 3 * count:
+        return draw("Classes", ("class", "kind", label), ranked)
     return draw("Best and worst classes", ("class", "kind", label), [*ranked[:count], None, *ranked[-count:]])
 
 

@@ -181,7 +181,8 @@ def run_steps(run: Run, state: TrainState) -> TrainState:
             with run.report.waiting(), run.stop.starting() if step == first else contextlib.nullcontext():
                 batch = next(batches)
             recorder.check_records(step, batch)
-            state, scalars = programs(step, state, batch)
+            with run.report.compiling(programs.seen):
+                state, scalars = programs(step, state, batch)
             recorder.add(step, batch, scalars)
             run.report.progress.step(step + 1)
             end_step(run, state, step + 1, recorder)

@@ -5,6 +5,7 @@ import contextlib
 import json
 import pathlib
 import time
+from collections.abc import Collection
 
 import jax
 import numpy as np
@@ -72,7 +73,7 @@ class Report:
         self._window["loss"].append(scalars["loss"])
 
     def log(self, done: int) -> None:
-        """Write the means since the last call, the learning rates, the speed, and what it is made of."""
+        """Write the means since the last call, the learning rates, and the speed, without compilation."""
         last_done, last_time = self._last
         now = time.monotonic()
         speed = (done - last_done) / max(now - last_time, 1e-9)
@@ -120,6 +121,17 @@ class Report:
         start = time.monotonic()
         yield
         self._waited += time.monotonic() - start
+
+    @contextlib.contextmanager
+    def compiling(self, programs: Collection[str]):
+        """The time in which a step is sent off; left out of the speed if `programs` grew, since it was compiled first.
+
+        Otherwise the first steps would make a run look hundreds of times longer than it is.
+        """
+        before, start = len(programs), time.monotonic()
+        yield
+        if len(programs) > before:
+            self._last = (self._last[0], self._last[1] + time.monotonic() - start)
 
     def skipped(self, done: int) -> None:
         """Count a step that left the weights as they were."""
