@@ -159,7 +159,8 @@ def pixels_of(model, manifest):
 def vit_block_case(manifest, x):
     """Block 0 of the plain ViT; its file of keys is not needed, the names follow from the table."""
     config = config_of(dict(manifest["config"]["backbone"], type="ViTAdapter", pretrain_size=224))
-    block = vit.Block(config["trunk_heads"], grid_of(manifest["config"]), beit=False, mlp_ratio=config["mlp_ratio"])
+    ratio = float(config["mlp_ratio"])
+    block = vit.Block(config["trunk_heads"], grid_of(manifest["config"]), beit=False, mlp_ratio=ratio)
     expected = jax.eval_shape(lambda: block.init(jax.random.key(0), x))["params"]
     prefix, ours = "backbone.blocks.0.", "params/backbone/blocks/"
     table = [r for r in vit_adapter_keys.backbone_table(config).rules if r.key.startswith(prefix)]

@@ -145,7 +145,7 @@ def test_classes_start_from_a_published_model_by_name_and_like(folder, tmp_path,
 
 def test_an_unknown_like_and_a_class_list_of_another_length_end_before_anything_is_computed(folder, tmp_path):
     config = own_config.get_config("semantic,tiny")
-    config.own.data = str(folder)
+    config.own.data, config.train.batch_size = str(folder), 8  # of eight virtual devices
     published(experiment(config), "VIPSEG", tmp_path / "published")
     config.init_from.path, config.init_from.by_name = str(tmp_path / "published"), True
     (folder / "classes.yaml").write_text((folder / "classes.yaml").read_text().replace("like: grass", "like: gras"))

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vps_jax.infer.predictor import Network, group_classes
+from vps_jax.shapes import Integer
 from vps_jax.tasks import make_task
 from vps_jax.types import ClipPrediction, Geometry
 
@@ -47,7 +48,7 @@ def geometry(original: tuple[int, int], *, short_side: int | None, max_side: int
     return Geometry(padded, resized, tuple(original))
 
 
-def preprocess(image: np.ndarray, sizes: Geometry) -> np.ndarray:
+def preprocess(image: Integer[np.ndarray, "h w 3"], sizes: Geometry) -> Integer[np.ndarray, "ph pw 3"]:
     """RGB uint8 `[h, w, 3]` resized bilinearly and padded right and bottom with 128 (spec: tarvis 8.1)."""
     height, width = sizes.resized
     out = np.full((*sizes.padded, 3), PAD_VALUE, np.uint8)

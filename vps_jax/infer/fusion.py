@@ -10,6 +10,7 @@ from vps_jax.datasets.classes import ClassTable
 from vps_jax.infer.stitching import softmax
 from vps_jax.infer.upsampling import mask_bits, unpack_mask
 from vps_jax.media.pending import PendingBlobs
+from vps_jax.shapes import Bool, Float, Int32, Integer
 from vps_jax.types import ClosedTrack, FrameScores, FrameTracks, Geometry, PanopticFrame
 
 
@@ -40,7 +41,7 @@ def fuse_frames(
             fuser.close()
 
 
-def class_tracks(categories: np.ndarray, classes: ClassTable) -> np.ndarray:
+def class_tracks(categories: Integer[np.ndarray, "h w"], classes: ClassTable) -> Int32[np.ndarray, "h w"]:
     """Track ids int32 of a semantic map: all pixels of a thing class are one track, numbered by the class."""
     is_thing = np.array(classes.is_thing)
     return np.where(is_thing[categories], categories.astype(np.int32) + 1, 0)
@@ -56,7 +57,7 @@ def put_masks(tracks: FrameTracks, geometry: Geometry, blobs: PendingBlobs) -> d
     return keys
 
 
-def unpacked(blob: bytes, size: tuple[int, int]) -> np.ndarray:
+def unpacked(blob: bytes, size: tuple[int, int]) -> Bool[np.ndarray, "{size[0]} {size[1]}"]:
     """The mask bool `[h, w]` of bytes that `put_masks` kept."""
     return unpack_mask(np.frombuffer(zlib.decompress(blob), np.uint8), size)
 
@@ -68,7 +69,9 @@ class TrackLabel(NamedTuple):
     score: float
 
 
-def label_track(class_logits: np.ndarray, thing_ids: Collection[int], *, min_score: float) -> TrackLabel | None:
+def label_track(
+    class_logits: Float[np.ndarray, " k"], thing_ids: Collection[int], *, min_score: float
+) -> TrackLabel | None:
     """Class of a track from the mean `[1 + k]` of its class logits, background first (spec: tarvis 8.5).
 
     Returns:

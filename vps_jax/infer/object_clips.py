@@ -23,6 +23,7 @@ from vps_jax.infer.upsampling import EXCLUDED
 from vps_jax.media.background import ahead
 from vps_jax.media.video import Video, frames_of_one_size
 from vps_jax.ops.resize import resize
+from vps_jax.shapes import Bool, Float
 from vps_jax.types import FrameScores, FrameTracks, Geometry, GivenObject, PanopticFrame, UserError
 
 STRIDE = 4  # of the logits, from the padded frame
@@ -163,7 +164,7 @@ def exemplars(
     return Exemplars((*seen, *by_point), arrays)
 
 
-def padded_mask(mask: np.ndarray, sizes: Geometry) -> np.ndarray:
+def padded_mask(mask: Bool[np.ndarray, "h w"], sizes: Geometry) -> Bool[np.ndarray, "ph pw"]:
     """A mask bool `[h, w]` of the original size on the padded frame; one that would vanish keeps what it touches."""
     (height, width), out = sizes.resized, np.zeros(sizes.padded, bool)
     values = mask.astype(np.float32)
@@ -174,7 +175,9 @@ def padded_mask(mask: np.ndarray, sizes: Geometry) -> np.ndarray:
     return out
 
 
-def predicted_masks(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def predicted_masks(
+    logits: Float[np.ndarray, "n s h4 w4"], size: tuple[int, int]
+) -> Bool[np.ndarray, "n s {size[0]} {size[1]}"]:
     """Masks bool `[n, s, h, w]` on the whole padded frame of logits `[n, s, h4, w4]`: above 0 once enlarged."""
     return np.asarray(_enlarged(logits, size))
 
@@ -184,7 +187,9 @@ def _enlarged(logits, size):
     return resize(logits[..., None], size)[..., 0] > 0
 
 
-def object_scores(stem: str, logits: np.ndarray, objects: Sequence[GivenObject], sizes: Geometry) -> FrameScores:
+def object_scores(
+    stem: str, logits: Float[np.ndarray, "n h4 w4"], objects: Sequence[GivenObject], sizes: Geometry
+) -> FrameScores:
     """One frame from the logits `[n, h4, w4]` of all objects, with a background of zeros before them."""
     scores = np.concatenate([np.zeros_like(logits[:1]), logits])
     ids = np.array([one.object_id for one in objects], np.int32)

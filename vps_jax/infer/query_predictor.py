@@ -28,6 +28,7 @@ from vps_jax.infer.video_segments import Areas, OnlineRule, kept_queries
 from vps_jax.media.background import ahead
 from vps_jax.media.pending import PendingBlobs
 from vps_jax.media.video import Frame, Video, frames_of_one_size
+from vps_jax.shapes import Integer
 from vps_jax.types import Array, ClosedTrack, FrameScores, FrameTracks, Geometry, InstanceMask, PanopticFrame
 
 MULTIPLE = 32  # the network fills frames up to it
@@ -302,13 +303,17 @@ def _grid_scores(class_logits, logits):
     return jnp.einsum("hwq,qk->khw", jax.nn.sigmoid(logits), classes, precision=jax.lax.Precision.HIGHEST)
 
 
-def preprocess(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def preprocess(
+    image: Integer[np.ndarray, "h w 3"], size: tuple[int, int]
+) -> Integer[np.ndarray, "{size[0]} {size[1]} 3"]:
     """RGB uint8 `[h, w, 3]` resized as Pillow does, which averages when it shrinks (spec: videomt 1)."""
     height, width = size
     return np.asarray(Image.fromarray(np.ascontiguousarray(image)).resize((width, height), Image.Resampling.BILINEAR))
 
 
-def owners_of(kept: video_segments.Kept, frame: FrameScores) -> tuple[np.ndarray, np.ndarray]:
+def owners_of(
+    kept: video_segments.Kept, frame: FrameScores
+) -> tuple[Integer[np.ndarray, "h w"], Integer[np.ndarray, "3 n"]]:
     """Owners int16 `[h, w]` of one frame's pixels among the kept queries, -1 for nobody; their areas `[3, n]`."""
     if not kept.queries.size:
         return np.full(frame.sizes.original, -1, np.int16), np.zeros((3, 0), np.int64)
@@ -317,7 +322,9 @@ def owners_of(kept: video_segments.Kept, frame: FrameScores) -> tuple[np.ndarray
     return np.asarray(painted[0], np.int16), np.asarray(areas, np.int64)[:, : len(kept.queries)]
 
 
-def panoptic_frame(stem: str, ids: np.ndarray, segments: Sequence[video_segments.Segment]) -> PanopticFrame:
+def panoptic_frame(
+    stem: str, ids: Integer[np.ndarray, "h w"], segments: Sequence[video_segments.Segment]
+) -> PanopticFrame:
     """Segment ids `[h, w]`, 0 for void, as classes and identities; stuff has no identity."""
     categories, tracks = np.full(1 + max((s.id for s in segments), default=0), VOID, np.uint8), None
     tracks = np.zeros(len(categories), np.int32)

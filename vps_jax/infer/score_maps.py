@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vps_jax.infer.upsampling import label_map
+from vps_jax.shapes import Float, Float32, Integer
 from vps_jax.types import Array, Geometry
 
 
@@ -19,7 +20,7 @@ class GridScores(NamedTuple):
       sizes: of the video as the model saw it.
     """
 
-    semantic: Array
+    semantic: Float[Array, "k h4 w4"]
     sizes: Geometry
 
     @property
@@ -37,8 +38,13 @@ class GridScores(NamedTuple):
 
 
 def to_grid(
-    semantic: Array, classes: np.ndarray, sizes: Geometry, common: Geometry, *, mirrored: bool = False
-) -> Array:
+    semantic: Float[Array, "k h4 w4"],
+    classes: Integer[np.ndarray, " n"],
+    sizes: Geometry,
+    common: Geometry,
+    *,
+    mirrored: bool = False,
+) -> Float32[Array, "n gh gw"]:
     """Chosen classes of scores `[k, h4, w4]` on the grid of another geometry.
 
     Args:
@@ -74,7 +80,7 @@ def _resample(semantic, classes, rows, columns):
         return jnp.einsum("khw,yh,xw->kyx", semantic[classes].astype(jnp.float32), rows, columns)
 
 
-def sample_matrix(positions: np.ndarray, size: int) -> np.ndarray:
+def sample_matrix(positions: Float[np.ndarray, " out"], size: int) -> Float[np.ndarray, "out {size}"]:
     """`[out, size]`: linear samples at `positions` (0 and `size` are the borders); the border pixel is repeated."""
     at = np.clip(positions - 0.5, 0, size - 1)
     low = np.minimum(np.floor(at).astype(int), size - 1)
@@ -84,6 +90,6 @@ def sample_matrix(positions: np.ndarray, size: int) -> np.ndarray:
     return matrix
 
 
-def grid_positions(cells: int, *, resized: int, size: float) -> np.ndarray:
+def grid_positions(cells: int, *, resized: int, size: float) -> Float[np.ndarray, " {cells}"]:
     """Centres of stride-4 cells of a frame `resized` pixels wide, in pixels of the same frame `size` wide."""
     return 4 * (np.arange(cells) + 0.5) * size / resized

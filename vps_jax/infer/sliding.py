@@ -18,6 +18,7 @@ from vps_jax.config import WindowInference
 from vps_jax.infer.score_maps import grid_positions, sample_matrix
 from vps_jax.infer.upsampling import OUTPUT_MULTIPLE
 from vps_jax.ops.resize import linear_matrix
+from vps_jax.shapes import Float, Float32
 from vps_jax.types import Array, Geometry
 
 BAND = 64  # output rows whose class probabilities are in memory at a time
@@ -64,7 +65,9 @@ def resize_steps(original: tuple[int, int], infer: WindowInference) -> list[tupl
     return steps
 
 
-def window_matrices(starts: Sequence[int], *, size: int, window: int, readout: np.ndarray) -> np.ndarray:
+def window_matrices(
+    starts: Sequence[int], *, size: int, window: int, readout: Float[np.ndarray, "out {size}"]
+) -> Float32[np.ndarray, "n out cells"]:
     """What each window adds to each point of an output grid, along one axis.
 
     Args:

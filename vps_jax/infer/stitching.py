@@ -13,6 +13,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from vps_jax.config import ClipInference
+from vps_jax.shapes import Bool, Float
 from vps_jax.types import Array, ClipPrediction, ClosedTrack, UserError
 
 
@@ -131,7 +132,9 @@ class Stitcher:
         return joined
 
 
-def associate(before: np.ndarray, after: np.ndarray, *, min_iou: float) -> dict[int, int]:
+def associate(
+    before: Bool[np.ndarray, "n t h4 w4"], after: Bool[np.ndarray, "m t h4 w4"], *, min_iou: float
+) -> dict[int, int]:
     """Which tracks of a clip continue one of the clip before it (spec: tarvis 8.3).
 
     Args:
@@ -191,7 +194,7 @@ def _kept_tracks(prediction: ClipPrediction, infer: ClipInference) -> tuple[np.n
     return _rows(prediction.instance_masks, keep), class_logits[keep]
 
 
-def softmax(logits: np.ndarray) -> np.ndarray:
+def softmax(logits: Float[np.ndarray, "*at k"]) -> Float[np.ndarray, "*at k"]:
     """Softmax of the last axis on the host, in the dtype of `logits`."""
     weights = np.exp(logits - logits.max(-1, keepdims=True))
     return weights / weights.sum(-1, keepdims=True)

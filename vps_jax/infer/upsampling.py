@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vps_jax.ops.resize import linear_matrix
+from vps_jax.shapes import Bool, Float, Integer
 from vps_jax.types import Array, Geometry
 
 EXCLUDED = -1000.0  # score of a class that takes no part in the argmax (spec: tarvis 8.4)
@@ -52,7 +53,9 @@ def _axis_matrix(grid: int, resized: int, original: int) -> np.ndarray:
     return np.pad(matrix, ((0, -original % OUTPUT_MULTIPLE), (0, 0)))
 
 
-def label_map(semantic: Array, geometry: Geometry, *, classes: Sequence[int] | None = None) -> np.ndarray:
+def label_map(
+    semantic: Float[Array, "k h4 w4"], geometry: Geometry, *, classes: Sequence[int] | None = None
+) -> Integer[np.ndarray, "h w"]:
     """Best class per pixel on raw logits (spec: tarvis 8.4).
 
     Args:
@@ -92,7 +95,7 @@ def _upsample(plane, maps: Upsampling):
     return sum(maps.row_weights[:, k, None] * wide[maps.first_row + k] for k in range(3))
 
 
-def mask_bits(logits: np.ndarray, geometry: Geometry) -> np.ndarray:
+def mask_bits(logits: Float[np.ndarray, "n h4 w4"], geometry: Geometry) -> Integer[np.ndarray, "n rows bytes"]:
     """Masks of one frame at the original size: logit > 0 after upsampling (spec: tarvis 8.3).
 
     Args:
@@ -112,7 +115,7 @@ def _mask_bits(logits, maps: Upsampling):
     return jax.lax.map(lambda plane: jnp.packbits(_upsample(plane, maps) > 0, axis=1), logits)
 
 
-def unpack_mask(packed: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def unpack_mask(packed: Integer[np.ndarray, "*at"], size: tuple[int, int]) -> Bool[np.ndarray, "{size[0]} {size[1]}"]:
     """Bool `[h, w]` from the flat bytes of one mask of `mask_bits`."""
     height, width = size
     columns = -(-width // OUTPUT_MULTIPLE) * OUTPUT_MULTIPLE // 8

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from vps_jax.ops.resize import resize
-from vps_jax.types import Geometry
+from vps_jax.shapes import Bool, Float, Integer
+from vps_jax.types import Array, Geometry
 
 Size = tuple[int, int]
 COVERED = 0.5  # mask probability from which a pixel is the query's own
@@ -46,7 +47,7 @@ class Segment(NamedTuple):
     score: float
 
 
-def kept_queries(class_logits, threshold: float) -> Kept:
+def kept_queries(class_logits: Float[Array, "q k"], threshold: float) -> Kept:
     """Queries whose likeliest class is one, above the threshold: logits `[q, k + 1]`, "no object" last."""
     probabilities = np.asarray(jax.nn.softmax(jnp.asarray(class_logits, jnp.float32), axis=-1))
     classes, scores = probabilities.argmax(axis=-1), probabilities.max(axis=-1)
@@ -54,7 +55,7 @@ def kept_queries(class_logits, threshold: float) -> Kept:
     return Kept(queries, classes[queries], scores[queries])
 
 
-def probabilities(logits, geometry: Geometry):
+def probabilities(logits: Float[Array, "t h4 w4 n"], geometry: Geometry) -> Float[Array, "t h w n"]:
     """Mask probabilities at the size of the result: logits `[t, h4, w4, n]` -> `[t, h, w, n]`.
 
     The authors' two steps: logits to the filled-up size, the sigmoid, and what was filled up cut off, to the result's.
@@ -63,7 +64,7 @@ def probabilities(logits, geometry: Geometry):
 
 
 @functools.partial(jax.jit, static_argnames="geometry")
-def owners(scores, logits, geometry: Geometry):
+def owners(scores: Float[Array, " n"], logits: Float[Array, "t h4 w4 n"], geometry: Geometry):
     """Who owns which pixel of some frames; see `owned`.
 
     Args:
@@ -73,7 +74,7 @@ def owners(scores, logits, geometry: Geometry):
     return owned(scores, probabilities(logits, geometry))
 
 
-def owned(scores, probability):
+def owned(scores: Float[Array, " n"], probability: Float[Array, "t h w n"]):
     """The owner of every pixel is the query with the largest score times probability.
 
     Args:
@@ -121,13 +122,13 @@ def segments(
     return accepted, ids
 
 
-def paint(painted, ids: np.ndarray, void: int = 0) -> np.ndarray:
+def paint(painted: Integer[Array, "*at"], ids: Integer[np.ndarray, " n"], void: int = 0) -> Integer[np.ndarray, "*at"]:
     """Owners `[t, h, w]`, -1 for nobody, as ids of their segments; `void` for nobody."""
     return np.append(ids, void)[np.asarray(painted)]
 
 
 @functools.partial(jax.jit, static_argnames="geometry")
-def semantic_scores(class_logits, logits, geometry: Geometry):
+def semantic_scores(class_logits: Float[Array, "q k"], logits: Float[Array, "t h4 w4 q"], geometry: Geometry):
     """Scores of every class at the size of the result (spec: videomt 5.1).
 
     Args:
@@ -154,7 +155,7 @@ def semantic_scores(class_logits, logits, geometry: Geometry):
     return resize(scores, geometry.original)  # which is linear: the same as resizing every mask
 
 
-def top_instances(class_logits, count: int) -> Kept:
+def top_instances(class_logits: Float[Array, "q k"], count: int) -> Kept:
     """The likeliest (query, class) pairs, by falling score: logits `[q, k + 1]`; a query may come more than once."""
     scores = np.asarray(jax.nn.softmax(jnp.asarray(class_logits, jnp.float32), axis=-1))[:, :-1]
     best = np.argsort(-scores, axis=None, kind="stable")[:count]
@@ -163,7 +164,7 @@ def top_instances(class_logits, count: int) -> Kept:
 
 
 @functools.partial(jax.jit, static_argnames="geometry")
-def instance_masks(logits, geometry: Geometry):
+def instance_masks(logits: Float[Array, "t h4 w4 n"], geometry: Geometry) -> Bool[Array, "t h w n"]:
     """Masks of instances: logits `[t, h4, w4, n]`, resized twice without a sigmoid, above 0 -> bool `[t, h, w, n]`."""
     return resize(_unpadded(logits, geometry), geometry.original) > 0
 

@@ -1,7 +1,6 @@
 """Published sizes of ViT-Adapter with the Mask2Former head, and ours for two cores (spec: vit_adapter 8)."""
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any
 
 from vps_jax.config import Mask2Former
@@ -41,8 +40,8 @@ SIZES: dict[str, Mask2Former] = {
 }  # fmt: skip
 
 
-def sized(given: Mapping[str, Any] | Mask2Former) -> Mask2Former:
-    """All numbers of a config: its own, and those of the row of its size for what it leaves open.
+def sized(given: Any) -> Mask2Former:
+    """All numbers of a config, a mapping or the dataclass: its own, and those of its size for what it leaves open.
 
     Raises:
       UserError: an unknown size or key, or numbers that do not fit together.
