@@ -22,7 +22,9 @@ import pytest  # noqa: E402
 from jaxtyping import install_import_hook  # noqa: E402
 
 # shapes and types of public functions are checked at every call, in the tests only
-TYPED = ("vps_jax.ops", "vps_jax.losses", "vps_jax.models", "vps_jax.tasks")
+TYPED = [f"vps_jax.{package}" for package in ("ops", "losses", "models", "tasks")]
+# of inference the modules that work on arrays alone; the others are tested with stand-ins for models and videos
+TYPED += [f"vps_jax.infer.{module}" for module in ("fusion", "stitching", "upsampling", "video_segments")]
 install_import_hook(TYPED, "beartype.beartype")
 
 

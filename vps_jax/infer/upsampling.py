@@ -95,7 +95,7 @@ def _upsample(plane, maps: Upsampling):
     return sum(maps.row_weights[:, k, None] * wide[maps.first_row + k] for k in range(3))
 
 
-def mask_bits(logits: Float[np.ndarray, "n h4 w4"], geometry: Geometry) -> Integer[np.ndarray, "n rows bytes"]:
+def mask_bits(logits: Float[Array, "n h4 w4"], geometry: Geometry) -> Integer[np.ndarray, "n rows bytes"]:
     """Masks of one frame at the original size: logit > 0 after upsampling (spec: tarvis 8.3).
 
     Args:
