@@ -123,19 +123,21 @@ def point_sums(
     """
     if null is not None:
         logits = jnp.where(null[:, None], NEVER, logits)
+    known = labels != IGNORE
     # the label's logit and weight by comparison: the gradient of a gather would be a scatter
     of_label = jnp.arange(logits.shape[-1]) == labels[..., None]
-    ce = jax.nn.logsumexp(logits, axis=-1) - jnp.sum(jnp.where(of_label, logits, 0), axis=-1)
-    weight = (labels != IGNORE).astype(jnp.float32)
+    label_logit = jnp.sum(jnp.where(of_label, logits, 0), axis=-1)
+    ce, weight = jax.nn.logsumexp(logits, axis=-1) - label_logit, known
     if weights is not None:
-        weight *= jnp.sum(jnp.where(of_label, weights[:, None], 0), axis=-1)
+        weight = jnp.sum(jnp.where(of_label, weights[:, None], 0), axis=-1)
+        ce = weight * ce
     # the square root's slope at zero is infinite; there the norm has the subgradient 0
     square = jnp.sum(jnp.square(logits), axis=-1)
     norm = jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), 0)
     count = jnp.full(labels.shape[0], labels.shape[1], jnp.float32)
     return SemanticSums(
-        jnp.sum(weight * ce, axis=1),
-        jnp.sum(weight, axis=1),
+        jnp.sum(jnp.where(known, ce, 0), axis=1),
+        jnp.sum(weight, axis=1, dtype=jnp.float32),
         jnp.sum(norm, axis=1),
         count,
     )
