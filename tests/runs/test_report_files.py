@@ -13,6 +13,7 @@ import pytest
 from vps_jax import cli
 from vps_jax.data import synthetic, vipseg_convert
 from vps_jax.datasets.classes import class_table
+from vps_jax.evaluation.vipseg_folders import read_classes
 from vps_jax.infer.predict import Run, RunOptions
 from vps_jax.media.result_folders import VipsegWriter
 from vps_jax.media.selection import Selection
@@ -224,11 +225,35 @@ def test_results_and_sources_are_never_written_over(tmp_path):
     for output, more in {**options, results / "classes.json": {}}.items():
         with pytest.raises(UserError, match="is an input"):
             report(results, output, progress=False, **more)
+    (png,) = (results / "pan_pred").glob("*/*.png")  # of one image
+    for output in (png, tmp_path / "notes.txt"):
+        output.touch()
+        with pytest.raises(UserError, match="is there and is no page"):
+            report(results, output, progress=False)
     assert {path: path.read_bytes() for path in before} == before
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(UserError, match="pipe is no regular file"):
         report(results, tmp_path / "pipe", progress=False)
     assert (tmp_path / "pipe").is_fifo()
+
+
+def test_classes_of_a_truth_keep_their_colors():
+    rows = [
+        {"id": 0, "name": "sky", "isthing": 0, "color": [70, 130, 180]},
+        {"id": 1, "name": "car", "isthing": 1, "color": [300, 0, 0]},  # none that can be shown
+        {"id": 2, "name": "cat", "isthing": 1},
+    ]
+    assert read_classes(rows)[0].colors == ((70, 130, 180), (0, 0, 0), (0, 0, 0))
+
+
+@pytest.mark.parametrize("broken", [{"segments_info": None}, {"file_name": None}, {"segments_info": [3]}])
+def test_rows_that_are_no_frames_are_refused(results, broken):
+    file = results / "pred.json"
+    content = json.loads(file.read_text())
+    content["annotations"][0]["annotations"][0] |= broken
+    file.write_text(json.dumps(content))
+    with pytest.raises(UserError, match="pred.json: video .* has rows that are no frames; predict it again"):
+        report(results, progress=False)
 
 
 def test_results_may_lie_among_their_frames(tmp_path):

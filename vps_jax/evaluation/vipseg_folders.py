@@ -21,6 +21,7 @@ from vps_jax.types import UserError
 
 MAX_SIDE = 1 << 24  # pixels
 SIDES = ("height", "width")
+BLACK = (0, 0, 0)
 
 
 class FrameRecord(NamedTuple):
@@ -169,10 +170,17 @@ def read_classes(rows: object, classes: ClassTable | None = None) -> tuple[Class
     for number, row in checked.categories(rows).items():
         what = f"category {number}"
         is_thing = checked.flag(checked.field(row, "isthing", what), f"isthing of {what}")
-        by_id[number] = str(row.get("name") or number), is_thing
-    classes = [by_id.get(c, ("", False)) for c in range(max(by_id) + 1)]
-    names, things = (tuple(column) for column in zip(*classes, strict=True))
-    return ClassTable(names, ((0, 0, 0),) * len(classes), things), frozenset(by_id)
+        by_id[number] = str(row.get("name") or number), color_of(row), is_thing
+    classes = [by_id.get(c, ("", BLACK, False)) for c in range(max(by_id) + 1)]
+    names, colors, things = (tuple(column) for column in zip(*classes, strict=True))
+    return ClassTable(names, colors, things), frozenset(by_id)
+
+
+def color_of(row: dict) -> tuple[int, int, int]:
+    """The colour of a category, which no score depends on; black where it has none that can be shown."""
+    color = row.get("color")
+    levels = color if isinstance(color, list) and len(color) == 3 else ()
+    return tuple(levels) if levels and all(type(c) is int and 0 <= c <= 255 for c in levels) else BLACK
 
 
 def _listed(rows: object) -> dict[str, list[tuple[str, tuple[int, int] | None]] | None]:

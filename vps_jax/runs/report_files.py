@@ -19,6 +19,8 @@ from vps_jax.runs.report_sources import Looker, Pictures, find_sources
 from vps_jax.types import UserError
 from vps_jax.viz import run_page
 
+PAGES = (".html", ".htm")  # what a report may take the place of
+
 
 class Summary(NamedTuple):
     """What was written: counts, the size of the file in bytes, and lines about what it lacks."""
@@ -86,6 +88,8 @@ def check_output(output: pathlib.Path, read: Sequence[pathlib.Path]) -> None:
     outputs.check((output,), read)
     if output.exists() and not output.is_file():
         raise UserError(f"{output} is no regular file; choose another with --output")
+    if output.exists() and output.suffix.lower() not in PAGES:
+        raise UserError(f"{output} is there and is no page; choose another with --output")
 
 
 def write(output: pathlib.Path, head: run_page.Head, videos: Iterator[dict]) -> int:
@@ -130,12 +134,26 @@ def open_result(
         rows = records[name]["annotations"]
         if not rows:
             raise UserError(f"{folder}: video {name} has no frames; predict it again")
-        unknown = {segment["category_id"] for row in rows for segment in row["segments_info"]} - known
+        unknown = categories_of(rows, name, folder) - known
         if unknown:
             raise UserError(
                 f"{folder}: video {name} has category {min(unknown)}, which its classes do not have; predict it again"
             )
     return Result(folder, {name: records[name] for name in names}, classes)
+
+
+def categories_of(rows: Sequence[dict], name: str, folder: pathlib.Path) -> set[int]:
+    """The categories of a video's segments.
+
+    Raises:
+      UserError: its rows are no frames of a result.
+    """
+    try:
+        if not all(isinstance(row["file_name"], str) for row in rows):
+            raise TypeError
+        return {segment["category_id"] for row in rows for segment in row["segments_info"]}
+    except (KeyError, TypeError):
+        raise UserError(f"{folder / 'pred.json'}: video {name} has rows that are no frames; predict it again") from None
 
 
 def video_pages(
