@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 
-from vps_jax.models import basic_resnet
+from vps_jax.models import basic_resnet, resnet
 
 IMAGES = np.random.default_rng(0).normal(size=(2, 64, 128, 3)).astype(np.float32)
 
@@ -38,7 +38,7 @@ def test_a_fresh_block_is_its_shortcut_and_a_trained_one_adds_the_branch():
 
 
 def test_frames_do_not_see_each_other_and_the_shortcut_is_projected():
-    model = basic_resnet.BasicResNet(basic_resnet.BasicSize((1, 1, 0, 0), 16))
+    model = basic_resnet.BasicResNet(resnet.ResNetSize((1, 1, 0, 0), 16))
     variables = jax.jit(model.init)(jax.random.key(0), IMAGES)
     assert set(variables) == {"params"}  # no statistics
     params = variables["params"]

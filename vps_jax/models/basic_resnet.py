@@ -10,29 +10,17 @@ step of `resnet_micro` takes 0.6 of the time of `swin_micro` on one core, at sev
 Group norms see one frame at a time, so a frame's maps depend neither on the batch nor on the mode.
 """
 
-from typing import NamedTuple
-
 from flax import linen as nn
 from jax import numpy as jnp
 from jax.typing import DTypeLike
 
 from vps_jax.models.initializers import kaiming_fan_out
-from vps_jax.models.layers import GroupNorm
+from vps_jax.models.layers import GroupNorm, Maps
+from vps_jax.models.resnet import ResNetSize
+from vps_jax.shapes import Float
+from vps_jax.types import Array
 
-
-class BasicSize(NamedTuple):
-    """Basic blocks per stage, and the width of the first map, a multiple of 16."""
-
-    blocks: tuple[int, int, int, int]
-    width: int
-
-    @property
-    def channels(self) -> tuple[int, int, int, int]:
-        """Widths of the four maps."""
-        return tuple(self.width * 2**i for i in range(4))
-
-
-SIZES = {"resnet_micro": BasicSize((2, 2, 2, 2), 32)}
+SIZES = {"resnet_micro": ResNetSize((2, 2, 2, 2), 32)}  # a width that is a multiple of 16, for 8 groups of its half
 
 
 class ConvNorm(nn.Module):
@@ -82,11 +70,11 @@ class BasicBlock(nn.Module):
 class BasicResNet(nn.Module):
     """The backbone; see the module docstring. Nothing in it is random or differs between training and evaluation."""
 
-    size: BasicSize
+    size: ResNetSize
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, images, *, train: bool = False):
+    def __call__(self, images: Float[Array, "n h w 3"], *, train: bool = False) -> Maps:
         """Args: images `[n, h, w, 3]`; train is there for a backbone's common signature. Returns: four maps."""
         del train
         x = nn.relu(ConvNorm(self.size.width // 2, 3, 2, dtype=self.dtype, name="stem1")(images))

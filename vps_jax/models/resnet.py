@@ -24,7 +24,7 @@ from vps_jax.types import Array
 
 
 class ResNetSize(NamedTuple):
-    """Bottleneck blocks per stage, and the width of the first map."""
+    """Blocks per stage, and the width of the first map."""
 
     blocks: tuple[int, int, int, int]
     width: int
