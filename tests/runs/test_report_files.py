@@ -184,11 +184,16 @@ def edit(path, change):
         (lambda out: edit(out / "pred.json", lambda c: c["annotations"].clear()), "lists no video; predict some"),
         (
             lambda out: edit(out / "pred.json", lambda c: c["annotations"][1]["annotations"].clear()),
-            "two has no frames",
+            "video two: has no frames; predict it again",
         ),
-        (lambda out: edit(out / "classes.json", lambda c: c.pop(CAR)), "video one has category 48, which its classes"),
+        (lambda out: edit(out / "classes.json", lambda c: c.pop(CAR)), "has category 48; expected"),
         (lambda out: (out / "classes.json").write_text("[{}]"), "class list lacks the key"),
         (lambda out: (out / "classes.json").write_text("["), "is no class list"),
+        (lambda out: edit(out / "classes.json", lambda c: c[0].update(color=[1e400, 0, 0])), "row of another form"),
+        (
+            lambda out: edit(out / "pred.json", lambda c: c["annotations"].append(c["annotations"][0])),
+            "video one stands in it twice",
+        ),
         (lambda out: (out / "tracks/two.json").write_text("{}"), "two.json: is no table of tracks"),
         (lambda out: (out / "pan_pred/two/1.png").unlink(), "two/1.png: missing or damaged"),
         (lambda out: (out / "report.html").mkdir(), "report.html is a folder"),
@@ -246,13 +251,24 @@ def test_classes_of_a_truth_keep_their_colors():
     assert read_classes(rows)[0].colors == ((70, 130, 180), (0, 0, 0), (0, 0, 0))
 
 
-@pytest.mark.parametrize("broken", [{"segments_info": None}, {"file_name": None}, {"segments_info": [3]}])
-def test_rows_that_are_no_frames_are_refused(results, broken):
-    file = results / "pred.json"
-    content = json.loads(file.read_text())
-    content["annotations"][0]["annotations"][0] |= broken
-    file.write_text(json.dumps(content))
-    with pytest.raises(UserError, match="pred.json: video .* has rows that are no frames; predict it again"):
+@pytest.mark.parametrize(
+    ("broken", "words"),
+    [
+        ({"segments_info": None}, "segments_info is null; expected a list"),
+        ({"segments_info": [3]}, "segment 3; expected an object"),
+        ({"segments_info": [{"id": 10**30, "category_id": CAR}]}, "expected 1..16777215"),
+        ({"file_name": None}, "file_name is null; expected the name of the frame's file"),
+    ],
+)
+def test_rows_that_are_no_frames_are_refused(results, broken, words):
+    edit(results / "pred.json", lambda content: content["annotations"][0]["annotations"][0].update(broken))
+    with pytest.raises(UserError, match=f"pred.json: video one, frame number 0: .*{re.escape(words)}"):
+        report(results, progress=False)
+
+
+def test_pixels_without_a_row_are_refused(results):
+    edit(results / "pred.json", lambda content: content["annotations"][0]["annotations"][0]["segments_info"].pop())
+    with pytest.raises(UserError, match="has the id .*, which pred.json does not list; predict it again"):
         report(results, progress=False)
 
 
@@ -297,8 +313,20 @@ def test_scores_and_a_comparison(scored, tmp_path, capsys):
 
 
 def test_a_json_of_scores_is_shown_as_it_is(results, scored, tmp_path, capsys):
-    before = tmp_path / "before.json"
-    main(capsys, "evaluate", "--truth", scored[0], "--predictions", scored[1], "--json", before, "--metrics", "vpq")
-    report(results, scoring=Scoring(json=before), progress=False)
-    head = page(results / "report.html")["head"]
+    truth, same = scored
+    before, copy = tmp_path / "before.json", tmp_path / "copy"
+    main(capsys, "evaluate", "--truth", truth, "--predictions", same, "--json", before, "--metrics", "vpq")
+    shutil.copytree(same, copy)
+    (copy / "classes.json").write_text(json.dumps(CLASSES.rows()))
+    assert main(capsys, "report", copy, "--scores", before, "--no-images")[0] == 0
+    head = page(copy / "report.html")["head"]
     assert head["tables"][0]["rows"][-1][1] == 100.0 and [one["title"] for one in head["plots"]] == ["vpq of classes"]
+
+
+@pytest.mark.parametrize("name", ["before.json", "nothing.json"])
+def test_scores_of_other_videos_or_of_no_file_are_refused(results, scored, tmp_path, capsys, name):
+    main(capsys, "evaluate", "--truth", scored[0], "--predictions", scored[1], "--json", tmp_path / "before.json")
+    words = "its videos are others: .* is in the .* alone" if name == "before.json" else "no such file or folder"
+    with pytest.raises(UserError, match=words):
+        report(results, scoring=Scoring(json=tmp_path / name), progress=False)
+    assert not (results / "report.html").exists()

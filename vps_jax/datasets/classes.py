@@ -64,6 +64,10 @@ def from_rows(rows: Iterable[Mapping]) -> ClassTable:
         )
     except KeyError as error:
         raise UserError(f"a class list lacks the key {error}; expected id, name, isthing and color") from None
+    except (TypeError, ValueError, OverflowError) as error:
+        raise UserError(
+            f"a class list has a row of another form ({error}); expected id, name, isthing, color"
+        ) from None
 
 
 @functools.cache

@@ -71,7 +71,8 @@ def choose(metrics: str | Sequence[str] | None, truth: str | None) -> dict[str, 
     unknown = [name for name in names if name not in known]
     if unknown or not names:
         named = repr(unknown[0]) if unknown else "no metric"
-        raise UserError(f"metrics: {named}; this truth can be scored with {', '.join(known)}")
+        choices = "expected some of" if truth is None else "this truth can be scored with"
+        raise UserError(f"metrics: {named}; {choices} {', '.join(known)}")
     return {name: row for name, row in known.items() if name in names}
 
 

@@ -119,6 +119,8 @@ def result_of(path: PathLike, truth: PathLike | None, **options) -> dict:
       UserError: a json that is no result, or results without a truth.
     """
     path = pathlib.Path(path)
+    if not os.path.exists(path):  # also of a name that no file can have
+        raise UserError(f"{path}: no such file or folder; expected the json of evaluate, or results and --truth")
     if path.suffix == ".json" and os.path.isfile(path):
         result = checked.read_json(path)
         if isinstance(result, dict) and result.get("unit") == "percent":

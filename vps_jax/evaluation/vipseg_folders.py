@@ -201,7 +201,7 @@ def _listed(rows: object) -> dict[str, list[tuple[str, tuple[int, int] | None]] 
 
 def _image(row: object, what: str) -> tuple[str, tuple[int, int] | None]:
     row = checked.mapping(row, f"one of the {what}")
-    stem = _stem(row.get("file_name") or row.get("id"), f"file_name of one of the {what}")
+    stem = stem_of(row.get("file_name") or row.get("id"), f"file_name of one of the {what}")
     if row.get("height") is None or row.get("width") is None:
         return stem, None
     height, width = (checked.whole(row[side], f"{side} of {stem} in {what}", 1, MAX_SIDE) for side in SIDES)
@@ -234,7 +234,7 @@ def _records(
     for t, row in enumerate(frames):
         with checked.place(source, f"video {video}, frame number {t}"):
             row = checked.mapping(row, "the frame")
-            stem = _stem(row.get("file_name") or row.get("image_id"), "file_name")
+            stem = stem_of(row.get("file_name") or row.get("image_id"), "file_name")
         with checked.place(source, f"video {video}, frame {stem}"):
             segments = checked.segments(checked.field(row, "segments_info"), categories, truth=truth)
         if truth and stem in seen:
@@ -244,7 +244,7 @@ def _records(
     return records
 
 
-def _stem(value: object, what: str) -> str:
+def stem_of(value: object, what: str) -> str:
     """A file's name without folders and suffix."""
     if not isinstance(value, str):
         raise checked.Wrong(f"{what} is {checked.show(value)}; expected the name of the frame's file")

@@ -303,7 +303,10 @@ def decode_frame(
         number = numbers.get(row["id"], max(numbers.values(), default=0) + 1) if classes.is_thing[category] else 0
         tracks.append(number)
         numbers |= {row["id"]: number} if number else {}
-    at = np.searchsorted(keys, ids)  # [h, w]
+    at = np.minimum(np.searchsorted(keys, ids), len(keys) - 1)  # [h, w]
+    unlisted = np.asarray(keys)[at] != ids
+    if unlisted.any():
+        raise UserError(f"frame {stem}: has the id {ids[unlisted][0]}, which pred.json does not list; predict it again")
     return PanopticFrame(stem, np.array(categories, np.uint8)[at], np.array(tracks, np.int32)[at])
 
 
@@ -331,6 +334,12 @@ def read_records(folder: pathlib.Path) -> dict[str, dict]:
     if not path.exists():
         return {}
     try:
-        return {record["video_id"]: record for record in json.loads(path.read_text())["annotations"]}
+        records = json.loads(path.read_text())["annotations"]
+        by_video = {record["video_id"]: record for record in records}
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: is no VIPSeg result list; move it away or choose another folder") from error
+    if len(by_video) < len(records):
+        names = [record["video_id"] for record in records]
+        double = next(name for name in names if names.count(name) > 1)
+        raise UserError(f"{path}: video {double} stands in it twice; keep one of the two")
+    return by_video

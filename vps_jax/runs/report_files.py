@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vps_jax.datasets.classes import ClassTable
-from vps_jax.evaluation import outputs
+from vps_jax.evaluation import checked, outputs
 from vps_jax.evaluation.plan import keep_videos
+from vps_jax.evaluation.vipseg_folders import stem_of
 from vps_jax.files import atomic_path, progress_bar
 from vps_jax.media.result_folders import CLASS_FILE, read_classes, read_frames, read_records
 from vps_jax.media.track_tables import read_tracks
@@ -68,7 +69,7 @@ def report(
     sources, notes = find_sources(folder, list(result.records), pictures)
     read = [folder / "pred.json", folder / CLASS_FILE, *scoring.inputs, *(video.source for video in sources.values())]
     check_output(output, [path for path in read if path is not None and path.is_file()])
-    scored = score(folder, scoring, videos=videos, progress=progress)
+    scored = score(folder, scoring, videos=videos, shown=list(result.records), progress=progress)
     head = run_page.Head(
         title=folder.resolve().name,
         classes=run_page.class_rows(result.classes),
@@ -129,31 +130,20 @@ def open_result(
         raise UserError(f"{folder}: its pred.json lists no video; predict some first")
     names = keep_videos(list(records), videos, folder)
     classes = (None if (folder / CLASS_FILE).exists() else listed()) or read_classes(folder)
-    known = set(classes.official_ids)
     for name in names:
-        rows = records[name]["annotations"]
-        if not rows:
-            raise UserError(f"{folder}: video {name} has no frames; predict it again")
-        unknown = categories_of(rows, name, folder) - known
-        if unknown:
-            raise UserError(
-                f"{folder}: video {name} has category {min(unknown)}, which its classes do not have; predict it again"
-            )
+        check_rows(records[name]["annotations"], name, folder / "pred.json", frozenset(classes.official_ids))
     return Result(folder, {name: records[name] for name in names}, classes)
 
 
-def categories_of(rows: Sequence[dict], name: str, folder: pathlib.Path) -> set[int]:
-    """The categories of a video's segments.
-
-    Raises:
-      UserError: its rows are no frames of a result.
-    """
-    try:
-        if not all(isinstance(row["file_name"], str) for row in rows):
-            raise TypeError
-        return {segment["category_id"] for row in rows for segment in row["segments_info"]}
-    except (KeyError, TypeError):
-        raise UserError(f"{folder / 'pred.json'}: video {name} has rows that are no frames; predict it again") from None
+def check_rows(rows: object, name: str, file: pathlib.Path, categories: frozenset[int]) -> None:
+    """Raises UserError unless the rows of a video are frames of a result with these categories."""
+    with checked.place(file, f"video {name}"):
+        if not checked.sequence(rows, "annotations"):
+            raise checked.Wrong("has no frames; predict it again")
+    for t, row in enumerate(rows):
+        with checked.place(file, f"video {name}, frame number {t}"):
+            stem_of(checked.field(checked.mapping(row, "the frame"), "file_name"), "file_name")
+            checked.segments(checked.field(row, "segments_info"), categories, truth=False)
 
 
 def video_pages(

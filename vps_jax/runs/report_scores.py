@@ -68,17 +68,28 @@ class Scored(NamedTuple):
     videos: dict[str, list]
 
 
-def score(folder: pathlib.Path, scoring: Scoring, *, videos: Sequence[str] | None, progress: bool) -> Scored:
+def score(
+    folder: pathlib.Path, scoring: Scoring, *, videos: Sequence[str] | None, shown: Sequence[str], progress: bool
+) -> Scored:
     """The scores of a result folder, and what they are compared with.
 
+    Args:
+      folder: of the results.
+      scoring: what is scored.
+      videos: names of those that were asked for; None: all.
+      shown: names of those that the page shows.
+      progress: show a progress bar.
+
     Raises:
-      UserError: the truth does not fit, or the two were not scored alike.
+      UserError: the truth does not fit, the scores are of other videos, or the two were not scored alike.
     """
     truth, before = scoring.truth, scoring.before
     if truth is None and scoring.json is None:
         return Scored([], [], [], {})
     options = scoring.options | {"videos": videos, "progress": progress}
     result = runner.result_of(scoring.json or folder, truth, **options)
+    if scoring.json is not None:
+        check_videos(result, scoring.json, shown, some=videos is not None)
     all_tables = metric_table.tables(result)
     others = [row for table in all_tables if table.title == OTHER_SCORES for row in table.rows]
     shown = [table for table in all_tables if table.kind == SCORES and table.title != OTHER_SCORES]
@@ -95,6 +106,15 @@ def score(folder: pathlib.Path, scoring: Scoring, *, videos: Sequence[str] | Non
     rows = by_kind[VIDEOS].rows if VIDEOS in by_kind else ()
     per_video = {row[0]: list(zip(names, row[1:], strict=True)) for row in rows}
     return Scored(drawn, *_plots(result), per_video)
+
+
+def check_videos(result: Mapping, path: pathlib.Path, shown: Sequence[str], *, some: bool) -> None:
+    """Raises UserError unless a json scores the videos that are shown, and no others unless `some` were chosen."""
+    scored = {video for name in metric_table.METRICS if name in result for video in result[name].get("per_video", ())}
+    others = set(shown) - scored if some else set(shown) ^ scored
+    if scored and others:
+        where = "the scores" if min(others) in scored else "the results"
+        raise UserError(f"{path}: its videos are others: {min(others)} is in {where} alone; score these results")
 
 
 def _plots(result: Mapping) -> tuple[list[dict], list[str]]:
