@@ -118,6 +118,9 @@ def predict(
     layout: Annotated[str, Text("--format", help="vipseg, or another one: see docs/inference.md.")] = "vipseg",
     archive: Annotated[Folder | None, Text("--archive", help="Zip file for submission.")] = None,
     tracks: Annotated[bool, Text("--tracks/--no-tracks", help="Also write tables of the tracks.")] = True,
+    devices: Annotated[
+        str | None, Text("--devices", help="Devices that work on a video each: a number, or all.")
+    ] = None,
     overwrite: Annotated[bool, Text("--overwrite", help="Predict finished videos again.")] = False,
     start: Annotated[str, Text("--start", help="Start in each video: seconds, or 1:30.")] = "0",
     end: Annotated[str | None, Text("--end", help="End in each video, exclusive.")] = None,
@@ -141,13 +144,13 @@ def predict(
         refuse_beside("--checkpoint", keep_scores=keep_scores)
         checkpoint, weights = published.chosen(weights, checkpoint)
     else:
-        given = asked | {"tta": tta, "first_masks": first_masks, "points": points}
+        given = asked | {"tta": tta, "first_masks": first_masks, "points": points, "devices": devices}
         refuse_beside("--ensemble", weights=weights, **given)
     if (checkpoint is None) == (ensemble is None):
         raise UserError(f"{'neither' if ensemble is None else 'both'} of --checkpoint and --ensemble; give one of them")
     report = predict_files.predict(
         inputs, output, checkpoint=checkpoint, ensemble=lambda: load_ensemble(ensemble, keep_scores),
-        weights=weights or Weights.ema.value, first_masks=first_masks, points=points,
+        weights=weights or Weights.ema.value, first_masks=first_masks, points=points, devices=devices or 1,
         asked=asked, archive=archive, split=split, layout=layout,
         selection=predict_files.selection(start, end, stride, fps, max_frames), strict=strict, overlay=overlay,
         tracks=tracks, resume=not overwrite, opacity=opacity, legend=legend, classes=split_names(classes),

@@ -6,6 +6,7 @@ import os
 import pathlib
 import platform
 import shutil
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -41,7 +42,8 @@ def track(items: Iterable, description: str, *, total: int | None = None, show: 
 @contextlib.contextmanager
 def atomic_path(path: pathlib.Path) -> Iterator[pathlib.Path]:
     """A temporary path beside `path`, with its suffix, that takes its place when the block ends well."""
-    temporary = path.with_name(f".{path.stem}.{platform.node()}.{os.getpid()}{path.suffix}")
+    owner = f"{platform.node()}.{os.getpid()}.{threading.get_native_id()}"
+    temporary = path.with_name(f".{path.stem}.{owner}{path.suffix}")
     try:
         yield temporary
         os.replace(temporary, path)

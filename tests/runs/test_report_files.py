@@ -46,7 +46,7 @@ def predict(sources, out, **options):
     """Results as `vps-jax predict` writes them, without a model."""
     videos = open_sources(sources, **options)
     run = Run(VipsegWriter(out, CLASSES), CLASSES, RunOptions(overlay=False, tracks=True, progress=False, made_by="m"))
-    run.write(videos, panoptic_frames)
+    run.write(videos, [panoptic_frames])
     return out
 
 

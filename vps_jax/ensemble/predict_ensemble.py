@@ -63,7 +63,7 @@ def predict_ensemble(
         programs = _prepare_groups(ensemble, videos, in_turn=config.run == "in_turn", progress=progress)
         ensemble.groups[0].load()
         options = RunOptions(overlay, tracks, progress, identity(ensemble) if resume else "", keep_going, style)
-        report = Run(writer, things.classes, options).write(videos, ensemble.panoptic_frames)
+        report = Run(writer, things.classes, options).write(videos, [ensemble.panoptic_frames])
         for group in ensemble.groups:
             programs |= group.programs
     return report._replace(programs=programs, failed=(*failed, *report.failed))

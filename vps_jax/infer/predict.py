@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import pathlib
+import threading
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
@@ -10,6 +11,7 @@ from typing import NamedTuple
 from vps_jax.datasets.classes import ClassTable
 from vps_jax.files import progress_bar
 from vps_jax.infer.predictor import Predictor
+from vps_jax.infer.side_by_side import share
 from vps_jax.media import result_folders
 from vps_jax.media.background import ahead
 from vps_jax.media.movie_writer import MovieWriter
@@ -73,7 +75,7 @@ class RunOptions(NamedTuple):
 
 def predict(
     sources: Sequence[str | pathlib.Path | Video],
-    predictor: Predictor,
+    predictor: Predictor | Sequence[Predictor],
     classes: ClassTable,
     out: str | pathlib.Path,
     *,
@@ -97,7 +99,7 @@ def predict(
 
     Args:
       sources: see `media.sources.open_videos`, or videos that are open.
-      predictor: from `predictor.make_predictor`.
+      predictor: from `predictor.make_predictor`; several, such as one per device, work on several videos at a time.
       classes: of the predictor's scores.
       out: folder; gets `pan_pred/<video>/<stem>.png` and `pred.json`, and `overlay/<video>.mp4`.
       split: split of a root.
@@ -115,8 +117,10 @@ def predict(
     check_outside(videos, pathlib.Path(out))
     writer = result_folders.make_writer(out, layout, classes)
     run = Run(writer, classes, RunOptions(overlay, tracks, progress, made_by, keep_going, style))
-    report = run.write(videos, lambda video: predict_video(video, predictor, classes))
-    return report._replace(programs=dict(predictor.programs), failed=(*failed, *report.failed))
+    predictors = predictor if isinstance(predictor, Sequence) else [predictor]
+    report = run.write(videos, [functools.partial(predict_video, predictor=one, classes=classes) for one in predictors])
+    programs = {name: count for one in predictors for name, count in one.programs.items()}
+    return report._replace(programs=programs, failed=(*failed, *report.failed))
 
 
 def predict_video(video: Video, predictor: Predictor, classes: ClassTable) -> Iterator[PanopticFrame]:
@@ -135,6 +139,23 @@ def check_outside(videos: Sequence[Video], out: pathlib.Path) -> None:
             raise UserError(f"{video.source}: lies in the output folder {out}; expected one outside, choose another")
 
 
+class Outcome(NamedTuple):
+    """What became of a video: `frames` were written, or it was finished before, or it failed."""
+
+    video_id: str
+    frames: int = 0
+    skipped: bool = False
+    failure: str = ""
+
+
+class Course(NamedTuple):
+    """What the videos of a run share: their order, the progress bar, and whether they are to end early."""
+
+    order: Sequence[str]
+    advance: Callable[..., None]
+    stopped: threading.Event
+
+
 class Run:
     """Writes the results of several videos into one folder, which other processes may share."""
 
@@ -151,59 +172,65 @@ class Run:
                 result_folders.make_writable(writer.folder / name)
 
     def write(
-        self,
-        videos: Sequence[Video],
-        panoptic_frames: Callable[[Video], Iterator[PanopticFrame]],
-    ) -> Report:
-        """Write the frames that `panoptic_frames` gives for each video, as they come.
+        self, videos: Sequence[Video], sources: Sequence[Callable[[Video], Iterator[PanopticFrame]]]
+    ) -> Report:  # fmt: skip
+        """Write the frames of each video, as they come.
 
         Videos on which another process works are asked for again after the others, and left when all of them are.
+
+        Args:
+          videos: to be written.
+          sources: give the frames of a video; each works on one video at a time, side by side with the others.
 
         Raises:
           UserError: a video cannot be read and the run does not keep going, or results cannot be written any more.
           KeyboardInterrupt: with what is finished, and how to go on.
         """
-        counts, failed, waiting = {"videos": 0, "frames": 0, "skipped": 0}, [], list(videos)
-        order = [video.video_id for video in videos]
+        waiting, order, tried = list(videos), [video.video_id for video in videos], []
         total = sum(video.num_frames for video in videos)
         try:
             with (
                 stop_on_sigterm(self._options.keep_going),
                 progress_bar("predict", total=total or None, show=self._options.progress) as advance,
             ):
+                course = Course(order, advance, threading.Event())
+                workers = [
+                    functools.partial(self._try_video, frames=one, course=course, tried=tried) for one in sources
+                ]
                 while waiting:
-                    attempt = functools.partial(
-                        self._try_video, panoptic_frames=panoptic_frames, order=order, counts=counts, failed=failed,
-                        advance=advance,
-                    )  # fmt: skip
-                    busy = [video for video in waiting if not attempt(video)]
+                    ours = share(waiting, workers, course.stopped)
+                    busy = [video for video, done in zip(waiting, ours, strict=True) if not done]
                     if len(busy) == len(waiting):
                         break
                     waiting = busy
         except KeyboardInterrupt as stop:
-            done = counts["videos"] + counts["skipped"]
+            done = sum(not one.failure for one in tried)
             raise KeyboardInterrupt(
                 f"{done} of {len(videos)} videos are finished in {self._writer.folder}; run the same again to go on"
             ) from stop
-        return Report(**counts, busy=len(waiting), failed=tuple(failed))
+        written = [one for one in tried if not (one.skipped or one.failure)]
+        failed = sorted((one for one in tried if one.failure), key=lambda one: order.index(one.video_id))
+        return Report(
+            len(written), sum(one.frames for one in written), skipped=sum(one.skipped for one in tried),
+            busy=len(waiting), failed=tuple((one.video_id, one.failure) for one in failed),
+        )  # fmt: skip
 
-    def _try_video(self, video: Video, *, panoptic_frames, order, counts: dict, failed: list, advance) -> bool:
+    def _try_video(self, video: Video, *, frames, course: "Course", tried: list["Outcome"]) -> bool:
         """Write a video unless it is finished; False if another process works on it."""
         with self._writer.state.claim(video.video_id) as ours:
             if not ours:
                 return False
             if self._is_finished(video):
-                counts["skipped"] += 1
+                tried.append(Outcome(video.video_id, skipped=True))
                 return True
             try:
-                counts["frames"] += self._write_video(video, panoptic_frames(video), order, advance)
-                counts["videos"] += 1
+                tried.append(Outcome(video.video_id, self._write_video(video, frames(video), course)))
             except result_folders.WriteError:
                 raise
             except UserError as error:
                 if not self._options.keep_going:
                     raise
-                failed.append((video.video_id, str(error)))
+                tried.append(Outcome(video.video_id, failure=str(error)))
         return True
 
     def _made_by(self, video: Video) -> str:
@@ -218,17 +245,23 @@ class Run:
         record = self._writer.state.finished().get(name, {})
         return bool(made_by) and record.get("made_by") == made_by and all(path.exists() for path in expected)
 
-    def _write_video(self, video: Video, frames: Iterator[PanopticFrame], order, advance) -> int:
+    def _write_video(self, video: Video, frames: Iterator[PanopticFrame], course: "Course") -> int:
         count, tables = 0, TrackTables(self._classes)
         with (
             self._writer.video(
-                video.video_id, made_by=self._made_by(video), origin=video.origin, order=order, number=video.number
+                video.video_id,
+                made_by=self._made_by(video),
+                origin=video.origin,
+                order=course.order,
+                number=video.number,
             ) as result,
             overlay_video(video, self._classes, self._writer.folder, self._options) as draw,
         ):
             for frame in ahead(frames, FINISHED_AHEAD):
+                if course.stopped.is_set():
+                    raise KeyboardInterrupt
                 draw(frame)
-                advance(video.video_id)
+                course.advance(video.video_id)
                 if video.results is not None and frame.stem not in video.results:
                     continue
                 result.write(frame)

@@ -211,7 +211,7 @@ def predict_newest(config: Experiment, workdir) -> None:
 
 def predict_with_checkpoint(
     sources, checkpoint, out, *, split: str | None, weights: str = "ema", asked: Mapping[str, Any] | None = None,
-    overlay: bool, resume: bool = False, **options,
+    overlay: bool, resume: bool = False, devices: int | str = 1, **options,
 ):  # fmt: skip
     """Segment videos with the weights and settings of a checkpoint; see `infer.predict.predict`.
 
@@ -224,6 +224,7 @@ def predict_with_checkpoint(
       asked: further arguments of `segmenter.load`, such as `task`.
       overlay: also write overlay videos.
       resume: skip videos that these weights and settings have finished.
+      devices: how many work on a video each, or `all`.
       options: more of `infer.predict.predict`.
 
     Raises:
@@ -234,7 +235,7 @@ def predict_with_checkpoint(
 
     segmenter = load(checkpoint, weights=weights, **(asked or {}))
     return predict(
-        list(sources), segmenter.predictor, segmenter.classes, out, split=split, overlay=overlay,
+        list(sources), segmenter.predictors(devices), segmenter.classes, out, split=split, overlay=overlay,
         made_by=segmenter.identity if resume else "", **options,
     )  # fmt: skip
 

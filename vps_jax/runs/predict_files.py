@@ -33,6 +33,7 @@ def predict(
     ensemble: Callable[[], EnsembleConfig],
     weights: str,
     asked: Mapping[str, Any],
+    devices: int | str,
     first_masks: pathlib.Path | None,
     points: pathlib.Path | None,
     archive: pathlib.Path | None,
@@ -48,7 +49,7 @@ def predict(
       output: result folder.
       checkpoint: see `train.checkpoint.find_step`; None for the ensemble.
       ensemble: returns the config of an ensemble; called if there is no checkpoint.
-      weights, asked: see `experiment.predict_with_checkpoint`.
+      weights, asked, devices: see `experiment.predict_with_checkpoint`.
       first_masks, points: objects to follow, see `media.given_objects`; they ask for the task `vos`.
       archive: zip file for submission, written if no video failed; None for none.
       opacity, legend, classes: see `viz.overlay.Style`.
@@ -64,8 +65,9 @@ def predict(
         report = ensemble_experiment.predict(inputs, ensemble(), output, **options)
     else:
         report = experiment.predict_with_checkpoint(
-            inputs, checkpoint, output, weights=weights, asked=asked, show=shower(first_masks, points), **options
-        )
+            inputs, checkpoint, output, weights=weights, asked=asked, devices=devices,
+            show=shower(first_masks, points), **options,
+        )  # fmt: skip
     print(report.summary(output))
     if archive is not None and not report.failed:
         print(f"{write_archive(output, archive)} files -> {archive}")

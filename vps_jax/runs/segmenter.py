@@ -112,7 +112,20 @@ class Segmenter:
     @functools.cached_property
     def predictor(self):
         """The model with its weights; see `vps_jax.infer.predictor.Predictor`."""
+        (one,) = self.predictors()
+        return one
+
+    def predictors(self, devices: int | str = 1) -> list:
+        """The model with its weights on each of several devices, for `vps_jax.infer.predict.predict`.
+
+        Args:
+          devices: how many, or `all`.
+
+        Raises:
+          UserError: there are fewer, or the model does not have this task.
+        """
         from vps_jax import convert
+        from vps_jax.infer import side_by_side
         from vps_jax.infer.predictor import checked_module, make_predictor
         from vps_jax.runs.experiment import set_up_jax
         from vps_jax.train.checkpoint import check_same_tree, read_tree, weights_item
@@ -120,10 +133,12 @@ class Segmenter:
         quiet()
         set_up_jax()
         model = self.experiment.model
+        side_by_side.devices(devices)
         checked_module(model, self.infer, self.classes)
         variables = read_tree(weights_item(self._folder, self._weights))
         check_same_tree(variables, convert.expected(model), self._folder)
-        return make_predictor(model, variables, self.infer, classes=self.classes)
+        make = functools.partial(make_predictor, model, infer=self.infer, classes=self.classes)
+        return side_by_side.on_devices(make, variables, devices)
 
 
 def open_video(video: Any) -> Video:
