@@ -54,7 +54,7 @@ def convert_data(
 ):
     """Convert a data set as its authors do: resized frames, RGB panoptic PNGs, json files of the truth.
 
-    Example: vps-jax data convert vipseg --source VIPSeg --out VIPSEG_720P
+    Example: vps-jax data convert vipseg --source VIPSeg --out data/VIPSeg_720P
     """
     from vps_jax.data import vipseg_convert
 
@@ -85,7 +85,7 @@ def prepare(
 ):
     """Write the records that training reads. Run it again to resume; a finished set is only reported.
 
-    Example: vps-jax data prepare vipseg --source VIPSEG_720P --out data/prepared --short-side 512
+    Example: vps-jax data prepare vipseg --source data/VIPSeg_720P --out data/prepared --short-side 512
     """
     from vps_jax.data import own_prepare
     from vps_jax.data import prepare as preparation
@@ -143,7 +143,7 @@ def check(
 @data.command("classes")
 def draft_classes(
     labels: Annotated[str, Text("--labels", help="Pattern of label PNGs, between quotes.")],
-    out: Out,
+    out: Annotated[Folder, Text("--out", help="Class file to write.")],
 ):
     """Draft a class file from label PNGs: their values, shares of the pixels, and a picture of each beside it.
 
