@@ -1,6 +1,6 @@
 """Stage 1: TarViS on clips made of single images, with a random task for every chunk of steps.
 
-Command:   python main.py --config configs/stage1.py[:BACKBONE] --workdir DIR --config.init_from.path IMAGENET
+Command:   python main.py --config configs/stage1.py[:BACKBONE] --workdir DIR --config.init_from.path=IMAGENET
            BACKBONE: swin_large (default), swin_tiny, resnet50; IMAGENET: `vps-jax convert` of its ImageNet file
 Hardware:  8 GPUs of 80 GB, batch 32
 Time:      500,000 steps; about 23 hours at the arithmetic floor of 8 A100 and twice that in practice

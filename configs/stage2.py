@@ -1,6 +1,6 @@
 """Stage 2: TarViS on seven video data sets; each has its task.
 
-Command:   python main.py --config configs/stage2.py[:BACKBONE[,SET]] --workdir DIR --config.init_from.path STAGE1
+Command:   python main.py --config configs/stage2.py[:BACKBONE[,SET]] --workdir DIR --config.init_from.path=STAGE1
            BACKBONE: swin_large (default), swin_tiny, resnet50
            SET: what is evaluated, with its published inference settings: vipseg (default), cityscapes_vps, kitti_step,
            ovis, youtube_vis_2021; also with --mode predict or evaluate and the truth in data/SET

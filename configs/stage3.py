@@ -1,6 +1,6 @@
 """Stage 3: VIPSeg seen as three tasks, panoptic (VPS), semantic (VSS) and instance (VIS), 1:1:1.
 
-Command:   python main.py --config configs/stage3.py[:BACKBONE] --workdir DIR --config.init_from.path STAGE2
+Command:   python main.py --config configs/stage3.py[:BACKBONE] --workdir DIR --config.init_from.path=STAGE2
            BACKBONE: swin_large (default), swin_tiny, resnet50
 Hardware:  8 GPUs of 80 GB, batch 32
 Time:      90,000 steps; 4.2 hours at the arithmetic floor of 8 A100 and about twice that in practice

@@ -1,6 +1,6 @@
 """Stage 4: VIPSeg panoptic alone, a short run at a tenth of the rate, from the EMA weights of stage 3.
 
-Command:   python main.py --config configs/stage4.py[:BACKBONE] --workdir DIR --config.init_from.path STAGE3
+Command:   python main.py --config configs/stage4.py[:BACKBONE] --workdir DIR --config.init_from.path=STAGE3
            BACKBONE: swin_large (default), swin_tiny, resnet50
 Hardware:  8 GPUs of 80 GB, batch 32
 Time:      10,000 steps; half an hour at the arithmetic floor of 8 A100 and about twice that in practice
