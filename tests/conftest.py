@@ -1,7 +1,9 @@
-"""Eight virtual CPU devices, a persistent compilation cache and the folder of `--golden` (vps_jax/pytest_golden.py)."""
+"""Eight virtual CPU devices, a persistent compilation cache, the folder of `--golden` (vps_jax/pytest_golden.py), and a
+browser."""
 
 import os
 import pathlib
+import shutil
 import signal
 import sys
 
@@ -48,3 +50,19 @@ def pytest_runtest_setup(item):
             jax.config.update("jax_default_matmul_precision", "highest")  # TF32 has ten bits
         elif item.get_closest_marker("gpu"):
             pytest.skip("needs a GPU: JAX_PLATFORMS=cuda,cpu")
+
+
+@pytest.fixture(scope="session")
+def driver():
+    """Headless Chromium, driven by the chromedriver beside it."""
+    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+    programs = [shutil.which(name) for name in ("chromium", "chromedriver")]
+    if None in programs:
+        pytest.skip("no browser: install the packages chromium and chromium-driver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = programs[0]
+    for flag in ("headless=new", "no-sandbox", "disable-gpu", "disable-dev-shm-usage", "window-size=1280,1000"):
+        options.add_argument(f"--{flag}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    with webdriver.Chrome(options=options, service=webdriver.ChromeService(programs[1])) as browser:
+        yield browser

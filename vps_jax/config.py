@@ -65,6 +65,7 @@ class Train:
     evaluate_every: int = number(10_000, low=0)  # and after the last step; 0 never
     keep_checkpoints: int = number(2, low=1)  # the newest; the best by `best_metric` of the EMA weights stays as well
     best_metric: str = "vpq"
+    wandb_project: str = ""  # of Weights & Biases, which then gets what TensorBoard gets; empty: none
     vos_point_likelihood: float = number(0.3, low=0, high=1)  # of VOS objects that are given by a point
 
     def __post_init__(self):

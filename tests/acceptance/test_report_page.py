@@ -1,7 +1,6 @@
 """The page of a run in a real browser: classes that are clicked off vanish, frames can be stepped through."""
 
 import io
-import shutil
 import time
 
 import numpy as np
@@ -68,22 +67,6 @@ def file(tmp_path_factory):
     with path.open("w") as out:
         run_page.write_page(out, head, [video(names[0], images=True), video(names[1], images=False)])
     return path
-
-
-@pytest.fixture(scope="module")
-def driver():
-    """Headless Chromium, driven by the chromedriver beside it."""
-    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-    programs = [shutil.which(name) for name in ("chromium", "chromedriver")]
-    if None in programs:
-        pytest.skip("no browser: install the packages chromium and chromium-driver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = programs[0]
-    for flag in ("headless=new", "no-sandbox", "disable-gpu", "disable-dev-shm-usage", "window-size=1280,1000"):
-        options.add_argument(f"--{flag}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    with webdriver.Chrome(options=options, service=webdriver.ChromeService(programs[1])) as browser:
-        yield browser
 
 
 @pytest.fixture

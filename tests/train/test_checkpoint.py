@@ -98,6 +98,42 @@ def test_checkpoints_of_another_run_are_left_alone(tmp_path):
     assert steps_of(tmp_path) == [1, 3]
 
 
+def test_nothing_goes_before_its_successor_is_whole(tmp_path, monkeypatch):
+    """On a GPU checkpoints are written while the run goes on, and a kill may meet them."""
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    run = open_run(tmp_path, keep=1)
+    run.save(make_state(1), meta=META)
+    run.save(make_state(2), meta=META)
+    assert 1 in steps_of(tmp_path)
+    run.close()
+    assert steps_of(tmp_path) == [2]
+
+
+def test_what_goes_wrong_behind_the_run_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    run = open_run(tmp_path)
+    run.save(make_state(1), meta=META)
+
+    def full():
+        raise ValueError("RESOURCE_EXHAUSTED: No space left on device\nsource location")
+
+    monkeypatch.setattr(run._manager, "wait_until_finished", full)
+    with pytest.raises(UserError, match="checkpoint 1 cannot be written to .*No space left on device\\).* none: make"):
+        run.save(make_state(2), meta=META)
+
+
+def test_who_reads_leaves_what_is_being_written(tmp_path):
+    run = open_run(tmp_path)
+    run.save(make_state(1), meta=META)
+    run.close()
+    writing = tmp_path / "checkpoints" / "2.orbax-checkpoint-tmp"
+    writing.mkdir()
+    saving.Checkpoints(tmp_path, keep=2).close()
+    assert writing.is_dir()
+    open_run(tmp_path).close()
+    assert not writing.is_dir()
+
+
 def largest_file(folder):
     return max(integrity.files(folder), key=lambda path: path.stat().st_size * ("ema" in path.parts))
 
@@ -262,6 +298,9 @@ def test_full_disk_is_met_before_training(tmp_path, monkeypatch):
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "file").write_bytes(bytes(4 * bytes_of(state)))
     checkpoint.check_disk_space(tmp_path, state, 2)
+    # those of other runs are not: they stay
+    with pytest.raises(UserError, match="4 checkpoints need"):
+        checkpoint.check_disk_space(tmp_path, state, 2, [tmp_path / "checkpoints"])
 
 
 def test_meta_is_json(tmp_path):

@@ -216,12 +216,11 @@ def most_checkpoints(keep: int) -> int:
     return keep + 2
 
 
-def check_disk_space(workdir, abstract: TrainState, keep: int) -> None:
+def check_disk_space(workdir, abstract: TrainState, keep: int, others=()) -> None:
     """Raise UserError unless the checkpoints of a whole run fit on the disk.
 
-    What is there already counts, since it goes when others come.
+    What is there already counts, since it goes when others come; but for the folders `others`, which stay.
     """
-    checkpoints = pathlib.Path(workdir) / FOLDER
     needed = bytes_of(abstract) * most_checkpoints(keep)
-    there = integrity.bytes_on_disk(checkpoints) if checkpoints.is_dir() else 0
+    there = integrity.bytes_on_disk(pathlib.Path(workdir) / FOLDER) - sum(map(integrity.bytes_on_disk, others))
     require_space(pathlib.Path(workdir), needed - there, f"{most_checkpoints(keep)} checkpoints")

@@ -1,5 +1,6 @@
 """Whether a checkpoint on the disk is whole: its items are there, and its files have the bytes that were written."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -60,5 +61,10 @@ def damage(folder: pathlib.Path, items: tuple[str, ...]) -> str | None:
 
 
 def bytes_on_disk(folder: pathlib.Path) -> int:
-    """Bytes of all files below a folder."""
-    return sum(os.path.getsize(path) for path in folder.rglob("*") if path.is_file())
+    """Bytes of all files below a folder, whose leftovers of a kill may be vanishing meanwhile."""
+    sizes = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                sizes += os.path.getsize(os.path.join(parent, name))
+    return sizes

@@ -62,11 +62,12 @@ def train_alone(experiment: Experiment, workdir, evaluate: Evaluate | None) -> l
     """`train` in a workdir that no other run is in."""
     setup = prepare(experiment, workdir)
     settings = experiment.train
-    checkpoints = Checkpoints(setup.workdir, keep=settings.keep_checkpoints, owner=run_mark(setup.workdir))
-    check_disk_space(setup.workdir, setup.abstract, settings.keep_checkpoints)
+    mark = run_mark(setup.workdir)
+    checkpoints = Checkpoints(setup.workdir, keep=settings.keep_checkpoints, owner=mark)
+    check_disk_space(setup.workdir, setup.abstract, settings.keep_checkpoints, checkpoints.of_others())
     with CompileCounter() as compiled, contextlib.closing(checkpoints), stop_signals() as stop:
         state = start_state(setup, checkpoints)
-        report = Report(setup.workdir, experiment, done=int(state.step), compiled=compiled)
+        report = Report(setup.workdir, experiment, done=int(state.step), compiled=compiled, run_id=mark)
         with contextlib.closing(report), readable_errors(setup.workdir, checkpoints):
             introduce(setup, state, report)
             if int(state.step):
@@ -255,5 +256,10 @@ def run_evaluation(setup: Setup, state: TrainState, evaluate: Evaluate, report: 
 
 def local_copy(mesh, tree):
     """A tree gathered onto this process's first device."""
-    gathered = jax.jit(lambda t: t, out_shardings=replicated(mesh))(tree)
+    gathered = jax.jit(unchanged, out_shardings=replicated(mesh))(tree)
     return jax.tree.map(lambda a: a.addressable_data(0), gathered)
+
+
+def unchanged(tree):
+    """What is given; a function of its own name, so that every evaluation finds it compiled."""
+    return tree

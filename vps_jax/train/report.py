@@ -5,13 +5,15 @@ import contextlib
 import json
 import pathlib
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from typing import Any
 
 import jax
 import numpy as np
 
 from vps_jax.config import Experiment
 from vps_jax.files import write_json
+from vps_jax.train import wandb_writer
 from vps_jax.train.optimizer import group_rates, make_schedule
 from vps_jax.train.summaries import ProgressLine, make_writer
 
@@ -43,9 +45,12 @@ class Report:
       experiment: the config.
       done: steps done before this start.
       compiled: counts the compilations of this start.
+      run_id: mark of the training; an evaluation of its own has none and writes to TensorBoard alone.
     """
 
-    def __init__(self, workdir, experiment: Experiment, *, done: int, compiled: CompileCounter | None = None):
+    def __init__(
+        self, workdir, experiment: Experiment, *, done: int, compiled: CompileCounter | None = None, run_id: str = ""
+    ):
         self._main = jax.process_index() == 0
         self._file = pathlib.Path(workdir) / "metrics.json"
         self.progress = ProgressLine(experiment.train.steps, done, show=self._main)
@@ -54,14 +59,18 @@ class Report:
         self._clips = experiment.train.batch_size
         self._compiled = compiled
         self._waited = 0.0
-        self._writer = None
-        with self._telling():
-            self._writer = make_writer(workdir, just_logging=not self._main, resumed=done)
+        self._writers: dict[str, Any] = {}
+        self._open("TensorBoard events", lambda: self._event_writer(workdir, experiment.train.best_metric, done))
+        if self._main and run_id and experiment.train.wandb_project:
+            self._open("Weights & Biases", lambda: wandb_writer.WandbWriter(workdir, experiment, run_id))
         self._window = collections.defaultdict(list)
         self._skipped = 0
         self._broken: collections.Counter[str] = collections.Counter()
         self._last = (done, time.monotonic())
         self.history = [row for row in read_history(self._file) if row["step"] <= done]
+
+    def _event_writer(self, workdir, score: str, done: int):
+        return make_writer(workdir, just_logging=not self._main, resumed=done, scores=(score,))
 
     def config(self, text: str) -> None:
         self._write("write_texts", 0, {"config": f"```\n{text}\n```"})
@@ -78,10 +87,11 @@ class Report:
         now = time.monotonic()
         speed = (done - last_done) / max(now - last_time, 1e-9)
         self._last = (done, now)
-        means = {name: float(np.mean(values)) for name, values in self._window.items()}
+        means = {name: finite_mean(values) for name, values in self._window.items()}
         self._window.clear()
         loss = means.pop("loss", float("nan"))
         means["train/steps_per_second"] = speed
+        means["train/seconds_per_step"] = 1 / speed if speed else float("nan")
         means["train/clips_per_second"] = speed * self._clips
         means["train/share_of_time_waiting_for_data"] = self._waited / max(now - last_time, 1e-9)
         means["train/learning_rate"] = float(self._rate(done - 1))
@@ -150,21 +160,26 @@ class Report:
         """Whether both kinds of weights have their numbers of a step."""
         return {"raw", "ema"} <= {row["weights"] for row in self.history if row["step"] == step}
 
+    def _open(self, name: str, make: Callable[[], Any]) -> None:
+        """Add a writer of scalars, texts and images."""
+        with self._telling(name):
+            self._writers[name] = make()
+
     def _write(self, method: str, *args) -> None:
-        """Call the event writer, if there is one."""
-        if self._writer is not None:
-            with self._telling():
-                getattr(self._writer, method)(*args)
+        """Call every writer."""
+        for name, writer in list(self._writers.items()):
+            with self._telling(name):
+                getattr(writer, method)(*args)
 
     @contextlib.contextmanager
-    def _telling(self):
-        """What goes wrong in the event writer is told once and ends no training."""
+    def _telling(self, name: str):
+        """What goes wrong in a writer is told once and ends no training."""
         try:
             yield
-        except Exception as error:  # the writer works in a thread and wraps whatever the disk says
-            self._writer = None
+        except Exception as error:  # writers work in threads and wrap whatever the disk or the network says
+            self._writers.pop(name, None)
             line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            self.progress.say(f"warning: TensorBoard events cannot be written ({line}); the run goes on without them")
+            self.progress.say(f"warning: {name} cannot be written ({line}); the run goes on without them")
 
 
 def device_memory() -> dict[str, float]:
@@ -172,6 +187,12 @@ def device_memory() -> dict[str, float]:
     statistics = jax.local_devices()[0].memory_stats() or {}
     names = {"bytes_in_use": "in_use_gib", "peak_bytes_in_use": "peak_gib"}
     return {shown: statistics[name] / 2**30 for name, shown in names.items() if name in statistics}
+
+
+def finite_mean(values: list[float]) -> float:
+    """The mean of those values that are finite: a step that is skipped leaves no gap in a chart."""
+    finite = [value for value in values if np.isfinite(value)]
+    return float(np.mean(finite)) if finite else float("nan")
 
 
 def read_history(file: pathlib.Path) -> list[dict]:

@@ -30,12 +30,12 @@ class Checkpoints:
     Args:
       workdir: the run's folder.
       keep: how many of the newest stay.
-      owner: mark of the run in `meta`.
+      owner: mark of the run in `meta`; empty for one who reads, beside a run that may be writing.
     """
 
     def __init__(self, workdir, *, keep: int, owner: str = ""):
         options = ocp.CheckpointManagerOptions(
-            cleanup_tmp_directories=True,
+            cleanup_tmp_directories=bool(owner),
             # on a CPU host copies alias device buffers, which the next step's donation reuses
             enable_async_checkpointing=jax.default_backend() != "cpu",
         )
@@ -61,7 +61,7 @@ class Checkpoints:
           UserError: it cannot be written.
         """
         step = int(state.step)
-        self._seal()
+        self._finish()
         if step in self._manager.all_steps():
             return
         args = ocp.args.Composite(
@@ -78,12 +78,11 @@ class Checkpoints:
         self._own.add(step)
         self._unsealed.add(step)
         if jax.default_backend() == "cpu":
-            self._seal()
-        self._prune()
+            self._finish()
 
     def score(self, step: int, score: float) -> None:
         """Add the score of a saved step, larger is better; the best one stays."""
-        self._seal()
+        self._finish()
         self._scores[step] = score
         if jax.process_index() == 0:
             write_json(self.folder / str(step) / SCORE, score)
@@ -97,6 +96,10 @@ class Checkpoints:
         """Steps of this run that stay."""
         best = max(self._scores, key=lambda step: (self._scores[step], step), default=None)
         return {*sorted(self._own)[-self._keep :], *([] if best is None else [best])}
+
+    def of_others(self) -> list[pathlib.Path]:
+        """Folders of the checkpoints that are left alone."""
+        return [self.folder / str(step) for step in self.steps() if step not in self._own]
 
     def restore(self, abstract: TrainState, shardings: TrainState) -> TrainState:
         """The newest sound state, laid out by `shardings`, whatever number of devices wrote it.
@@ -139,23 +142,33 @@ class Checkpoints:
 
     def close(self) -> None:
         """Wait for writes under way."""
-        self._seal()
+        self._finish()
         self._manager.wait_until_finished()
         self._manager.close()
 
-    def _seal(self) -> None:
-        """Write the checksums of what is finished by now."""
+    def _finish(self) -> None:
+        """Wait for what is being written, write its checksums, and only then delete what it takes the place of.
+
+        Raises:
+          UserError: it could not be written.
+        """
         if not self._unsealed:
             return
-        self._manager.wait_until_finished()
+        try:
+            self._manager.wait_until_finished()
+        except (OSError, ValueError) as error:
+            step = max(self._unsealed)
+            self._own -= self._unsealed
+            self._unsealed.clear()
+            self._explain(step, error)
         if jax.process_index() == 0:
             for step in self._unsealed & set(self._manager.all_steps()):
                 integrity.seal(self.folder / str(step))
         self._unsealed.clear()
+        self._prune()
 
     def _prune(self) -> None:
-        keep = self.kept()
-        for step in sorted(self._own - keep):
+        for step in sorted(self._own - self.kept()):
             self._manager.delete(step)
             self._own.discard(step)
             self._scores.pop(step, None)

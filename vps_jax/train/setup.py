@@ -13,7 +13,7 @@ from vps_jax.config import Experiment, model_row, source_group
 from vps_jax.data import pipeline
 from vps_jax.datasets import ClassTable, from_rows
 from vps_jax.parsing import plain
-from vps_jax.train import handover
+from vps_jax.train import handover, wandb_writer
 from vps_jax.train.checkpoint import (
     FOLDER,
     check_writable,
@@ -66,6 +66,7 @@ def prepare(experiment: Experiment, workdir) -> Setup:
     """
     agreement.check(experiment)
     settings = experiment.train
+    wandb_writer.check(settings.wandb_project)
     check_writable(workdir)
     warn_of_slow_jax()
     mesh = make_mesh(settings.fsdp)

@@ -1,5 +1,7 @@
 """TensorBoard events through clu, without tensorflow, and the progress line on the terminal.
 
+Weights & Biases gets the same (`wandb_writer`).
+
 clu imports tensorflow only for its own `SummaryWriter`. This module, and no other, puts a writer built on
 tensorboard's event file in that place before clu is imported; clu is pinned because the path is private
 (spec: stack 3).
@@ -15,9 +17,18 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.plugins.custom_scalar import layout_pb2, metadata
 from tensorboard.plugins.scalar.summary_v2 import scalar_pb
 from tensorboard.plugins.text.summary_v2 import text_pb
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
+from tensorboard.util.tensor_util import make_tensor_proto
+
+CHARTS = {  # of the tab "Custom scalars": title -> the scalars that share it, as a regular expression
+    "loss by task": "train_[^/]+/loss",
+    "gradient norm by task": "train_[^/]+/grad_norm",
+    "gradient norm by module": "train_[^/]+/grad_norm/.*",
+    "learning rate by group": "learning_rate/.*",
+}
 
 
 class SummaryWriter:
@@ -71,15 +82,42 @@ def _clu_writers():
     return metric_writers
 
 
-def make_writer(workdir, *, just_logging: bool = False, resumed: int = 0):
+def chart_layout(scores) -> Summary:
+    """Charts that several scalars share: `CHARTS`, and the scores of raw and averaged weights.
+
+    Args:
+      scores: names of numbers of an evaluation.
+    """
+    evaluation = {f"{name}, raw and EMA weights": f"eval_(raw|ema)/{name}" for name in scores}
+    rows = {"evaluation": evaluation, "training": CHARTS}
+    categories = [
+        layout_pb2.Category(
+            title=title,
+            chart=[
+                layout_pb2.Chart(title=name, multiline=layout_pb2.MultilineChartContent(tag=[f"^{tags}$"]))
+                for name, tags in charts.items()
+            ],
+        )
+        for title, charts in rows.items()
+    ]
+    content = make_tensor_proto(layout_pb2.Layout(category=categories).SerializeToString())
+    kind = metadata.create_summary_metadata()
+    return Summary(value=[Summary.Value(tag=metadata.CONFIG_SUMMARY_TAG, tensor=content, metadata=kind)])
+
+
+def make_writer(workdir, *, just_logging: bool = False, resumed: int = 0, scores=()):
     """clu's asynchronous writer of scalars, texts and images into `workdir`; only process 0 writes files.
 
     A run that is resumed after so many steps may repeat some of an earlier start: TensorBoard drops what that wrote,
     since from the second one on a mark of a start says so.
+
+    Args:
+      scores: see `chart_layout`.
     """
     if not just_logging:
-        start = EventFileWriter(str(workdir))
-        start.add_event(Event(step=resumed + 1, wall_time=time.time(), session_log=SessionLog(status=SessionLog.START)))
+        start, now = EventFileWriter(str(workdir)), time.time()
+        start.add_event(Event(step=resumed + 1, wall_time=now, session_log=SessionLog(status=SessionLog.START)))
+        start.add_event(Event(step=0, wall_time=now, summary=chart_layout(scores)))
         start.close()
     return _clu_writers().create_default_writer(str(workdir), just_logging=just_logging)
 
