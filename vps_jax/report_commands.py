@@ -33,7 +33,7 @@ def report(
 
     Example: vps-jax report results
 
-    Example: vps-jax report results --truth VIPSEG_720P --compare before.json --output report.html
+    Example: vps-jax report results --truth data/VIPSeg_720P --compare before.json --output report.html
     """
     from vps_jax.evaluation import checked, process
     from vps_jax.runs.report_files import Pictures, Scoring
