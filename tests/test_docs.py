@@ -183,7 +183,7 @@ def clone(tmp_path_factory):
     from vps_jax.train.checkpoint import save_converted
 
     folder = tmp_path_factory.mktemp("clone")
-    raw, truth, results = folder / "VIPSEG", folder / "VIPSEG_720P", folder / "RESULTS"
+    raw, truth, results = folder / "VIPSEG", folder / "data" / "VIPSeg_720P", folder / "RESULTS"
     synthetic.synthesize(raw, train=1, val=1, test=0, sizes=((64, 128),), lengths=(6,), progress=False)
     vipseg_convert.convert(raw, truth, height=64, progress=False)
     results.mkdir()

@@ -218,9 +218,9 @@ def evaluate(
 ):
     """Score a result folder against a truth folder.
 
-    Example: vps-jax evaluate --truth VIPSEG_720P --predictions results --json scores.json
+    Example: vps-jax evaluate --truth data/VIPSeg_720P --predictions results --json scores.json
 
-    Example: vps-jax evaluate --truth VIPSEG_720P --split test --predictions submission.zip --check
+    Example: vps-jax evaluate --truth data/VIPSeg_720P --split test --predictions submission.zip --check
     """
     from rich.console import Console
 
@@ -268,7 +268,7 @@ def compare(
 
     Example: vps-jax compare before.json after.json
 
-    Example: vps-jax compare results_a results_b --truth VIPSEG_720P
+    Example: vps-jax compare results_a results_b --truth data/VIPSeg_720P
     """
     from vps_jax.evaluation import process, runner, scoring
     from vps_jax.evaluation.compare import compare as compared

@@ -11,7 +11,7 @@ from typing import Any
 
 from vps_jax.types import UserError
 
-USES = {"predict": "Models that predict", "start": "Starts of a training"}
+USES = {"predict": "Models that predict", "start": "Weights to start a training from"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,27 +106,29 @@ def _section(entry: Entry) -> str:
 
 HEAD = """# Published weights
 
-Other authors' checkpoints that `vps-jax` reads, by name. None of the files has been opened for this page, and what is
-unknown here is stated by no source that this project has read. The page is written from `vps_jax/weights/table.json`;
-change that file and run
-```
-python -m vps_jax.weights > docs/weights.md
-```
+This page lists checkpoints of other authors that `vps-jax` can convert, and how to get them by name. **None of these
+files has been downloaded or opened for this page.** A fact that is listed as unknown is stated by no source that was
+read for it.
 
 ```
 vps-jax weights list
 vps-jax weights get videomt_large_vipseg                       # download, check, convert
 vps-jax predict clip.mp4 --weights videomt_large_vipseg --output results
 ```
-`get` downloads the file, says its licence, compares its size and sha256 with those below, and converts it to a
-checkpoint. It prints the sha256 that it found if the one to be expected is unknown. `predict --weights NAME` does the
-same and predicts; what is in the cache already needs no network. Nothing is contacted unless you name it.
+`get` prints the licence, downloads the file, compares its size and sha256 with those below, and converts it to a
+checkpoint. If the expected sha256 is unknown, it prints the one that it found. `predict --weights NAME` does the same
+and then predicts. A checkpoint that is in the cache already needs no network. No server is contacted unless you name a
+checkpoint.
 
-Files are kept in `$XDG_CACHE_HOME/vps_jax/weights/files/NAME` (`~/.cache` without that variable), the checkpoint
-beside them in `checkpoints/NAME`, or where `--output` says. You may delete `files` once the checkpoint is there. On a
-machine without network, or where no address is known, put the file into that folder by hand; `get` says its path. A
-download that breaks off goes on where it ended when the command is run again.
+- **Place.** Files are kept in `$XDG_CACHE_HOME/vps_jax/weights/files/NAME`, or below `~/.cache` if that variable is not
+  set. The checkpoint is in `checkpoints/NAME` beside `files`, or in the folder that `--output` names. You may delete
+  `files` once the checkpoint is there.
+- **By hand.** If the machine has no network, or if no address is known, put the file into that folder by hand; the
+  error of `get` says its path.
+- **Interruption.** If a download breaks off, run the command again; it continues where it ended.
+- **Hugging Face Hub.** Files on this hub are fetched by `huggingface_hub` if it is installed
+  (`pip install 'vps-jax[weights]'`), with its tokens and mirrors, and otherwise like any other file.
 
-Files on the Hugging Face Hub are fetched by `huggingface_hub` if it is installed (`pip install 'vps-jax[weights]'`),
-with its tokens and mirrors, and else as any other file.
+In the tables below, `experiment` is the config with which a file is converted. The page is written by
+`python -m vps_jax.weights > docs/weights.md` from `vps_jax/weights/table.json`; change the table, not the page.
 """
