@@ -1,4 +1,4 @@
-"""The house: imports run downward only (docs/architecture.md), and the light parts stay light."""
+"""Imports run downward only (docs/architecture.md), and the light packages stay light."""
 
 import ast
 import pathlib
@@ -10,7 +10,7 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 L3 = {"tasks", "convert", "viz", "media"}
 BASE = {"shapes", "agreement", "types", "config", "parsing", "files", "datasets"}
-# room -> rooms of ours that it may import beside itself
+# package -> packages of ours that it may import beside itself
 ALLOWED = {
     "types": set(),
     "shapes": set(),
@@ -55,7 +55,7 @@ BARE = {
 BARE_TRAIN = (".step", ".optimizer", ".state", ".sharding")
 
 
-def room_of(path: pathlib.Path) -> str:
+def package_of(path: pathlib.Path) -> str:
     parts = path.relative_to(ROOT).with_suffix("").parts
     return parts[1] if parts[0] == "vps_jax" else parts[0]
 
@@ -79,8 +79,8 @@ def sources():
 
 @pytest.mark.parametrize("path", sources(), ids=lambda p: str(p.relative_to(ROOT)))
 def test_imports_run_downward(path):
-    room = room_of(path)
-    assert room in ALLOWED, f"{path}: a room that docs/architecture.md does not know"
+    package = package_of(path)
+    assert package in ALLOWED, f"{path}: a package that docs/architecture.md does not know"
     for name in imported_modules(path):
         parts = name.split(".")
         if parts[0] not in {"vps_jax", "tfds_builders", "configs"}:
@@ -88,7 +88,7 @@ def test_imports_run_downward(path):
         if parts == ["vps_jax"]:
             continue
         other = parts[1] if parts[0] == "vps_jax" else parts[0]
-        assert other == room or other in ALLOWED[room], f"{path}: {room} may not import {name}"
+        assert other == package or other in ALLOWED[package], f"{path}: {package} may not import {name}"
 
 
 def blocked_import(modules: list[str], blocked: set[str]) -> subprocess.CompletedProcess:
@@ -107,10 +107,10 @@ for name in {modules!r}:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
 
 
-def modules_of(*rooms: str) -> list[str]:
+def modules_of(*packages: str) -> list[str]:
     names = []
     for path in sources():
-        if room_of(path) in rooms:
+        if package_of(path) in packages:
             name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
             names.append(name.removesuffix(".__init__"))
     return names

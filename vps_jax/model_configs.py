@@ -251,7 +251,7 @@ class QueryInference:
 
 
 class ModelRow(NamedTuple):
-    """What a model is. Functions of higher rooms are named, `module:function`, and imported when they are asked for.
+    """What a model is. Functions of higher layers are named, `module:function`, and imported when they are asked for.
 
     Attributes:
       config: frozen dataclass of `config.model`.

@@ -170,7 +170,7 @@ def plain(value: Any) -> Any:
 
 
 def resolve(reference: str) -> Any:
-    """What `module:name` names: rows of tables name functions of higher rooms this way, and import them when asked.
+    """What `module:name` names: rows of tables name functions of higher layers this way, and import them when asked.
 
     Raises:
       UserError: no such module or name.

@@ -1,4 +1,4 @@
-"""Containers that pass between the rooms of the house, and the axis letters used everywhere.
+"""Containers that pass between the packages, and the axis letters used everywhere.
 
 Axis letters: `b` batch, `t` frames, `h w` pixels (`h4 w4` at stride 4), `c` channels, `q` queries, `k` classes,
 `n` padded instances, `p` sampled points, `l` feature levels, `d` prediction sets (initial queries and one per
@@ -234,4 +234,4 @@ class PanopticFrame(NamedTuple):
 
 
 class UserError(ValueError):
-    """Something the user can mend. One line: the value, what was expected, the next step; commands exit with 2."""
+    """A mistake that the user can correct. One line: the value, what was expected, the next step; exit code 2."""

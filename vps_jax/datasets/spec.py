@@ -59,7 +59,7 @@ class LabelMap(NamedTuple):
 
 @dataclass(frozen=True)
 class Layout:
-    """One way in which a data set lies on disk.
+    """One way in which a data set is stored on disk.
 
     Attributes:
       name: in messages, such as `raw`.
@@ -87,23 +87,23 @@ class Layout:
 
 @dataclass(frozen=True, eq=False)
 class DatasetSpec:
-    """One data set. Functions of higher rooms are named, `module:name`, and imported when they are asked for.
+    """One data set. Functions of higher layers are named, `module:name`, and imported when they are asked for.
 
     Attributes:
       name: of the builder, the prepared folder and the layout of results.
       title: as its authors write it.
       classes: its class table.
       labels: code of the label maps in prepared records.
-      layouts: ways in which it lies on disk; the first that fits counts.
+      layouts: ways in which it is stored on disk; the first one that fits a root is used.
       read_label: (video, index) -> labels of a frame. Raises `label_files.BadFrame` for a mask that cannot be used.
       scan: looks through all masks of a video and fills in its `notes`, before `read_label` is asked; None: no need.
-      shrink: (short side, longest long side) to which larger frames are shrunk before they are stored; None: not.
+      shrink: (short side, longest long side) to which larger frames are shrunk before they are stored; None keeps them.
       truth: module that reads truth and results for scoring by its `plan`; empty for a set that is not scored.
       writer: writer of result folders, `module:name`.
-      metrics: those that mean something here; the first ones are shown.
+      metrics: names of those that mean something for this data set; reports show the first ones.
       inference: published inference settings, keys of `config.ClipInference`.
       fps: of the labelled frames.
-      sparse: whether frames without a mask are nothing to complain about.
+      sparse: whether frames without a mask are expected, and therefore no problem for `check`.
     """
 
     name: str

@@ -60,7 +60,7 @@ class RunOptions(NamedTuple):
       style: of the overlay.
       tracks: track tables.
       progress: a progress bar on stderr.
-      made_by: identity of weights and settings; a video that they have finished is skipped. Empty: none is.
+      made_by: identity of weights and settings; a video that is finished with the same ones is skipped. Empty: none is.
       keep_going: videos that cannot be read are reported at the end, and SIGTERM ends the run as Ctrl-C does; otherwise
         the first such video raises its error.
     """
@@ -100,9 +100,9 @@ def predict(
     Args:
       sources: see `media.sources.open_videos`, or videos that are open.
       predictor: from `predictor.make_predictor`; several, such as one per device, work on several videos at a time.
-      classes: of the predictor's scores.
+      classes: class list of the predictor's scores.
       out: folder; gets `pan_pred/<video>/<stem>.png` and `pred.json`, and `overlay/<video>.mp4`.
-      split: split of a root.
+      split: split that is predicted, if a source is the root of a data set.
       selection: which frames of each video.
       strict: refuse videos with damaged frames.
       overlay, progress, made_by, keep_going, tracks, style: see `RunOptions`.
