@@ -144,6 +144,39 @@ def test_a_disk_that_is_full_ends_the_run_in_one_line_and_keeps_what_is_finished
     assert results(tmp_path / "out") == results(tmp_path / "whole")
 
 
+@pytest.mark.parametrize("place", ["tracks", "overlay", ".state"])
+def test_a_disk_may_be_full_for_any_file(tmp_path, folders, monkeypatch, place):
+    original = os.replace
+
+    def full(source, target, **more):
+        if place in str(target) and "b." in str(target):
+            raise OSError(28, "No space left on device", str(target))
+        return original(source, target, **more)
+
+    monkeypatch.setattr(os, "replace", full)
+    monkeypatch.setattr(pathlib.Path, "replace", full)
+    with pytest.raises(WriteError, match=f"{place}/b.*No space left on device.; finished videos are kept"):
+        run(folders, tmp_path / "out", keep_going=True, tracks=True, overlay=True)
+    assert listed(tmp_path / "out") == ["a"]
+    monkeypatch.undo()
+    assert run(folders, tmp_path / "out", tracks=True, overlay=True)[0].skipped == 1
+    run(folders, tmp_path / "whole", tracks=True, overlay=True)
+    assert results(tmp_path / "out") == results(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("layout", ["vipseg", "cityscapes-vps", "ytvis"])
+def test_a_video_that_was_finished_but_not_listed_is_listed_by_the_next_run(tmp_path, folders, layout):
+    """As after a kill between the two."""
+    run(folders[:2], tmp_path / "out", layout=layout)
+    path = tmp_path / "out" / ("results.json" if layout == "ytvis" else "pred.json")
+    before = path.read_bytes()
+    run(folders, tmp_path / "out", layout=layout)
+    whole = results(tmp_path / "out")
+    path.write_bytes(before)
+    assert run(folders, tmp_path / "out", layout=layout)[0].skipped == 3
+    assert results(tmp_path / "out") == whole
+
+
 def test_an_input_inside_of_the_output_and_a_file_in_the_way_are_refused(tmp_path, folders):
     with pytest.raises(UserError, match="lies in the output folder"):
         run(folders, tmp_path / "in")
@@ -187,7 +220,7 @@ def test_claims_belong_to_one_process_and_end_with_it(tmp_path):
         assert theirs
     dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
     claim = tmp_path / ".state" / "v.claim"
-    claim.write_text(f"{run_state.platform.node()} {dead.stdout.strip()} token")
+    claim.write_text(f"{run_state._place()} {dead.stdout.strip()} token")
     with one.claim("v") as ours:  # its process is dead
         assert ours
     claim.write_text("elsewhere 1 token")
@@ -205,6 +238,27 @@ def test_a_video_of_another_process_is_left_to_it(tmp_path, folders):
     with RunState(tmp_path / "out").claim("b"):
         report, model = run(folders, tmp_path / "out")
     assert model.videos == ["a", "c"] and report.busy == 1 and "1 are left to others" in report.summary("")
+
+
+def test_what_a_lost_machine_left_is_taken_over_in_the_same_run(tmp_path, folders, monkeypatch):
+    monkeypatch.setattr(run_state, "STALE_SECONDS", 0.6)
+    monkeypatch.setattr(run_state, "POLL_SECONDS", 0.05)
+    (tmp_path / "out" / ".state").mkdir(parents=True)
+    (tmp_path / "out" / ".state" / "b.claim").write_text("elsewhere 1 token")
+    report, model = run(folders, tmp_path / "out")
+    assert model.videos == ["a", "c", "b"] and report.busy == 0
+
+
+def test_a_video_of_another_machine_that_lives_is_left_to_it(tmp_path, folders, monkeypatch):
+    monkeypatch.setattr(run_state, "RENEW_SECONDS", 0.2)
+    monkeypatch.setattr(run_state, "POLL_SECONDS", 0.05)
+    (tmp_path / "out").mkdir()
+    with RunState(tmp_path / "out").claim("b"):
+        claim = tmp_path / "out" / ".state" / "b.claim"
+        claim.write_text("elsewhere 1 token")
+        report, model = run(folders, tmp_path / "out")
+        claim.unlink()
+    assert model.videos == ["a", "c"] and report.busy == 1
 
 
 SCRIPT = """

@@ -5,18 +5,15 @@ import signal
 import threading
 
 import jax
-import numpy as np
+import micro_checkpoint
 import pytest
 from test_many_videos import OneThing, listed, results, run, write_video
 
-from configs import videomt_tiny
-from vps_jax import models
 from vps_jax.infer.side_by_side import devices, share
 from vps_jax.media.result_folders import WriteError
 from vps_jax.media.sources import open_sources
 from vps_jax.runs import experiment
 from vps_jax.runs.segmenter import load
-from vps_jax.train.checkpoint import save_converted
 from vps_jax.types import UserError
 
 
@@ -134,14 +131,7 @@ def test_devices_that_are_not_there_are_named(asked):
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    """A VidEoMT of two blocks."""
-    config = videomt_tiny.get_config()
-    config.model.update({"trunk_blocks": 1, "query_blocks": 1, "queries": 6})
-    config.infer.update({"short_side_px": 40, "max_side_px": 64, "chunk_frames": 2, "score_threshold": 0.0})
-    variables = jax.tree.map(np.array, models.init(models.build(config.model), jax.random.key(0), (64, 64)))
-    folder = tmp_path_factory.mktemp("devices") / "run"
-    save_converted(folder, config.to_dict(), variables)
-    return folder
+    return micro_checkpoint.videomt(tmp_path_factory.mktemp("devices") / "run")
 
 
 def test_a_model_on_two_devices_writes_the_bytes_of_one(tmp_path, folders, checkpoint):

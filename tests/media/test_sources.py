@@ -70,6 +70,14 @@ def test_a_phone_video_is_turned_upright(tmp_path):
     assert frame.image[:30].mean() > 250 and frame.image[34:].mean() < 5  # left has become top
 
 
+def test_equal_frames_give_equal_bytes(tmp_path):
+    ramp, images = np.linspace(0, 255, 160)[None, :, None] * np.linspace(0, 1, 96)[:, None, None], []
+    for i in range(12):
+        images.append(np.repeat(np.uint8(ramp), 3, axis=2))
+        images[-1][3 * i : 3 * i + 30, 4 * i : 4 * i + 40] = (200, 30, 90)
+    assert len({write_video(tmp_path / "v.mp4", images).read_bytes() for _ in range(25)}) == 1
+
+
 def test_odd_sides_are_extended_by_one_pixel(tmp_path):
     write_video(tmp_path / "odd.mp4", pictures(2, 31, 47))
     with av.open(str(tmp_path / "odd.mp4")) as container:
@@ -80,6 +88,13 @@ def test_a_video_that_fails_midway_leaves_no_file(tmp_path):
     with pytest.raises(RuntimeError), MovieWriter(tmp_path / "x.mp4", fps=6) as writer:
         writer.write(pictures(1)[0])
         raise RuntimeError
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_disk_that_is_full_when_the_file_is_closed_leaves_no_file(tmp_path):
+    (tmp_path / ".x.partial.mp4").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left"):
+        write_video(tmp_path / "x.mp4", pictures(1))  # so short that all of it is written at the end
     assert not list(tmp_path.iterdir())
 
 

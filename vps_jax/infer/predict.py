@@ -176,7 +176,8 @@ class Run:
     ) -> Report:  # fmt: skip
         """Write the frames of each video, as they come.
 
-        Videos on which another process works are asked for again after the others, and left when all of them are.
+        Videos on which another process works are asked for again after the others, and left when all of them are and
+        their processes are known to live.
 
         Args:
           videos: to be written.
@@ -200,9 +201,12 @@ class Run:
                 while waiting:
                     ours = share(waiting, workers, course.stopped)
                     busy = [video for video, done in zip(waiting, ours, strict=True) if not done]
-                    if len(busy) == len(waiting):
+                    if len(busy) == len(waiting) and not self._writer.state.wait_for_unknown(v.video_id for v in busy):
                         break
                     waiting = busy
+                if any(one.skipped for one in tried):  # a process may have died between finishing one and listing it
+                    with result_folders.writing(self._writer.folder):
+                        self._writer.list_finished(order)
         except KeyboardInterrupt as stop:
             done = sum(not one.failure for one in tried)
             raise KeyboardInterrupt(
@@ -217,20 +221,21 @@ class Run:
 
     def _try_video(self, video: Video, *, frames, course: "Course", tried: list["Outcome"]) -> bool:
         """Write a video unless it is finished; False if another process works on it."""
-        with self._writer.state.claim(video.video_id) as ours:
+        name, folder = video.video_id, self._writer.folder
+        with result_folders.writing(folder), self._writer.state.claim(name) as ours:
             if not ours:
                 return False
             if self._is_finished(video):
-                tried.append(Outcome(video.video_id, skipped=True))
+                tried.append(Outcome(name, skipped=True))
                 return True
             try:
-                tried.append(Outcome(video.video_id, self._write_video(video, frames(video), course)))
+                tried.append(Outcome(name, self._write_video(video, frames(video), course)))
             except result_folders.WriteError:
                 raise
             except UserError as error:
                 if not self._options.keep_going:
                     raise
-                tried.append(Outcome(video.video_id, failure=str(error)))
+                tried.append(Outcome(name, failure=str(error)))
         return True
 
     def _made_by(self, video: Video) -> str:

@@ -65,7 +65,11 @@ class FlatPanopticWriter:
             shutil.rmtree(partial, ignore_errors=True)
         with writing(self.folder / "pred.json"):
             self.state.finish(video_id, {"made_by": made_by, "origin": origin, "rows": rows})
-            list_rows(self.state, order, lambda rows: write_json(self.folder / "pred.json", {"annotations": rows}))
+            self.list_finished(order)
+
+    def list_finished(self, order: Sequence[str]) -> None:
+        """Bring `pred.json` up to date."""
+        list_rows(self.state, order, lambda rows: write_json(self.folder / "pred.json", {"annotations": rows}))
 
 
 def image_name(video_id: str, stem: str) -> str:

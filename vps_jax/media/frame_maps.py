@@ -54,6 +54,9 @@ class FrameMapWriter:
         with writing(self.folder):
             self.state.finish(video_id, {"made_by": made_by, "origin": origin})
 
+    def list_finished(self, order: Sequence[str]) -> None:
+        """There is no list."""
+
 
 def vspw_writer(folder: pathlib.Path, classes: ClassTable) -> FrameMapWriter:
     """8-bit maps of classes, whatever their list (spec: metrics 4.3)."""

@@ -59,8 +59,12 @@ class MaskListWriter:
         rows = self._make_rows(video_id, number, frames, self._classes)
         with writing(self.folder / "results.json"):
             self.state.finish(video_id, {"made_by": made_by, "origin": origin, "rows": rows})
-            path = self.folder / "results.json"
-            list_rows(self.state, order, lambda rows: write_json(path, self._make_content(rows)))
+            self.list_finished(order)
+
+    def list_finished(self, order: Sequence[str]) -> None:
+        """Bring `results.json` up to date."""
+        path = self.folder / "results.json"
+        list_rows(self.state, order, lambda rows: write_json(path, self._make_content(rows)))
 
 
 def ytvis_writer(folder: pathlib.Path, classes: ClassTable) -> MaskListWriter:

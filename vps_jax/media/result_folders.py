@@ -72,7 +72,7 @@ def encode_frame(
 
 
 def make_writer(out: str | pathlib.Path, layout: str, classes: ClassTable):
-    """The writer of a layout: an object with `folder`, `state`, `place` and `video`, such as `VipsegWriter`.
+    """The writer of a layout: an object with the attributes and methods of `VipsegWriter`.
 
     Args:
       out: its folder.
@@ -163,9 +163,9 @@ class VipsegWriter:
         record = {"video_id": video_id, "annotations": annotations}
         with writing(self.folder / "pred.json"):
             self.state.finish(video_id, {"made_by": made_by, "origin": origin, "record": record})
-            self._list_finished(order)
+            self.list_finished(order)
 
-    def _list_finished(self, order: Sequence[str]) -> None:
+    def list_finished(self, order: Sequence[str]) -> None:
         """Bring `pred.json` up to date. Another process may finish a video meanwhile: then its list is made again."""
         listed = None
         while listed != (finished := self.state.finished()):
@@ -211,7 +211,8 @@ def writing(path: pathlib.Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise WriteError(
-            f"{path}: cannot be written ({error.strerror}); finished videos are kept: mend that and run again"
+            f"{error.filename or path}: cannot be written ({error.strerror or error}); finished videos are kept: mend "
+            "that and run again"
         ) from error
 
 

@@ -2,7 +2,7 @@
 
 Everything is a small file in the hidden folder `.state`, made or replaced at once: `<video>.json` of a finished video,
 `<video>.claim` of one that somebody works on. A claim is renewed by a thread, so that it outlives a slow frame but not
-its process.
+its process. It names the place where the number of its process means something: a host, and there a container.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ import signal
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 from urllib.parse import unquote
 
@@ -22,7 +22,8 @@ from vps_jax.files import write_json
 
 FOLDER = ".state"
 RENEW_SECONDS = 20.0
-STALE_SECONDS = 300.0  # of a claim of another host, which may be dead
+STALE_SECONDS = 300.0  # of a claim of another place, which may be dead
+POLL_SECONDS = 1.0
 
 
 @contextlib.contextmanager
@@ -70,7 +71,7 @@ class RunState:
     @contextlib.contextmanager
     def claim(self, video_id: str) -> Iterator[bool]:
         """Whether the video is ours for the time of the block: False where another process works on it."""
-        path, token = self._folder / f"{quoted(video_id)}.claim", uuid.uuid4().hex
+        path, token = self._claim_file(video_id), uuid.uuid4().hex
         stop = threading.Event()
         renewal = threading.Thread(target=_renew, args=(path, stop), daemon=True)
         try:  # a signal may come at any moment, also while the claim is made
@@ -85,14 +86,53 @@ class RunState:
             if _owner(path)[2:] == [token]:
                 path.unlink(missing_ok=True)
 
+    def wait_for_unknown(self, video_ids: Iterable[str]) -> bool:
+        """Wait until each of these videos, which others have claimed, is known to be in the hands of the living.
+
+        Of another place, a process lives if it renews its claim. That takes `RENEW_SECONDS`, or `STALE_SECONDS` for one
+        that is dead, so that a run that is started again at once takes over what a lost machine left.
+
+        Returns:
+          Whether a claim has become free; then it may be asked for again.
+        """
+        unknown = {path: _renewed(path) for path in map(self._claim_file, video_ids)}
+        while True:
+            for path, before in list(unknown.items()):
+                if (now := _renewed(path)) is None or _is_stale(path):
+                    return True
+                if now != before or _owner(path)[:1] == [_place()]:
+                    del unknown[path]
+            if not unknown:
+                return False
+            time.sleep(POLL_SECONDS)
+
+    def _claim_file(self, video_id: str) -> pathlib.Path:
+        return self._folder / f"{quoted(video_id)}.claim"
+
 
 def quoted(video_id: str) -> str:
     """The name of a video, which may have folders in it, as the name of a file."""
     return video_id.replace("%", "%25").replace("/", "%2F")
 
 
+def _place() -> str:
+    """Where numbers of processes mean the same: this host, and on Linux what its containers have of their own."""
+    try:
+        return f"{platform.node()}/{os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return platform.node()
+
+
+def _renewed(path: pathlib.Path) -> int | None:
+    """When a claim was renewed; None if it has been given back."""
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return None
+
+
 def _owner(path: pathlib.Path) -> list[str]:
-    """Host, process and token of a claim; nothing if it has just been given back."""
+    """Place, process and token of a claim; nothing if it has just been given back."""
     try:
         return path.read_text().split()
     except OSError:
@@ -103,20 +143,19 @@ def _create(path: pathlib.Path, token: str) -> bool:
     """Make the claim; False if it is there already."""
     try:
         with path.open("x") as file:
-            file.write(f"{platform.node()} {os.getpid()} {token}")
+            file.write(f"{_place()} {os.getpid()} {token}")
     except FileExistsError:
         return False
     return True
 
 
 def _is_stale(path: pathlib.Path) -> bool:
-    """Whether the claim's process is dead: known of this host's, assumed of another's that renews it no longer."""
-    try:
-        age = time.time() - path.stat().st_mtime
-    except OSError:
+    """Whether the claim's process is dead: known of this place's, assumed of another's that renews it no longer."""
+    if (renewed := _renewed(path)) is None:
         return False  # it has just been given back
-    host, pid = [*_owner(path), "", ""][:2]
-    if host != platform.node():
+    age = time.time() - renewed / 1e9
+    place, pid = [*_owner(path), "", ""][:2]
+    if place != _place():
         return age > STALE_SECONDS
     try:
         os.kill(int(pid), 0)
