@@ -222,8 +222,8 @@ class PanopticFrame(NamedTuple):
       categories: uint8 `[h, w]`, 0-based class of every pixel, 255 where unknown.
       track_ids: int32 `[h, w]`, 0 for stuff, otherwise the identity of the thing through the video.
       scores: 0..1 by track, where the model gives one.
-      instances: of the instance task, which the maps show with the likeliest on top; result formats with one mask per
-        object take these.
+      instances: masks of the instance task, which may overlap; the maps above show the likeliest on top. Result formats
+        with one mask per object write these.
     """
 
     stem: str

@@ -21,7 +21,7 @@ class LabelCode:
       classes: int32 `[65536]`, class of each value, -1 where the value takes no part in training.
       is_instance: bool `[65536]`, whether the value is one object of its class.
       known: bool `[65536]`, values that the data set's description allows, void included; others are reported.
-      void: values of pixels that nobody labelled.
+      void: values of unlabelled pixels.
     """
 
     name: str

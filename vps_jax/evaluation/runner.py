@@ -41,7 +41,7 @@ def evaluate_folders(
     json_out: PathLike | None = None,
     progress: bool = False,
 ) -> dict:
-    """Score a result folder. The numbers do not depend on `processes`, not in one bit.
+    """Score a result folder. The numbers are the same, bit by bit, for every number of `processes`.
 
     Args:
       truth: root of a data set with truth, see docs/evaluation.md, or YouTube-VIS' json file.
@@ -50,8 +50,8 @@ def evaluate_folders(
       metrics: names or a text `vpq,stq`, see `metrics.METRICS`; None is those scored by default, `all` is all of them.
       windows: VPQ's windows: `leaderboard`, `official-script`, `1,2,4` or a sequence of lengths in frames.
       videos: names of those to score; None is all.
-      processes: videos are scored in so many processes.
-      quirks_on, quirks_off: habits of the official scripts to take or to leave, see `quirks.Quirks`.
+      processes: number of processes that score videos, with this one.
+      quirks_on, quirks_off: habits of the official scripts to switch on or off, see `quirks.Quirks`.
       per_video, per_class, confusion, plots, json_out: files that get the numbers, see `reports.Reports`.
       progress: show a progress bar on standard error.
 

@@ -289,7 +289,7 @@ def evaluate_video(
 
 
 def score_frames(truth: Iterable[PanopticFrame], prediction: Iterable[PanopticFrame], **options) -> VideoPQ:
-    """`evaluate_video` on class maps and track ids as inference gives them; options as there."""
+    """The state of one video of class maps and track ids, as inference gives them; options as in `evaluate_video`."""
     return evaluate_video(
         (counting.from_panoptic(frame) for frame in truth),
         (counting.from_panoptic(frame) for frame in prediction),

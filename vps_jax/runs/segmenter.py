@@ -20,7 +20,7 @@ def load(
     checkpoint: str | pathlib.Path, *, weights: str = "ema", short_side: int | None = None, task: str | None = None,
     settings: str | None = None, tta: Sequence[str | float] = (),
 ) -> "Segmenter":  # fmt: skip
-    """The segmenter of a checkpoint; its weights are read when the first video comes.
+    """The segmenter of a checkpoint; its weights are read when the first video is segmented.
 
     Example:
       segmenter = vps_jax.load("runs/stage4")
@@ -103,7 +103,7 @@ class Segmenter:
 
     @property
     def identity(self) -> str:
-        """Tells these weights and settings from all others; training again in the same folder gives another one."""
+        """A text of its own for every pair of weights and settings; training again in the same folder changes it."""
         from vps_jax.train.checkpoint import weights_item
 
         item = weights_item(self._folder, self._weights)
