@@ -38,7 +38,19 @@ ALLOWED = {
     "tfds_builders": {"datasets", "files", "types"},
     "configs": {"configs", "config", "datasets"},
     "main": {"types", "config", "runs"},
-    "cli": BASE | {"data_commands", "weights_commands", "report_commands", "evaluation", "ensemble", "media", "runs"},
+    "app": BASE | {"infer", "media", "runs", "viz"},
+    "cli": BASE
+    | {
+        "app_commands",
+        "data_commands",
+        "weights_commands",
+        "report_commands",
+        "evaluation",
+        "ensemble",
+        "media",
+        "runs",
+    },
+    "app_commands": {"types", "app", "runs"},
     "data_commands": BASE | {"data", "runs"},
     "weights_commands": {"runs"},
     "report_commands": {"evaluation", "runs"},
@@ -131,7 +143,7 @@ def test_only_the_command_line_reads_flags():
         if heavy & {name.split(".")[0] for name in imported_modules(path)}
     }
     # the stream of batches only says that grain's own flags keep their defaults
-    names = ("cli", "data_commands", "weights_commands", "report_commands")
+    names = ("cli", "app_commands", "data_commands", "weights_commands", "report_commands")
     commands = {f"vps_jax/{name}.py" for name in names}
     assert users <= {"main.py", *commands, "vps_jax/data/pipeline.py"}
 

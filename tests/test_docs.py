@@ -209,3 +209,35 @@ PYTHON = [(page, code) for page in OURS for code in blocks(page, "python")]
 def test_python_runs(page, code, clone, monkeypatch):
     monkeypatch.chdir(clone)
     exec(compile(code, page, "exec"), {"__name__": "__main__"})
+
+
+NOTEBOOKS = sorted(ROOT.glob("notebooks/*.ipynb"))
+
+
+def cells_of(notebook: pathlib.Path, kind: str) -> list[tuple[str, dict]]:
+    """Text and the rest of each cell of a kind."""
+    cells = json.loads(notebook.read_text())["cells"]
+    return [("".join(cell["source"]), cell) for cell in cells if cell["cell_type"] == kind]
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=name)
+def test_notebooks_run(notebook, clone, monkeypatch, capsys):
+    """From top to bottom, with the checkpoint and the size of the video that the tests have."""
+    (clone / "notebooks").mkdir()
+    monkeypatch.chdir(clone / "notebooks")
+    names = {"__name__": "__main__"}
+    for text, cell in cells_of(notebook, "code"):
+        exec(compile(text, notebook, "exec"), names)
+        if "parameters" in cell["metadata"].get("tags", ()):
+            names |= {"CHECKPOINT": clone / "runs" / "stage4", "SIZE": (64, 128), "LENGTH": 6}
+    assert len(names["frames"]) == 6 and "vpq" in names["result"]
+    assert "6 frames of (64, 128) with" in (said := capsys.readouterr().out) and "track,class" in said
+    assert (clone / "runs" / "quickstart" / "results" / "report.html").is_file()
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=name)
+def test_notebooks_are_stored_without_outputs_and_their_links_lead_somewhere(notebook):
+    assert all(cell["outputs"] == [] and cell["execution_count"] is None for _, cell in cells_of(notebook, "code"))
+    text = "\n".join(text for text, _ in cells_of(notebook, "markdown"))
+    assert not [file for file in re.findall(r"\]\(([^)#:]+)[)#]", text) if not (notebook.parent / file).exists()]
+    assert not missing(text)

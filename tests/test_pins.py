@@ -28,7 +28,7 @@ def test_every_range_has_an_exact_pin():
     lines = pins("requirements-cpu.txt")
     assert all(re.fullmatch(r"[\w-]+==[\w.]+(; python_version .*)?", line) for line in lines)
     extras = PROJECT["optional-dependencies"]
-    ranges = [*PROJECT["dependencies"], *extras["train"], *extras["dev"], *extras["weights"]]
+    ranges = [*PROJECT["dependencies"], *extras["train"], *extras["dev"], *extras["weights"], *extras["app"]]
     wanted = {package(line) for line in ranges} - {"vps_jax"}
     assert wanted <= {package(line) for line in lines}
 

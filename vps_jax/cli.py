@@ -16,6 +16,7 @@ from typing import Annotated
 
 import typer
 
+from vps_jax.app_commands import app as show_page
 from vps_jax.config import EnsembleConfig
 from vps_jax.config import ensemble_experiment as read_ensemble
 from vps_jax.data_commands import data
@@ -27,6 +28,7 @@ BAD_INPUT = 2
 INTERRUPTED = 130
 # modules that the core does without -> the extra that brings them
 EXTRAS = dict.fromkeys(("grain", "tensorflow_datasets", "array_record", "clu", "tensorboard", "optax", "absl"), "train")
+EXTRAS |= dict.fromkeys(("gradio", "fastapi", "starlette", "uvicorn"), "app")
 
 app = typer.Typer(
     name="vps-jax", rich_markup_mode=None, pretty_exceptions_enable=False,
@@ -35,6 +37,7 @@ app = typer.Typer(
 app.add_typer(data, name="data")
 app.add_typer(published_weights, name="weights")
 app.command()(report)
+app.command("app")(show_page)
 
 Folder = pathlib.Path
 Text = typer.Option

@@ -1,6 +1,7 @@
 """Files of the data tools: progress bars, atomic writing, disk space, readable errors."""
 
 import contextlib
+import itertools
 import json
 import os
 import pathlib
@@ -14,10 +15,25 @@ import numpy as np
 
 from vps_jax.types import UserError
 
+# what is told how far something is: items done, items in all or None, and what is worked on
+Watcher = Callable[[int, int | None, str | None], None]
+
 
 @contextlib.contextmanager
-def progress_bar(description: str, *, total: int | None = None, show: bool = True) -> Iterator[Callable[..., None]]:
-    """A function that counts one more item, and may be given a new description; nothing is drawn unless `show`."""
+def progress_bar(
+    description: str, *, total: int | None = None, show: bool | Watcher = True
+) -> Iterator[Callable[..., None]]:
+    """A function that counts one more item, and may be given a new description.
+
+    Args:
+      description: what is worked on.
+      total: items in all, if that is known.
+      show: draw a bar; or what is told instead, after every item. What it raises ends the work.
+    """
+    if callable(show):
+        done = itertools.count(1)
+        yield lambda description=description: show(next(done), total, description)
+        return
     if not show:
         yield lambda description=None: None
         return
@@ -107,6 +123,13 @@ def fresh_folder(out: pathlib.Path) -> Iterator[pathlib.Path]:
         os.replace(temporary, out)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def duration(seconds: float) -> str:
+    """`3725.2` -> `1:02:05`."""
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}"
 
 
 def require_space(folder: pathlib.Path, needed: int, purpose: str = "the files") -> None:

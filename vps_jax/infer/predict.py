@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from vps_jax.datasets.classes import ClassTable
-from vps_jax.files import progress_bar
+from vps_jax.files import Watcher, progress_bar
 from vps_jax.infer.predictor import Predictor
 from vps_jax.infer.side_by_side import share
 from vps_jax.media import result_folders
@@ -59,7 +59,7 @@ class RunOptions(NamedTuple):
       overlay: overlay videos.
       style: of the overlay.
       tracks: track tables.
-      progress: a progress bar on stderr.
+      progress: a progress bar on stderr, or what is told instead: frames done, frames in all or None, and the video.
       made_by: identity of weights and settings; a video that is finished with the same ones is skipped. Empty: none is.
       keep_going: videos that cannot be read are reported at the end, and SIGTERM ends the run as Ctrl-C does; otherwise
         the first such video raises its error.
@@ -67,7 +67,7 @@ class RunOptions(NamedTuple):
 
     overlay: bool = True
     tracks: bool = False
-    progress: bool = True
+    progress: bool | Watcher = True
     made_by: str = ""
     keep_going: bool = False
     style: drawing.Style = drawing.Style()
@@ -83,7 +83,7 @@ def predict(
     selection: Selection = Selection(),  # noqa: B008  (immutable)
     strict: bool = False,
     overlay: bool = True,
-    progress: bool = True,
+    progress: bool | Watcher = True,
     layout: str = "vipseg",
     made_by: str = "",
     keep_going: bool = False,

@@ -89,14 +89,19 @@ def group_of(experiment: Experiment, spec: DatasetSpec) -> str | None:
     return max(groups, key=len, default=None)
 
 
+def tasks_of(infer: Any) -> dict[str, str]:
+    """What a user may ask of a model with these settings -> the name of the task in its config."""
+    field = next(field for field in dataclasses.fields(infer) if field.name == "task")
+    return {TASKS[name].asked_as or name: name for name in field.metadata["choices"]}
+
+
 def with_task(model: str, infer: Any, task: str) -> Any:
     """The settings with another task.
 
     Raises:
       UserError: the model does not have that task.
     """
-    field = next(field for field in dataclasses.fields(infer) if field.name == "task")
-    offered = {TASKS[name].asked_as or name: name for name in field.metadata["choices"]}
+    offered = tasks_of(infer)
     if task not in offered:
         raise UserError(
             f"task={task!r}: a {model} model does {', '.join(offered)}; choose one of them, or another checkpoint"

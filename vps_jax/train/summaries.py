@@ -23,6 +23,8 @@ from tensorboard.plugins.text.summary_v2 import text_pb
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 from tensorboard.util.tensor_util import make_tensor_proto
 
+from vps_jax.files import duration
+
 CHARTS = {  # of the tab "Custom scalars": title -> the scalars that share it, as a regular expression
     "loss by task": "train_[^/]+/loss",
     "gradient norm by task": "train_[^/]+/grad_norm",
@@ -166,10 +168,3 @@ class ProgressLine:
         if self._live:
             self._live.stop()
             self._live = None
-
-
-def duration(seconds: float) -> str:
-    """`3725.2` -> `1:02:05`."""
-    minutes, seconds = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}"
