@@ -1,6 +1,6 @@
 """VPQ of a result folder, PNGs decoded, against `cv2.imread` of the same PNGs; and two processes against one.
 
-Run: taskset -c 0 python benchmarks/evaluation.py [--truth VIPSEG_720P --predictions RESULTS] [--rounds N]
+Run: taskset -c 0 python benchmarks/evaluation.py [--truth data/VIPSeg_720P --predictions RESULTS] [--rounds N]
      python benchmarks/evaluation.py --processes-only       # needs two free cores for the wall times
 
 Without folders, scenes of 6 videos x 20 frames x 720 x 1280 are drawn. Goals: at most 1.5 times `cv2.imread`; counting

@@ -3,7 +3,7 @@
 Command:   python main.py --config configs/stage1.py[:BACKBONE] --workdir DIR --config.init_from.path=IMAGENET
            BACKBONE: swin_large (default), swin_tiny, resnet50; IMAGENET: `vps-jax convert` of its ImageNet file
 Hardware:  8 GPUs of 80 GB, batch 32
-Time:      500,000 steps; about 23 hours at the arithmetic floor of 8 A100 and twice that in practice
+Time:      500,000 steps; by count at least 23 hours on 8 A100, expect twice that
 Expected:  no number is published for this stage alone; the released weights can take its place (docs/reproduce.md)
 Source:    docs/reference/tarvis.md [spec 6.6, 7]; what stands beside [ours] is a proposal
 """

@@ -5,7 +5,7 @@ Command:   python main.py --config configs/stage2.py[:BACKBONE[,SET]] --workdir 
            SET: what is evaluated, with its published inference settings: vipseg (default), cityscapes_vps, kitti_step,
            ovis, youtube_vis_2021; also with --mode predict or evaluate and the truth in data/SET
 Hardware:  8 GPUs of 80 GB, batch 32
-Time:      90,000 steps; about 4 hours at the arithmetic floor of 8 A100 and twice that in practice
+Time:      90,000 steps; by count at least 4 hours on 8 A100, expect twice that
 Expected:  VPQ 48.0 on VIPSeg val with Swin-L [published]
 Source:    docs/reference/tarvis.md [spec 6.6, 7]; what stands beside [ours] is a proposal
 """

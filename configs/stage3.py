@@ -3,7 +3,7 @@
 Command:   python main.py --config configs/stage3.py[:BACKBONE] --workdir DIR --config.init_from.path=STAGE2
            BACKBONE: swin_large (default), swin_tiny, resnet50
 Hardware:  8 GPUs of 80 GB, batch 32
-Time:      90,000 steps; 4.2 hours at the arithmetic floor of 8 A100 and about twice that in practice
+Time:      90,000 steps; by count at least 4.2 hours on 8 A100, expect twice that
 Expected:  the paper gives the sampling and the 90,000 steps; every other number here is a proposal [ours, spec 12]
 Source:    docs/reference/tarvis.md
 """

@@ -2,7 +2,8 @@
 
 Command:   python main.py --config configs/tiny_stages.py:STAGE --workdir DIR --config.init_from.path=EARLIER
            STAGE: stage2 (default; from random weights), stage3 (from stage2), stage4 (from stage3), vps_alone;
-           stage1 (from random weights) and stage2_sets (from stage1), on synthetic twins of all their data sets
+           stage1 (from random weights) and stage2_sets (from stage1), on synthetic videos in the layouts of all their
+           data sets
 Chain:     python -m benchmarks.stage_chain, and with --all-sets from stage1 over stage2_sets to stage4
 Hardware:  one CPU core or more, 4 GB of memory
 Time:      about four minutes a stage on one core, compilation aside

@@ -4,7 +4,7 @@ Command:   python main.py --config configs/videomt.py[:SIZE] --workdir DIR
            --config.init_from.path=runs/eomt starts from the frame-wise stage, as it must [spec 8]
            SIZE: large (default), base, small, dinov3_large
 Hardware:  8 GPUs, a clip each
-Time:      40,000 steps; 1.6e19 operations, 2.6 hours at the arithmetic floor of 8 A100 [spec 10]
+Time:      40,000 steps; 1.6e19 operations, by count at least 2.6 hours on 8 A100 [spec 10]
 Source:    the published configuration and what the published code does with it [spec 8]; the recipe of S and B is that
            of their YouTube-VIS models. [ours] marks our own choice. Sections are those of docs/reference/videomt.md.
 """

@@ -3,7 +3,7 @@
 Command:   python main.py --config configs/vspw_vit_adapter.py[:SIZE] --workdir DIR
            SIZE: beit_large_640 (default), beit_large_896, vit_large_384
 Hardware:  8 GPUs; batch 16 (8 at 896). `benchmarks/vit_adapter_memory.py --dtype bfloat16` counts 14.7 GiB per GPU
-Time:      40,000 steps; about one hour at the arithmetic floor of 8 A100 [spec performance 1]
+Time:      40,000 steps; by count at least one hour on 8 A100 [spec performance 1]
 Source:    the published ViT-Adapter recipe of size L, docs/reference/vit_adapter.md [spec 6, 8]. The paper gives the
            40,000 steps, the head and VSPW, nothing else; what stands beside [ours] is a proposal.
 """
