@@ -184,16 +184,16 @@ def tune_ensemble(
 
     Example: vps-jax tune-ensemble --ensemble configs/ensemble.py --keep-scores scores --predictions out --output new.py
     """
-    from vps_jax.ensemble.tuning import table
+    from vps_jax.ensemble.tuning import matching_table, table
     from vps_jax.runs import ensemble_experiment
 
     config = load_ensemble(ensemble)
-    trials = ensemble_experiment.tune(
+    trials, matching = ensemble_experiment.tune(
         config, output, predictions=predictions, keep_scores=keep_scores, truth=truth, split=split, windows=windows,
         parts=parts,
     )  # fmt: skip
-    print("\n".join(table(sorted(config.members), trials)))
-    print(f"best of {len(trials)} candidates -> {output}")
+    print("\n".join([*table(sorted(config.members), trials), *matching_table(matching)]))
+    print(f"best of {len(trials) + len(matching)} candidates -> {output}")
 
 
 @app.command()

@@ -38,8 +38,8 @@ from vps_jax.upgrade import VERSION, upgrade
 
 __all__ = [
     "MODELS", "NO_DECAY", "TASKS", "VERSION", "ClipInference", "Color", "Data", "EnsembleConfig", "Evaluate",
-    "Experiment", "InitFrom", "Instance", "Mask2Former", "MaskClassification", "MemberConfig", "ModelRow", "Optim",
-    "OwnData", "Panoptic", "QueryInference", "Semantic", "Source", "Synthetic", "Tarvis", "TaskRow", "Train",
+    "Experiment", "InitFrom", "Instance", "Mask2Former", "MaskClassification", "Matching", "MemberConfig", "ModelRow",
+    "Optim", "OwnData", "Panoptic", "QueryInference", "Semantic", "Source", "Synthetic", "Tarvis", "TaskRow", "Train",
     "UserError", "VidEoMT", "VideoMasks", "Vos", "WindowInference", "ensemble_experiment", "experiment",
     "model_config", "model_row", "source_group", "task_row", "upgrade",
 ]  # fmt: skip
@@ -282,12 +282,22 @@ class MemberConfig:
 
 
 @dataclass(frozen=True)
+class Matching:
+    """Things of an ensemble: tracks of another member that are those of the things member, see `tube_matching`."""
+
+    member: str | None = None  # with tracks of its own; None: the things member's masks stay as they are
+    weight: float = number(0.5, low=0, high=1)  # of its masks in the mean; 1 takes them with the first's identities
+    min_iou: float = number(0.5, low=0, high=1)  # of two tracks that are one
+
+
+@dataclass(frozen=True)
 class EnsembleConfig:
     """Several predictors whose stuff scores are averaged, and what they are evaluated on."""
 
     members: dict[str, MemberConfig]
     name: str = "ensemble"
     things: str | None = None  # member whose tracks are painted; needed if several have tracks
+    matching: Matching = Matching()  # of its tracks with those of another member
     run: str = choice("together", "in_turn")  # all weights in memory, or those of one member at a time
     keep_scores: str | None = None  # folder in which the scores of all members stay, for tuning
     evaluate: Evaluate = Evaluate()

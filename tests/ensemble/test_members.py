@@ -109,6 +109,18 @@ def test_one_of_several_panoptic_members_can_be_named():
     assert things.identity == "tarvis@raw"
 
 
+@pytest.mark.parametrize("name", ["vps", "image", "vss", "nobody"])
+def test_only_another_member_with_tracks_can_be_matched(name):
+    rows = {"vps": VPS, "raw": {**VPS, "weights": "raw"}, "image": {"checkpoint": "image"},
+            "vss": {**VPS, "task": "semantic"}}  # fmt: skip
+    config = {"members": rows, "things": "vps", "matching": {"member": name}}
+    message = f"matching.member='{name}': expected another panoptic member .* than vps \\(there: raw\\)"
+    with pytest.raises(UserError, match=message):
+        read_members(config, open_checkpoint)
+    members, things = read_members({**config, "matching": {"member": "raw"}}, open_checkpoint)
+    assert things.name == "vps" and len(members) == 4
+
+
 def test_unknown_ways_of_running_are_named():
     with pytest.raises(UserError, match="run='parallel': expected one of together, in_turn"):
         parse(EnsembleConfig, {"members": {}, "run": "parallel"})

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 
-from configs import common, tiny_ensemble, vspw_tiny
+from configs import common, tiny_ensemble, videomt_tiny, vspw_tiny
 from vps_jax import cli, convert
 from vps_jax.config import Synthetic
 from vps_jax.data import synthetic
@@ -30,6 +30,7 @@ MICRO = {
 }  # fmt: skip
 INFER = {"clip_frames": 4, "overlap_frames": 2, "short_side_px": 64, "max_side_px": 128}
 CROP = 64
+QUERIES = {"size": "tiny", "width": 24, "trunk_blocks": 1, "query_blocks": 1, "queries": 8, "patch": 8, "upscales": 1}
 
 
 @pytest.fixture(scope="module")
@@ -49,10 +50,13 @@ def checkpoints(tmp_path_factory) -> dict[str, str]:
     image = vspw_tiny.get_config().to_dict()
     image["model"] |= {"image_size": (CROP, CROP), "encoder_layers": 1, "width": 48, "hidden_dim": 32, "queries": 4}
     image["infer"] |= {"short_side_px": CROP, "max_side_px": 2 * CROP, "window_px": CROP}
+    queries = videomt_tiny.get_config().to_dict()
+    queries["model"] |= QUERIES
+    queries["infer"] |= {"score_threshold": 0.0}
     both = {**config, "model": {**config["model"], "semantic_groups": (("VIPSEG", 124), ("VIPSEG_VSS", 124))}}
-    for seed, (name, one) in enumerate({"vps": config, "vss": both, "image": image}.items()):
+    for seed, (name, one) in enumerate({"vps": config, "vss": both, "image": image, "queries": queries}.items()):
         storing.save_converted(folder / name, one, random_variables(one["model"], seed))
-    return {name: str(folder / name) for name in ("vps", "vss", "image")}
+    return {name: str(folder / name) for name in ("vps", "vss", "image", "queries")}
 
 
 def random_variables(model: dict, seed: int) -> dict:
@@ -140,7 +144,7 @@ def test_tuning_reads_kept_scores_and_runs_no_model(tmp_path, truth, checkpoints
         out = tmp_path / "tuned.py"
         command = ("tune-ensemble", "--ensemble", file, "--predictions", tmp_path / "out", "--output", out, *kept)
         run_cli(*command, "--parts", "2")
-        trials = ensemble_experiment.tune(
+        trials, _ = ensemble_experiment.tune(
             config, tmp_path / "again.py", predictions=tmp_path / "out", keep_scores=tmp_path / "kept", parts=2
         )
     assert "image alone" in capsys.readouterr().out
@@ -152,6 +156,31 @@ def test_tuning_reads_kept_scores_and_runs_no_model(tmp_path, truth, checkpoints
     found = evaluate_folders(truth, tmp_path / "best" / "predictions", metrics="vpq", windows="1,2")
     # the run takes the things member's scores unrounded, tuning as they are kept
     assert found["vpq"]["vpq"]["all"] == pytest.approx(trials[0].numbers["vpq"], abs=0.3)
+
+
+def test_things_of_two_members_are_matched_and_tuned(tmp_path, truth, checkpoints, capsys):
+    """A VidEoMT's things with those of the same network on larger frames, from checkpoint to tuned config."""
+    config, row = ensemble(truth, checkpoints), {"checkpoint": checkpoints["queries"], "task": "panoptic"}
+    config["members"] = {"queries": {**row, "weight": 0.5}, "larger": {**row, "weight": 0.0, "scales": (1.0, 1.5)}}
+    config |= {"things": "queries", "matching": {"member": "larger", "weight": 0.5, "min_iou": 0.3}}
+    kept = ("--keep-scores", tmp_path / "kept")
+    for run in ("in_turn", "together"):
+        file = write_config(tmp_path / f"{run}.py", config | {"run": run})
+        more = kept if run == "together" else ()
+        run_cli("predict", truth, "--ensemble", file, "--output", tmp_path / run, *more, "--no-overlay")
+    assert_same(tmp_path / "in_turn", tmp_path / "together")
+    frames = list(read_video(tmp_path / "together", "100000_nfJj4c_4uw0", class_table("vipseg")))
+    assert max(frame.track_ids.max() for frame in frames) > 0
+    out = tmp_path / "tuned.py"
+    run_cli("tune-ensemble", "--ensemble", file, "--predictions", tmp_path / "together", "--output", out, *kept,
+            "--parts", "1")  # fmt: skip
+    assert "no matching" in capsys.readouterr().out
+    text, tuned = out.read_text(), runpy.run_path(str(out))["get_config"]().to_dict()
+    assert "best matching" in text and tuned["matching"]["member"] in (None, "larger")
+    ensemble_experiment.run(tuned, tmp_path / "best", "predict")
+    found = evaluate_folders(truth, tmp_path / "best" / "predictions", metrics="vpq", windows="1,2")
+    best = float(text.split("best matching   vpq ")[1].split(",")[0])
+    assert found["vpq"]["vpq"]["all"] == pytest.approx(best, abs=0.3)  # scores of the things member are not rounded
 
 
 def test_a_member_without_weight_is_not_run(tmp_path, truth, checkpoints, monkeypatch):

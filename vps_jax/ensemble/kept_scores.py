@@ -50,18 +50,43 @@ def score_path(folder: pathlib.Path, video_id: str) -> pathlib.Path:
 
 
 @contextlib.contextmanager
-def write_scores(path: pathlib.Path, header: ScoreHeader) -> Iterator[Callable[[str, np.ndarray], None]]:
-    """A function (name of the frame, float16 scores `[s, h4, w4]`) that appends a frame."""
+def write_blobs(path: pathlib.Path, header: ScoreHeader) -> Iterator[Callable[[str, bytes], None]]:
+    """A function (name of the frame, its data) that appends a frame; the file is there when the block has ended."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as partial, partial.open("wb") as file:
         file.write(json.dumps(header._asdict()).encode() + b"\n")
 
-        def append(stem: str, scores: np.ndarray) -> None:
-            halves = np.ascontiguousarray(scores).view(np.uint8).reshape(-1, 2).T
-            for part in (stem.encode(), zlib.compress(halves.tobytes(), 1)):
+        def append(stem: str, blob: bytes) -> None:
+            for part in (stem.encode(), blob):
                 file.write(struct.pack("<Q", len(part)) + part)
 
         yield append
+
+
+def read_blobs(path: pathlib.Path) -> Iterator[tuple[str, bytes]]:
+    """Names and data of the frames of a file, one at a time."""
+    with path.open("rb") as file:
+        file.readline()
+        while length := file.read(8):
+            stem = file.read(struct.unpack("<Q", length)[0]).decode()
+            yield stem, file.read(struct.unpack("<Q", file.read(8))[0])
+
+
+@contextlib.contextmanager
+def write_scores(path: pathlib.Path, header: ScoreHeader) -> Iterator[Callable[[str, np.ndarray], None]]:
+    """A function (name of the frame, float16 scores `[s, h4, w4]`) that appends a frame."""
+    with write_blobs(path, header) as append:
+        yield lambda stem, scores: append(stem, zlib.compress(halves(scores).tobytes(), 1))
+
+
+def halves(numbers: np.ndarray) -> np.ndarray:
+    """The two bytes of float16 numbers apart, uint8 `[2, n]`."""
+    return np.ascontiguousarray(np.ascontiguousarray(numbers).view(np.uint8).reshape(-1, 2).T)
+
+
+def joined(parts: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Float16 numbers of a shape from their `halves`."""
+    return np.ascontiguousarray(parts.reshape(2, -1).T).view(np.float16).reshape(shape)
 
 
 def read_header(path: pathlib.Path) -> ScoreHeader:
@@ -85,14 +110,10 @@ def _header(file) -> ScoreHeader:
 
 def read_scores(path: pathlib.Path) -> Iterator[tuple[str, np.ndarray]]:
     """Names and float16 scores `[s, h4, w4]` of the frames of a file, one at a time."""
-    with path.open("rb") as file:
-        header = _header(file)
-        shape = (len(header.classes), *(side // 4 for side in header.geometry.padded))
-        while length := file.read(8):
-            stem = file.read(struct.unpack("<Q", length)[0]).decode()
-            data = zlib.decompress(file.read(struct.unpack("<Q", file.read(8))[0]))
-            halves = np.frombuffer(data, np.uint8).reshape(2, -1)
-            yield stem, np.ascontiguousarray(halves.T).view(np.float16).reshape(shape)
+    header = read_header(path)
+    shape = (len(header.classes), *(side // 4 for side in header.geometry.padded))
+    for stem, blob in read_blobs(path):
+        yield stem, joined(np.frombuffer(zlib.decompress(blob), np.uint8), shape)
 
 
 def read_stems(path: pathlib.Path) -> list[str]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from vps_jax import models
-from vps_jax.config import MODELS, EnsembleConfig, MemberConfig
+from vps_jax.config import MODELS, EnsembleConfig, Matching, MemberConfig
 from vps_jax.datasets.classes import ClassTable
 from vps_jax.ensemble.kept_scores import read_header, read_stems, score_path
 from vps_jax.infer.predictor import check_classes, check_settings, infer_settings, predictor_class
@@ -103,6 +103,7 @@ def read_members(
             raise UserError(f"members.{name}: {error}") from None
     things = _things_member(members, config.things)
     check_members(members, things)
+    check_matching(config.matching, members, things)
     return members, things
 
 
@@ -175,6 +176,16 @@ def check_members(members: Sequence[Member], things: Member) -> None:
                 f"members.{member.name}: has {_first_difference(member.classes.names, things.classes.names)} classes; "
                 f"expected those of {things.name} in their order, leave it out"
             )
+
+
+def check_matching(matching: Matching, members: Sequence[Member], things: Member) -> None:
+    """Raises UserError unless the member whose tracks are to be matched has some, and is not the things member."""
+    there = [member.name for member in members if member.has_tracks and member is not things]
+    if matching.member and matching.member not in there:
+        raise UserError(
+            f"matching.member={matching.member!r}: expected another panoptic member with a checkpoint than "
+            f"{things.name} (there: {', '.join(there) or 'none'}); name one, or leave it out"
+        )
 
 
 def check_kept(members: Sequence[Member], things: Member, videos: Sequence[Video]) -> None:

@@ -15,7 +15,7 @@ from vps_jax.media.result_folders import make_writer
 from vps_jax.media.selection import Selection
 from vps_jax.media.sources import open_inputs
 from vps_jax.media.video import Video
-from vps_jax.parsing import parse
+from vps_jax.parsing import parse, plain
 from vps_jax.types import UserError
 from vps_jax.viz.overlay import Style
 
@@ -56,9 +56,9 @@ def predict_ensemble(
     check_kept(members, things, videos)
     writer, keep = make_writer(out, layout, things.classes), config.keep_scores
     if not keep:  # for tuning, members without weight matter too
-        members = [member for member in members if member is things or member.weight > 0]
+        members = [m for m in members if m is things or m.weight > 0 or m.name == config.matching.member]
     with _score_folder(keep, pathlib.Path(out), config.run) as folder:
-        ensemble = Ensemble(members, things, keep=folder, keep_things=bool(keep))
+        ensemble = Ensemble(members, things, keep=folder, keep_things=bool(keep), matching=config.matching)
         check_room(ensemble, videos)
         programs = _prepare_groups(ensemble, videos, in_turn=config.run == "in_turn", progress=progress)
         ensemble.groups[0].load()
@@ -70,9 +70,12 @@ def predict_ensemble(
 
 
 def identity(ensemble: Ensemble) -> str:
-    """What makes the results: members, how they are run, scales and weights."""
+    """What makes the results: members, how they are run, scales and weights, and whose things are matched."""
     rows = [[member_id(m), str(m.kept), m.scale, m.weight] for m in ensemble.members]
-    return hashlib.sha256(json.dumps([rows, ensemble.things.name]).encode()).hexdigest()[:16]
+    content = [rows, ensemble.things.name]
+    if ensemble.matching.member:
+        content.append(plain(ensemble.matching))
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
 
 def _prepare_groups(ensemble: Ensemble, videos: Sequence[Video], *, in_turn: bool, progress: bool) -> dict[str, int]:

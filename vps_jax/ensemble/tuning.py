@@ -98,7 +98,7 @@ def tune(
     root = vipseg_folders.read_truth(pathlib.Path(truth), split)
     settings, chosen = Settings(root.classes, window_lengths(windows)), metric_table.choose(METRICS, PANOPTIC)
     vipseg_folders.read_predictions(pathlib.Path(predictions), root)  # refuses what does not fit the truth
-    files = {video: [_score_file(m, pathlib.Path(kept), video) for m in members] for video in root.videos}
+    files = {video: [score_file(m, pathlib.Path(kept), video) for m in members] for video in root.videos}
     states = [scoring.make_states(chosen, settings) for _ in tried]
     for video in track(list(root.videos), "tune", show=progress):
         frames = _frames(files[video], pathlib.Path(predictions), root, video)
@@ -114,7 +114,8 @@ def _in_order(members: Sequence[Member]) -> list[Member]:
     return sorted(members, key=lambda member: member.name)
 
 
-def _score_file(member: Member, kept: pathlib.Path, video: str) -> pathlib.Path:
+def score_file(member: Member, kept: pathlib.Path, video: str) -> pathlib.Path:
+    """Kept scores of a member. Raises UserError if there are none of the video."""
     folder = member.kept if member.kept is not None else kept_folder(kept, member)
     path = score_path(folder, video)
     if not path.is_file():
@@ -134,11 +135,17 @@ def _frames(
         names = {record.stem, prediction.stem, *(stem for stem, _ in parts)}
         if len(names) > 1:
             raise UserError(f"video {video}: frames {', '.join(sorted(names))} side by side; predict this split anew")
-        ids = read_png(record.png, kind="RGB").astype(np.int64) @ BGR_TO_ID  # [h, w]
-        if ids.shape != prediction.categories.shape:
-            found, expected = ("x".join(map(str, shape[::-1])) for shape in (prediction.categories.shape, ids.shape))
-            raise UserError(f"video {video}, frame {record.stem}: predicted at {found}, but the truth is {expected}")
-        yield counting.SegmentFrame(ids, record.segments), prediction, [scores for _, scores in parts], sizes
+        expected = truth_frame(record)
+        shapes = (prediction.categories.shape, expected.pixels.shape)
+        if shapes[0] != shapes[1]:
+            found, wanted = ("x".join(map(str, shape[::-1])) for shape in shapes)
+            raise UserError(f"video {video}, frame {record.stem}: predicted at {found}, but the truth is {wanted}")
+        yield expected, prediction, [scores for _, scores in parts], sizes
+
+
+def truth_frame(record) -> counting.SegmentFrame:
+    """Segments of a frame of `vipseg_folders.TruthRoot`."""
+    return counting.SegmentFrame(read_png(record.png, kind="RGB").astype(np.int64) @ BGR_TO_ID, record.segments)
 
 
 def _count_video(frames, tried: Sequence[Candidate], root: vipseg_folders.TruthRoot) -> list[counting.VideoCounts]:
@@ -174,8 +181,9 @@ def alone(trials: Sequence[Trial], member: int) -> Trial:
 
 
 def write_tuned(
-    path: str | pathlib.Path, config: EnsembleConfig | Mapping, trials: Sequence[Trial], *, truth: str, split: str
-) -> None:
+    path: str | pathlib.Path, config: EnsembleConfig | Mapping, trials: Sequence[Trial], *, truth: str, split: str,
+    matching: Sequence = (),
+) -> None:  # fmt: skip
     """Write the best candidate as a config file, with its numbers and those it was compared with.
 
     Args:
@@ -183,13 +191,15 @@ def write_tuned(
       config: the config that was tuned.
       trials: from `tune`.
       truth, split: named in the file.
+      matching: `tube_tuning.MatchingTrial`s, the best first; none leaves the matching as it is.
     """
     config, best = parse(EnsembleConfig, config), trials[0]
     names, members = sorted(config.members), {}
     for name, weight, scale in zip(names, *best.candidate, strict=True):
         members[name] = dataclasses.replace(config.members[name], weight=weight, scale=scale)
-    lines = [f"  {line}" for line in table(names, trials)]
-    content = pprint.pformat(plain(dataclasses.replace(config, members=members)), width=100, sort_dicts=False)
+    lines = [f"  {line}" for line in (*table(names, trials), *matching_table(matching))]
+    config = dataclasses.replace(config, members=members, **({"matching": matching[0].matching} if matching else {}))
+    content = pprint.pformat(plain(config), width=100, sort_dicts=False)
     head = f'"""Ensemble chosen from {len(trials)} candidates by its VPQ on {split} of {truth}.\n\n'
     text = head + "\n".join(lines) + '\n"""\n\nimport ml_collections\n\n\ndef get_config():\n'
     indented = content.replace("\n", "\n        ")
@@ -200,7 +210,15 @@ def table(names: Sequence[str], trials: Sequence[Trial]) -> list[str]:
     """Lines with the numbers of the best candidate, of the plain mean, and of each member (sorted names) alone."""
     rows = [("best", trials[0]), ("plain mean", plain_mean(trials))]
     rows += [(f"{name} alone", alone(trials, i)) for i, name in enumerate(names)]
-    return [
-        f"{row:16s}" + ", ".join(f"{key} {'-' if x is None else format(x, '.2f')}" for key, x in trial.numbers.items())
-        for row, trial in rows
-    ]
+    return [_line(row, trial.numbers) for row, trial in rows]
+
+
+def matching_table(trials: Sequence) -> list[str]:
+    """Lines with the numbers of the best `tube_tuning.MatchingTrial` and of the things as they are; none for none."""
+    rows = [("best matching", trial) for trial in trials[:1]]
+    rows += [("no matching", trial) for trial in trials if not trial.matching.member]
+    return [_line(row, trial.numbers) for row, trial in rows]
+
+
+def _line(row: str, numbers: Mapping[str, float | None]) -> str:
+    return f"{row:16s}" + ", ".join(f"{key} {'-' if x is None else format(x, '.2f')}" for key, x in numbers.items())

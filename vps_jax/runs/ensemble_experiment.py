@@ -2,6 +2,7 @@
 
 import pathlib
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from vps_jax.config import EnsembleConfig
 from vps_jax.config import ensemble_experiment as read_ensemble
@@ -97,11 +98,25 @@ def open_checkpoint(path, weights: str):
     return Checkpoint(config.model, config.infer, read_classes(folder), identity, lambda: read_tree(item))
 
 
+class Tuned(NamedTuple):
+    """What was tried, the best VPQ first each.
+
+    Attributes:
+      trials: `ensemble.tuning.Trial`s of scales and weights.
+      matching: `ensemble.tube_tuning.MatchingTrial`s with the best of these; none unless the config matches things.
+    """
+
+    trials: list
+    matching: list
+
+
 def tune(
     config: EnsembleConfig | Mapping, out, *, predictions, keep_scores=None, truth=None, split: str | None = None,
     windows=None, parts: int = 4, progress: bool = True,
-) -> list:  # fmt: skip
+) -> Tuned:  # fmt: skip
     """Choose scales and weights from kept scores, and write the config with the best VPQ. No model runs.
+
+    If the config matches things, weight and least IoU of the matching are chosen next, with these scales and weights.
 
     Args:
       config: config of the ensemble.
@@ -111,9 +126,6 @@ def tune(
       truth, split, windows: by default those of the config's `evaluate`.
       parts: weights are multiples of `1 / parts`.
       progress: show a progress bar on stderr.
-
-    Returns:
-      `ensemble.tuning.Trial`s, the best first.
 
     Raises:
       UserError: `out` exists, scores or results are missing, or there is no truth.
@@ -127,14 +139,17 @@ def tune(
     if pathlib.Path(out).exists():
         raise UserError(f"{out} exists; choose a new file")
     experiment.set_up_jax()
-    from vps_jax.ensemble import members, tuning
+    from vps_jax.ensemble import members, tube_tuning, tuning
 
     settings = config.evaluate
     truth, split = truth or settings.truth, split or settings.split
-    found, _ = members.read_members(config, open_checkpoint)
-    trials = tuning.tune(
-        found, keep_scores, predictions, truth, split=split, tried=tuning.candidates(found, steps=parts),
-        windows=windows or settings.windows, progress=progress,
-    )  # fmt: skip
-    tuning.write_tuned(out, config, trials, truth=str(truth), split=split)
-    return trials
+    found, things = members.read_members(config, open_checkpoint)
+    options = {"split": split, "windows": windows or settings.windows, "progress": progress}
+    tried = tuning.candidates(found, steps=parts)
+    trials, matching = tuning.tune(found, keep_scores, predictions, truth, tried=tried, **options), []
+    if config.matching.member:
+        tried = tube_tuning.settings_of(config.matching.member, steps=parts)
+        best = trials[0].candidate
+        matching = tube_tuning.tune_matching(found, things, best, keep_scores, truth, tried=tried, **options)
+    tuning.write_tuned(out, config, trials, truth=str(truth), split=split, matching=matching)
+    return Tuned(trials, matching)
