@@ -334,6 +334,17 @@ def test_events_are_not_doubled_after_a_kill(tmp_path, monkeypatch):
     assert [e.step for e in events.Tensors("train_micro/loss")] == [1, 2, 3, 4]
 
 
+def test_an_evaluation_hides_no_events_of_a_run_that_is_ahead(tmp_path, monkeypatch):
+    use_micro_rooms(monkeypatch)
+    loop.train(micro_config(steps=4, log_every=1), tmp_path)
+    shutil.rmtree(tmp_path / "checkpoints" / "4")
+    time.sleep(1.1)
+    loop.evaluate_newest(micro_config(), tmp_path, evaluate=lambda variables, step, label: ({"vpq": 1.0}, {}))
+    events = plugin_event_accumulator.EventAccumulator(str(tmp_path)).Reload()
+    assert [e.step for e in events.Tensors("train_micro/loss")] == [1, 2, 3, 4]
+    assert [e.step for e in events.Tensors("eval_ema/vpq")] == [2]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

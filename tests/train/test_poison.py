@@ -157,20 +157,26 @@ def test_odd_videos_are_trained_on(prepared, tmp_path, monkeypatch, capsys):
     assert "cannot be read" not in capsys.readouterr().err
 
 
-def test_a_broken_record_stops_the_run(prepared, tmp_path, monkeypatch):
-    copy = shutil.copytree(prepared, tmp_path / "vipseg")
+def break_crowd(prepared, part: str) -> None:
+    """Break image or label of every frame of one video."""
     for number in range(3):
-        rewrite(copy, first_record(copy, "crowd") + number, "label")
+        rewrite(prepared, first_record(prepared, "crowd") + number, part)
+
+
+@pytest.mark.parametrize("part", ["label", "image"])
+def test_a_broken_record_stops_the_run(prepared, tmp_path, monkeypatch, part):
+    copy = shutil.copytree(prepared, tmp_path / "vipseg")
+    break_crowd(copy, part)
     message = r"step \d: data.sources.clips: .*array_record.*: video crowd, frame 0000\d .*set data.broken_records=skip"
     with pytest.raises(UserError, match=message) as error:
         run(copy, tmp_path / "run", monkeypatch)
     assert "\n" not in str(error.value)
 
 
-def test_broken_records_are_skipped_and_counted(prepared, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("part", ["label", "image"])
+def test_broken_records_are_skipped_and_counted(prepared, tmp_path, monkeypatch, capsys, part):
     copy = shutil.copytree(prepared, tmp_path / "vipseg")
-    for number in range(3):
-        rewrite(copy, first_record(copy, "crowd") + number, "label")
+    break_crowd(copy, part)
     taken = run(copy, tmp_path / "run", monkeypatch, broken_records="skip")
     assert set(taken) == set(VIDEOS) - {"crowd"} and len(taken) >= 6 * 8
     text = capsys.readouterr().err
@@ -183,12 +189,13 @@ def test_broken_records_are_skipped_and_counted(prepared, tmp_path, monkeypatch,
     assert "broken: data.sources.clips" in "\n".join(replay.lines(found))
 
 
-def test_a_set_that_is_broken_altogether_ends_the_run(prepared, tmp_path, monkeypatch):
+@pytest.mark.parametrize("choice", ["stop", "skip"])
+def test_a_set_that_is_broken_altogether_ends_the_run(prepared, tmp_path, monkeypatch, choice):
     copy = shutil.copytree(prepared, tmp_path / "vipseg")
     file = record_file(copy)
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 3])
     with pytest.raises(UserError, match="clips in a row are broken, the last: data.sources.clips: .*prepare the set"):
-        run(copy, tmp_path / "run", monkeypatch, broken_records="skip")
+        run(copy, tmp_path / "run", monkeypatch, broken_records=choice)
 
 
 def test_the_record_of_a_step_that_is_not_finite_has_norms_by_module(tmp_path, monkeypatch):

@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 import quick_compile
+from collectives import collectives
 from jaxprs import equations
 
 from configs import stage1, stage2, stage3, stage4
@@ -123,6 +124,23 @@ def fixed_clip(rows: int) -> Clip:
     classes = np.full((2, rows), -1, np.int32)
     classes[:, :2] = 0, 2
     return Clip(images, ids, classes)
+
+
+@pytest.mark.acceptance
+@pytest.mark.parametrize("fsdp", [1, 8])
+def test_what_eight_devices_exchange(fsdp, monkeypatch):
+    """Gradients and sums of the losses; with split parameters these too. Nothing of a matching, and no activations."""
+    monkeypatch.setattr("vps_jax.train.sharding.MIN_SHARDED_SIZE", 256)  # most of what is small here
+    config = twin("stage3")
+    model, tx, _, abstract = prepare(config)
+    mesh = make_mesh(fsdp)
+    shapes = ((8, 2, 64, 64, 3), jnp.uint8), ((8, 2, 64, 64), jnp.uint16), ((8, 4), jnp.int32)
+    clip = Clip(*(jax.ShapeDtypeStruct(*shape) for shape in shapes))
+    step = step_of(config, "vps", model, tx, mesh, abstract)
+    text = compiled(step, abstract, clip).func.as_text()
+    found = collectives(text)
+    print(f"fsdp {fsdp}: {dict(found)}")
+    assert set(found) == {"all-reduce"} if fsdp == 1 else {"all-reduce", "all-gather"} <= set(found)
 
 
 def first_moments(state) -> dict:

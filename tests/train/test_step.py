@@ -3,7 +3,9 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
+from collectives import collectives
 from micro_experiment import OPTIM, TASK, MicroModel, MicroNumbers, MicroTask, micro_clip, micro_variables
 
 from vps_jax.train.optimizer import make_optimizer
@@ -40,18 +42,34 @@ def assert_trees_close(a, b, rtol):
         np.testing.assert_allclose(x, y, rtol=rtol, atol=rtol * float(jnp.abs(y).max()))
 
 
-@pytest.mark.parametrize("fsdp", [1, 4])
-def test_one_device_and_eight_agree_over_five_steps(fsdp, monkeypatch):
+@pytest.fixture(scope="module")
+def on_one_device():
+    return run(make_mesh(devices=jax.devices()[:1]))
+
+
+@pytest.mark.parametrize(("devices", "fsdp"), [(2, 1), (2, 2), (8, 1), (8, 2), (8, 8)])
+def test_numbers_of_devices_agree_over_five_steps(devices, fsdp, on_one_device, monkeypatch):
     monkeypatch.setattr("vps_jax.train.sharding.MIN_SHARDED_SIZE", 1)
-    one, losses_of_one = run(make_mesh(devices=jax.devices()[:1]))
-    mesh = make_mesh(fsdp)
-    assert mesh.size == 8
-    eight, losses_of_eight = run(mesh)
-    np.testing.assert_allclose(losses_of_eight, losses_of_one, rtol=1e-5)
-    assert_trees_close(eight.variables, one.variables, 1e-5)
-    if fsdp > 1:
-        kernel = eight.variables["params"]["backbone"]["kernel"]
+    mesh = make_mesh(fsdp, devices=jax.devices()[:devices])
+    assert mesh.size == devices
+    (one, losses_of_one), (many, losses) = on_one_device, run(mesh)
+    np.testing.assert_allclose(losses, losses_of_one, rtol=1e-5)
+    assert_trees_close(many.variables, one.variables, 1e-5)
+    for tree in (many.variables, many.ema):
+        kernel = tree["params"]["backbone"]["kernel"]
         assert kernel.addressable_shards[0].data.size == kernel.size // fsdp
+
+
+@pytest.mark.parametrize("fsdp", [1, 8])
+def test_moments_are_split_too_and_a_step_gathers_only_then(fsdp, monkeypatch):
+    monkeypatch.setattr("vps_jax.train.sharding.MIN_SHARDED_SIZE", 1)
+    mesh = make_mesh(fsdp)
+    state, step = start(mesh, OPTIM)
+    adam = optax.tree.get(state.opt_state, "mu")
+    assert adam["backbone"]["kernel"].addressable_shards[0].data.size == 3 * 8 // fsdp
+    program = step.func.lower(*step.args, state, put_batch(mesh, micro_clip(0))).compile()
+    kinds = set(collectives(program.as_text()))
+    assert kinds == {"all-reduce"} if fsdp == 1 else {"all-reduce", "all-gather"} <= kinds
 
 
 def test_micro_batches_average_gradients_of_their_parts():

@@ -60,7 +60,7 @@ class Report:
         self._compiled = compiled
         self._waited = 0.0
         self._writers: dict[str, Any] = {}
-        self._open("TensorBoard events", lambda: self._event_writer(workdir, experiment.train.best_metric, done))
+        self._open("TensorBoard events", lambda: self._event_writer(workdir, experiment, done if run_id else None))
         if self._main and run_id and experiment.train.wandb_project:
             self._open("Weights & Biases", lambda: wandb_writer.WandbWriter(workdir, experiment, run_id))
         self._window = collections.defaultdict(list)
@@ -69,8 +69,9 @@ class Report:
         self._last = (done, time.monotonic())
         self.history = [row for row in read_history(self._file) if row["step"] <= done]
 
-    def _event_writer(self, workdir, score: str, done: int):
-        return make_writer(workdir, just_logging=not self._main, resumed=done, scores=(score,))
+    def _event_writer(self, workdir, experiment: Experiment, resumed: int | None):
+        scores = (experiment.train.best_metric,)
+        return make_writer(workdir, just_logging=not self._main, resumed=resumed, scores=scores)
 
     def config(self, text: str) -> None:
         self._write("write_texts", 0, {"config": f"```\n{text}\n```"})

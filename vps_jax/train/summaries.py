@@ -107,18 +107,21 @@ def chart_layout(scores) -> Summary:
     return Summary(value=[Summary.Value(tag=metadata.CONFIG_SUMMARY_TAG, tensor=content, metadata=kind)])
 
 
-def make_writer(workdir, *, just_logging: bool = False, resumed: int = 0, scores=()):
+def make_writer(workdir, *, just_logging: bool = False, resumed: int | None = None, scores=()):
     """clu's asynchronous writer of scalars, texts and images into `workdir`; only process 0 writes files.
 
     A run that is resumed after so many steps may repeat some of an earlier start: TensorBoard drops what that wrote,
-    since from the second one on a mark of a start says so.
+    since from the second one on a mark of a start says so. Who trains no further, such as an evaluation, leaves none.
 
     Args:
+      resumed: steps done before, 0 at the first start; None for who does not train.
       scores: see `chart_layout`.
     """
     if not just_logging:
         start, now = EventFileWriter(str(workdir)), time.time()
-        start.add_event(Event(step=resumed + 1, wall_time=now, session_log=SessionLog(status=SessionLog.START)))
+        if resumed is not None:
+            session = SessionLog(status=SessionLog.START)
+            start.add_event(Event(step=resumed + 1, wall_time=now, session_log=session))
         start.add_event(Event(step=0, wall_time=now, summary=chart_layout(scores)))
         start.close()
     return _clu_writers().create_default_writer(str(workdir), just_logging=just_logging)
