@@ -104,7 +104,7 @@ def until(is_so):
 def segment(page, clip):
     """Upload a video and ask for its segments."""
     page.find_element("css selector", "#files input[type=file]").send_keys(str(clip))
-    until(lambda: clip.name in page.find_element("id", "files").text)
+    until(lambda: page.find_elements("css selector", "#files a[href*='/file=']"))  # of what has come whole
     page.find_element("id", "run").click()
 
 

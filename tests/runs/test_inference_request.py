@@ -1,14 +1,17 @@
 """What may be asked of a checkpoint, and what is refused in one line before its weights are read."""
 
 import dataclasses
+import pathlib
 
 import pytest
 
 from vps_jax.config import experiment
 from vps_jax.datasets.classes import class_table
+from vps_jax.runs import config_files
 from vps_jax.runs.inference_request import Request, augmented, classes_asked, infer_asked
 from vps_jax.types import UserError
 
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 GROUPS = (("VIPSEG", 124), ("VIPSEG_VIS", 58), ("OVIS", 25), ("YOUTUBE_VIS", 40))
 TARVIS = experiment({"model": {"name": "tarvis", "semantic_groups": GROUPS}, "infer": {"short_side_px": 720}})
 IMAGE = experiment({"model": {"name": "mask2former"}})
@@ -65,6 +68,26 @@ def test_settings_of_a_data_set_without_a_group_keep_the_classes():
 
 def test_an_image_model_labels_every_pixel():
     assert infer_asked(IMAGE, Request(task="semantic")) == IMAGE.infer
+
+
+def test_a_task_is_done_with_the_group_that_has_learned_it():
+    """VIPSeg as three tasks, as stage 3 sees it; instances are of its 58 things, with their own ids."""
+    stage3 = experiment(config_files.load(ROOT / "configs" / "stage3.py:swin_tiny"))
+    for own in (Request(), Request(task="panoptic")):
+        assert infer_asked(stage3, own) == stage3.infer and classes_asked(stage3, OWN, own) == OWN
+    asked = Request(task="instance")
+    assert infer_asked(stage3, asked).semantic_group == "VIPSEG_VIS"
+    classes = classes_asked(stage3, OWN, asked)
+    things = [number for number, thing in enumerate(OWN.is_thing) if thing]
+    assert classes.official_ids == tuple(things) and len(things) == 58 and all(classes.is_thing)
+    assert classes.names == tuple(OWN.names[number] for number in things)
+    assert infer_asked(stage3, Request(task="semantic")).semantic_group == "VIPSEG_VSS"
+    assert classes_asked(stage3, OWN, Request(task="semantic")) == OWN
+
+
+def test_a_task_of_several_groups_keeps_the_group():
+    stage2 = experiment(config_files.load(ROOT / "configs" / "stage2.py:swin_tiny"))
+    assert infer_asked(stage2, Request(task="instance")).semantic_group == stage2.infer.semantic_group
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,9 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from vps_jax.config import TASKS, Experiment
+from vps_jax.config import TASKS, Experiment, source_group
 from vps_jax.datasets import dataset
-from vps_jax.datasets.classes import ClassTable, class_table
+from vps_jax.datasets.classes import ClassTable, class_table, from_rows
 from vps_jax.datasets.spec import DatasetSpec
 from vps_jax.parsing import field_names, parse
 from vps_jax.types import UserError
@@ -42,6 +42,8 @@ def infer_asked(experiment: Experiment, request: Request) -> Any:
         infer = published(experiment, dataset(request.settings))
     if request.task is not None:
         infer = with_task(experiment.model.name, infer, request.task)
+        if request.settings is None and infer.task != experiment.infer.task:
+            infer = with_group_of_task(experiment, infer)
     if request.short_side is not None:
         long_side = round(infer.max_side_px * request.short_side / (infer.short_side_px or type(infer)().short_side_px))
         infer = dataclasses.replace(infer, short_side_px=request.short_side, max_side_px=long_side)
@@ -109,10 +111,35 @@ def with_task(model: str, infer: Any, task: str) -> Any:
     return dataclasses.replace(infer, task=offered[task])
 
 
+def with_group_of_task(experiment: Experiment, infer: Any) -> Any:
+    """The settings with the one semantic group that the model has learned their task with, if there is one.
+
+    Stage 3 sees the same videos as three tasks, each with queries of its own (spec: tarvis 12.2).
+    """
+    sources = experiment.data.sources.items()
+    learned = {source_group(name, source) for name, source in sources if source.task == infer.task}
+    groups = [name for name, _ in getattr(experiment.model, "semantic_groups", ()) if name in learned]
+    if len(groups) != 1 or not hasattr(infer, "semantic_group"):
+        return infer
+    return dataclasses.replace(infer, semantic_group=groups[0])
+
+
 def classes_asked(experiment: Experiment, own: ClassTable, request: Request) -> ClassTable:
     """The classes of the frames; `own` are those of the checkpoint."""
     if infer_asked(experiment, request).task == "vos":
         return class_table(OBJECTS)
     if request.settings is not None and group_of(experiment, dataset(request.settings)):
         return dataset(request.settings).classes
+    return classes_of_group(experiment, own, getattr(infer_asked(experiment, request), "semantic_group", None))
+
+
+def classes_of_group(experiment: Experiment, own: ClassTable, group: str | None) -> ClassTable:
+    """The classes of a semantic group: some of the checkpoint's, if the group's data map those to fewer classes."""
+    count = dict(getattr(experiment.model, "semantic_groups", ())).get(group)
+    for name, source in experiment.data.sources.items():
+        class_map = experiment.class_maps.get(name, ())
+        if source_group(name, source) == group and len(class_map) == len(own.names):
+            rows = dict(zip(class_map, own.rows(), strict=True))
+            if set(range(count or 0)) <= set(rows):
+                return from_rows(rows[number] for number in range(count or 0))
     return own
