@@ -1,11 +1,12 @@
 """A process that trains the micro model and says what it does: `python micro_run.py WORKDIR [PHASE]`.
 
 Lines on stdout: `batch` before every step, `compilation` and `evaluation` where these begin. PHASE, one of the two,
-lasts so long that a signal meets it.
+lasts so long that a signal meets it; `full` lets the disk take no more after five steps.
 """
 
 import os
 import pathlib
+import resource
 import subprocess
 import sys
 import time
@@ -32,6 +33,7 @@ def main(workdir: str, phase: str) -> None:
     from vps_jax.data import pipeline
     from vps_jax.train import loop
     from vps_jax.train.programs import StepPrograms
+    from vps_jax.types import UserError
 
     def enter(name: str) -> None:
         print(name, flush=True)
@@ -42,8 +44,10 @@ def main(workdir: str, phase: str) -> None:
         return {"vpq": float(np.sum(variables["params"]["head"]["bias"]))}, {}
 
     def train_batches(data, **where):
-        for batch in batches(data, **where):
+        for number, batch in enumerate(batches(data, **where)):
             print("batch", flush=True)
+            if phase == "full" and number == 5:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500))
             yield batch
 
     class Programs(StepPrograms):
@@ -56,7 +60,10 @@ def main(workdir: str, phase: str) -> None:
     batches = pipeline.train_batches
     patch.setattr(pipeline, "train_batches", train_batches)
     patch.setattr(loop, "StepPrograms", Programs)
-    loop.train(micro_config(**SETTINGS), workdir, evaluate=evaluate)
+    try:
+        loop.train(micro_config(**SETTINGS), workdir, evaluate=evaluate)
+    except UserError as error:
+        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

@@ -104,3 +104,13 @@ def test_a_signal_in_any_phase_leaves_a_checkpoint_and_a_code(tmp_path, phase, n
     expected = {"compilation": {1}, "step": {5, 6, 7}, "save": {3, 4}, "evaluation": {50}}[phase]
     assert newest(tmp_path) in expected
     assert find_step(tmp_path).name == str(newest(tmp_path))  # whole
+
+
+def test_a_disk_that_takes_no_more_is_one_line(tmp_path):
+    run = micro_run.start(tmp_path, "full")
+    text = run.communicate(timeout=PATIENCE)[1]
+    assert run.returncode == 1 and newest(tmp_path) == 3
+    said = [line for line in text.splitlines() if "cpu_aot_loader" not in line]
+    assert said[-1].startswith("error: checkpoint 6 cannot be written to") and "the last one is 3" in said[-1], text
+    assert all(line.startswith(("micro: ", "step ", "warning: TensorBoard events ", "error: ")) for line in said), text
+    assert find_step(tmp_path).name == "3"

@@ -1,6 +1,8 @@
 """The checkpoints of one run: when they are written, which of them stay, and which one a resumed run starts from."""
 
+import functools
 import json
+import logging
 import os
 import pathlib
 import shutil
@@ -45,6 +47,7 @@ class Checkpoints:
         self._own = {step for step in self._manager.all_steps() if owner_of(self.folder / str(step)) == owner}
         self._scores = {step: score for step in self._own if (score := read_score(self.folder / str(step))) is not None}
         self._unsealed: set[int] = set()
+        hush_threads()
 
     def steps(self) -> list[int]:
         """Steps that are there, ascending."""
@@ -204,6 +207,25 @@ class Checkpoints:
             f"checkpoint {step} cannot be written to {self.folder} ({state}: {one_line(error)}); the last one is "
             f"{max(self._own, default='none')}: make room and start again"
         ) from error
+
+
+@functools.cache
+def hush_threads() -> None:
+    """Let the threads that write print no errors: what goes wrong there is raised in the main thread as well.
+
+    On a full disk that would be hundreds of lines, which hide the one that says so. Some come after that one.
+    """
+    hook = sys.excepthook
+
+    def is_told(record) -> bool:
+        return "_SignalingThread.run() raised an exception" not in record.getMessage()
+
+    def other_errors(kind, error, trace) -> None:
+        if str(error) != "Event loop is closed":  # of writes that end after the first one of a checkpoint has failed
+            hook(kind, error, trace)
+
+    logging.getLogger("absl").addFilter(is_told)
+    sys.excepthook = other_errors
 
 
 def one_line(error: Exception) -> str:
