@@ -18,7 +18,7 @@ from vps_jax.train.checkpoint import save_converted
 ROOT = pathlib.Path(cli.__file__).parents[1]
 COMMANDS = [
     "predict", "tune-ensemble", "evaluate", "convert", "demo", "data synthesize", "data convert", "data prepare",
-    "data check", "weights list", "weights get",
+    "data check", "data instances", "app", "weights list", "weights get",
 ]  # fmt: skip
 ENSEMBLE = ROOT / "configs" / "ensemble.py"
 PREDICT = ["predict", "a.mp4", "--output", "y"]

@@ -66,6 +66,23 @@ def convert_data(
     print(f"{counts['videos']} videos, {counts['frames']} frames -> {out}")
 
 
+@data.command("instances")
+def write_instances(
+    name: Annotated[str, typer.Argument(help="Data set with things: vipseg, ...")],
+    source: Source,
+    out: Annotated[Folder, Text("--out", help="Json file to write.")],
+    split: Annotated[str, Text("--split", help="Split with labels.")] = "val",
+):
+    """Write the objects of a panoptic truth as YouTube-VIS does, to score the instance task with.
+
+    Example: vps-jax data instances vipseg --source data/VIPSeg_720P --out data/vipseg_instances.json
+    """
+    from vps_jax.runs import instance_truth
+
+    counts = instance_truth.write(name, source, split, out)
+    print(f"{counts['videos']} videos, {counts['objects']} objects -> {out}")
+
+
 @data.command()
 def prepare(
     name: Name,
