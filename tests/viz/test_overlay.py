@@ -51,6 +51,26 @@ def test_touching_tracks_of_one_class_are_parted():
     assert module.contours(frame)[:, 3].all() and module.contours(frame).sum() == 4
 
 
+@pytest.mark.parametrize("tracks", [40, 400])
+def test_a_frame_is_painted_as_pixel_by_pixel(tracks):
+    """With fewer segments than a byte tells apart, and with more."""
+    rng = np.random.default_rng(0)
+    categories = rng.choice([SKY, 7, module.UNKNOWN], (60, 80)).astype(np.uint8)
+    track_ids = np.where(rng.random((60, 80)) < 0.5, rng.integers(1, tracks + 1, (60, 80)), 0).astype(np.int32)
+    categories[track_ids > 0] = PERSON
+    frame, image = PanopticFrame("1", categories, track_ids), rng.integers(0, 256, (60, 80, 3), np.uint8)
+    colors, drawn = module.colorize(frame, TABLE), module.overlay(image, frame, TABLE, module.Style(names=False))
+    for y, x in np.ndindex(60, 80):
+        track, category = int(track_ids[y, x]), int(categories[y, x])
+        expected = module.track_color(track) if track else (*TABLE.colors, *[(0, 0, 0)] * 200)[category]
+        assert tuple(colors[y, x]) == tuple(expected)
+        right, below = ((track_ids[at], categories[at]) for at in ((y, min(x + 1, 79)), (min(y + 1, 59), x)))
+        if right != (track, category) or below != (track, category):
+            assert (drawn[y, x] == 255).all()
+        else:
+            assert np.abs(drawn[y, x] - (image[y, x] / 2 + np.array(expected) / 2)).max() <= 0.5
+
+
 def test_overlay_mixes_half_and_half():
     image = np.full((120, 200, 3), 100, np.uint8)
     out = module.overlay(image, scene(), TABLE, module.Style(names=False))
@@ -107,7 +127,8 @@ def test_names_do_not_cover_each_other():
     categories, track_ids = np.full((120, 200), SKY, np.uint8), np.zeros((120, 200), np.int32)
     for i in range(12):
         categories[50:60, 60 + 4 * i : 64 + 4 * i], track_ids[50:60, 60 + 4 * i : 64 + 4 * i] = PERSON, i + 1
-    seen = module.named_segments(PanopticFrame("1", categories, track_ids))
+    frame = PanopticFrame("1", categories, track_ids)
+    seen = module.named_segments(frame, module.segments_in(frame))
     assert {one.track for one in seen} == set(range(13))
     taken = []
     for one in seen:

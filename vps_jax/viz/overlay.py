@@ -34,6 +34,20 @@ class Style(NamedTuple):
     classes: Collection[str] | None = None
 
 
+class Segments(NamedTuple):
+    """The segments of a frame.
+
+    Attributes:
+      index: of each pixel's segment in `values`, `[h, w]`; uint8 unless there are more.
+      values: int `[n]`, ascending, see `segments_of`.
+      areas: int `[n]`, pixels.
+    """
+
+    index: np.ndarray
+    values: np.ndarray
+    areas: np.ndarray
+
+
 class Named(NamedTuple):
     """A segment: its value, class and track (0 for stuff), and its share of the image."""
 
@@ -53,18 +67,33 @@ def track_color(track_id: int) -> tuple[int, int, int]:
 
 def colorize(frame: PanopticFrame, table: ClassTable) -> np.ndarray:
     """RGB uint8 `[h, w, 3]`: stuff in its class colour, things in the colour of their track, unknown black."""
+    return painted(segments_in(frame), table)
+
+
+def painted(seen: Segments, table: ClassTable) -> np.ndarray:
+    """See `colorize`."""
+    colors = np.zeros((max(256, len(seen.values)), 1, 3), np.uint8)
+    for i, segment in enumerate(seen.values.tolist()):
+        if segment > THINGS:
+            colors[i] = track_color(segment - THINGS)
+        elif segment < len(table.colors):
+            colors[i] = table.colors[segment]
+    return cv2.applyColorMap(seen.index, colors) if len(colors) == 256 else colors[seen.index, 0]
+
+
+def segments_in(frame: PanopticFrame) -> Segments:
+    """The segments of a frame, numbered without gaps: every further step is quick on bytes."""
     segments = segments_of(frame)
-    colors = np.zeros((int(segments.max()) + 1, 3), np.uint8)
-    known = min(len(table.colors), len(colors))
-    colors[:known] = table.colors[:known]
-    for segment in np.flatnonzero(np.bincount(segments.ravel())[THINGS:]).tolist():
-        colors[THINGS + segment] = track_color(segment)
-    return np.take(colors, segments, axis=0)
+    areas = np.bincount(segments.ravel())
+    values = np.flatnonzero(areas)
+    places = np.zeros(len(areas), np.uint8 if len(values) <= 256 else np.int32)
+    places[values] = np.arange(len(values))
+    return Segments(places[segments], values, areas[values])
 
 
 def segments_of(frame: PanopticFrame) -> np.ndarray:
     """int32 `[h, w]`: the class of stuff, `THINGS` + track of things."""
-    return np.where(frame.track_ids > 0, frame.track_ids + THINGS, frame.categories).astype(np.int32)
+    return np.where(frame.track_ids > 0, frame.track_ids + THINGS, frame.categories).astype(np.int32, copy=False)
 
 
 def overlay(
@@ -82,15 +111,16 @@ def overlay(
       RGB uint8 `[h, w, 3]`.
     """
     frame = only(frame, chosen_ids(style, table))
-    drawn = cv2.addWeighted(image, 1 - style.opacity, colorize(frame, table), style.opacity, 0)
-    drawn[contours(frame)] = 255
+    seen = segments_in(frame)
+    drawn = cv2.addWeighted(image, 1 - style.opacity, painted(seen, table), style.opacity, 0)
+    drawn.reshape(-1, 3)[np.flatnonzero(edges(seen.index))] = 255
     if style.classes is not None:
         hidden = frame.categories == UNKNOWN
         drawn[hidden] = image[hidden]
-    seen = named_segments(frame) if style.names or style.legend else []
-    taken = write_legend(drawn, seen, table) if style.legend else []
+    named = named_segments(frame, seen) if style.names or style.legend else []
+    taken = write_legend(drawn, named, table) if style.legend else []
     if style.names:
-        write_names(drawn, frame, seen, table, taken)
+        write_names(drawn, seen, named, table, taken)
     return drawn
 
 
@@ -125,23 +155,25 @@ def only(frame: PanopticFrame, classes: Collection[int] | None) -> PanopticFrame
 
 def contours(frame: PanopticFrame) -> np.ndarray:
     """Bool `[h, w]`: pixels whose right or lower neighbour belongs to another segment."""
-    segments = segments_of(frame)
+    return edges(segments_of(frame))
+
+
+def edges(segments: np.ndarray) -> np.ndarray:
+    """See `contours`; of anything that tells segments apart."""
     edge = np.zeros(segments.shape, bool)
     edge[:, :-1] |= segments[:, :-1] != segments[:, 1:]
     edge[:-1] |= segments[:-1] != segments[1:]
     return edge
 
 
-def named_segments(frame: PanopticFrame) -> list[Named]:
+def named_segments(frame: PanopticFrame, seen: Segments) -> list[Named]:
     """Segments that are large enough for a name, the largest first; of things a smaller share is enough."""
-    segments = segments_of(frame)
-    areas, named = np.bincount(segments.ravel()), []
-    for segment in np.flatnonzero(areas).tolist():
-        share, track = areas[segment] / segments.size, max(0, segment - THINGS)
+    named = []
+    for i, (segment, area) in enumerate(zip(seen.values.tolist(), seen.areas.tolist(), strict=True)):
+        share, track = area / seen.index.size, max(0, segment - THINGS)
         if segment != UNKNOWN and share >= (LEAST_THING if track else LEAST_STUFF):
-            at = np.argmax(segments == segment) if track else 0
-            category = int(frame.categories.ravel()[at]) if track else segment
-            named.append(Named(segment, category, track, float(share)))
+            category = int(frame.categories.ravel()[np.argmax(seen.index == i)]) if track else segment
+            named.append(Named(segment, category, track, share))
     return sorted(named, key=lambda one: -one.share)
 
 
@@ -150,14 +182,14 @@ def title(one: Named, table: ClassTable) -> str:
     return f"{table.names[one.category]} {one.track}" if one.track else table.names[one.category]
 
 
-def write_names(image: np.ndarray, frame: PanopticFrame, seen: list[Named], table: ClassTable, taken: list) -> None:
+def write_names(image: np.ndarray, seen: Segments, named: list[Named], table: ClassTable, taken: list) -> None:
     """Write names where segments are thickest. Things come first; a name that would cover another, or one of the boxes
     `taken`, is moved or left out."""
     scale = max(0.35, min(image.shape[:2]) / 900)
     shrink = max(1, -(-min(image.shape[:2]) // SKETCH_SIDE))
-    sketch = segments_of(frame)[::shrink, ::shrink]
-    for one in sorted(seen, key=lambda one: not one.track):
-        mask = sketch == one.segment
+    sketch = seen.index[::shrink, ::shrink]
+    for one in sorted(named, key=lambda one: not one.track):
+        mask = sketch == np.searchsorted(seen.values, one.segment)
         if mask.any():
             x, y = inner_point(mask)
             write_text(image, title(one, table), (x * shrink, y * shrink), scale, taken)
