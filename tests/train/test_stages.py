@@ -14,6 +14,7 @@ from jaxprs import equations
 from configs import stage1, stage2, stage3, stage4
 from vps_jax import models
 from vps_jax.config import Experiment, experiment, source_group
+from vps_jax.ops import target
 from vps_jax.train.counting import size_in_bytes
 from vps_jax.train.optimizer import make_optimizer, parameter_groups
 from vps_jax.train.plan import working_memory
@@ -85,7 +86,8 @@ def test_full_size_step_resolves(stage, dataset):
     if rows == 4:
         clip = clip._replace(reference=jax.ShapeDtypeStruct((8,), jnp.int32))
     step = step_of(config, dataset, model, tx, make_mesh(), abstract, point_objects=1 if rows == 4 else 0)
-    traced = step.func.trace(*step.args, abstract, clip)
+    with target.made_for("gpu"):
+        traced = step.func.trace(*step.args, abstract, clip)
     after, scalars = traced.out_info
     assert jax.tree.map(lambda a: (a.shape, a.dtype), after) == jax.tree.map(lambda a: (a.shape, a.dtype), abstract)
     assert {"loss", "grad_norm"} < set(scalars)

@@ -22,6 +22,7 @@ from vps_jax.models import layers
 from vps_jax.models.deformable_layer import MultiScaleDeformableAttention
 from vps_jax.models.initializers import kaiming_uniform, normal, xavier
 from vps_jax.ops import position, target, windows
+from vps_jax.ops.convolution import convolution
 from vps_jax.ops.deformable_attention import cell_centres
 from vps_jax.ops.levels import flatten_levels, split_levels
 from vps_jax.ops.resize import resize
@@ -194,7 +195,9 @@ class TemporalNeck(nn.Module):
         conv = {"use_bias": False, "dtype": self.dtype, "kernel_init": kaiming_uniform}
         y = self.norm(nn.Dense(self.hidden_dim, name="adapter_1", **conv)(finest), "adapter_1_norm")
         y = y + resize(coarser, finest.shape[2:4]).astype(y.dtype)
-        y = nn.Conv(self.hidden_dim, (3, 3), padding=1, name="layer_1", **conv)(y)
+        y = nn.Conv(
+            self.hidden_dim, (3, 3), padding=1, conv_general_dilated=convolution, name="layer_1", **conv
+        )(y)  # fmt: skip
         y = nn.relu(self.norm(y, "layer_1_norm"))
         return nn.Dense(self.hidden_dim, dtype=self.dtype, kernel_init=kaiming_uniform, name="mask_features")(y)
 

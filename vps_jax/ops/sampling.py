@@ -11,6 +11,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from vps_jax.ops import target
+from vps_jax.ops.selection import largest
 from vps_jax.shapes import Float, Int32, Integer, Shaped
 from vps_jax.types import Array
 
@@ -203,11 +205,13 @@ def most_uncertain(
       fresh: `[..., p - int(.75 p), 2]`.
 
     Returns:
-      `[..., p, 2]`, by falling uncertainty, the fresh ones last. No gradient passes.
+      `[..., p, 2]`, the fresh ones last; on a CPU in the order of the candidates, elsewhere by falling uncertainty. No
+      gradient passes.
     """
     # fresh is p - int(.75 p) and the candidates are 3 p
     keep = points.shape[-2] // OVERSAMPLE - fresh.shape[-2]
-    _, index = jax.lax.top_k(jax.lax.stop_gradient(uncertainty), keep)
+    uncertainty = jax.lax.stop_gradient(uncertainty)
+    index = largest(uncertainty, keep) if target.backend() == "cpu" else jax.lax.top_k(uncertainty, keep)[1]
     return jnp.concatenate([jnp.take_along_axis(points, index[..., None], axis=-2), fresh], axis=-2)
 
 

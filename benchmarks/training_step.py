@@ -1,0 +1,256 @@
+"""A training step on a CPU and its parts, forward and with backward, against an older checkout of this repository.
+
+  python benchmarks/training_step.py                              # seconds of this checkout
+  python benchmarks/training_step.py --before ../older_checkout   # and the ratios to the older one
+  python benchmarks/training_step.py --only step tiny             # some of the rows
+
+Rows: `backbone`, `neck`, `decoder` and `losses` of TarViS with Swin-T for one clip of 3 x 256 x 448, the whole `step`
+of it with optimiser and average, and `tiny`, the step of `configs/tiny.py`. Each checkout runs in a process of its own;
+the two take turns, so that a change of the machine's speed meets both. Times are medians: seconds of CPU in all
+threads, which other load moves little, and seconds on the clock. Compile times are of one compilation each, without a
+cache.
+"""
+
+import argparse
+import dataclasses
+import functools
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import time
+
+FOLDER = pathlib.Path(__file__).resolve().parents[1]
+CLIP = (3, 256, 448)
+PARTS = {"backbone": "backbone_features", "neck": "neck_maps", "decoder": "decode"}
+ROWS = ("backbone", "neck", "decoder", "losses", "step", "tiny")
+
+
+# ---- the process of one checkout: reads "make ROW" or "run ROW", answers a line of JSON
+
+
+def serve(remat: bool) -> None:
+    import jax
+
+    jax.config.update("jax_enable_compilation_cache", False)
+    programs = {}
+    for line in sys.stdin:
+        order, row = line.split()
+        if order == "make":
+            programs[row], found = make(row, remat)
+        else:
+            found = {name: seconds(call) for name, call in programs[row].items()}
+        print(json.dumps(found), flush=True)
+
+
+def seconds(call) -> tuple[float, float]:
+    """Of CPU in all threads, and on the clock."""
+    start = time.process_time(), time.perf_counter()
+    call()
+    return time.process_time() - start[0], time.perf_counter() - start[1]
+
+
+def make(row: str, remat: bool) -> tuple[dict, dict]:
+    """Calls of a row's programs, already warm, by name, and the (CPU, clock) seconds of compiling each."""
+    import jax
+
+    calls, compiling = {}, {}
+    for name, lowered, arguments in lowered_programs(row, remat):
+        kept = []
+        compiling[name] = seconds(lambda: kept.append(lowered.compile()))  # noqa: B023
+        compiled = kept[0]
+        state = [arguments]
+
+        def call(compiled=compiled, state=state, step=row in ("step", "tiny")):
+            result = jax.block_until_ready(compiled(*state[0]))
+            if step:  # the state is donated
+                state[0] = (state[0][0], result[0], *state[0][2:])
+
+        call()
+        calls[name] = call
+    return calls, compiling
+
+
+def lowered_programs(row: str, remat: bool):
+    """(name, lowered program, arguments) of a row."""
+    import jax
+
+    if row in ("step", "tiny"):
+        yield "step", *step_program(row, remat)
+        return
+    function, arguments = losses() if row == "losses" else part_of_model(row, remat)
+    cotangent = noise(jax.eval_shape(function, *arguments))
+    forward = jax.jit(function)
+    yield "forward", forward.lower(*arguments), arguments
+
+    def both(cotangent, *arguments):
+        of, fixed = (arguments[:1], arguments[1:]) if row == "backbone" else (arguments, ())
+        value, pull = jax.vjp(lambda *a: function(*a, *fixed), *of)
+        return value, pull(cotangent)
+
+    yield "with backward", jax.jit(both).lower(cotangent, *arguments), (cotangent, *arguments)
+
+
+def part_of_model(row: str, remat: bool):
+    """A part as a function of variables and its input, and both."""
+    import jax
+
+    model, variables, clip = swin_t(remat)
+    how = {
+        "backbone": {"train": True, "rngs": {"drop_path": jax.random.key(0)}},
+        "decoder": {"task": "panoptic", "train": True},
+    }
+    inputs = clip.images
+    for before in list(PARTS)[: list(PARTS).index(row)]:
+        inputs = jax.eval_shape(functools.partial(model.apply, method=PARTS[before]), variables, inputs)
+    inputs = inputs if row == "backbone" else noise(inputs)
+    return functools.partial(model.apply, method=PARTS[row], **how.get(row, {})), (variables, inputs)
+
+
+def noise(shapes):
+    """Normal numbers for a tree of shapes."""
+    import jax
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    return jax.tree.map(lambda a: rng.standard_normal(a.shape, np.float32), shapes)
+
+
+@functools.cache
+def swin_t(remat: bool):
+    """Model of the published sizes, first variables, a clip with twelve objects."""
+    import jax
+
+    from benchmarks.gpu_models import example_clip
+    from vps_jax import config, models
+
+    model = models.build(dataclasses.asdict(config.Tarvis(backbone="swin_tiny", remat=remat, dtype="float32")))
+    frames, height, width = CLIP
+    variables = jax.jit(lambda: models.init(model, jax.random.key(0), (64, 64)))()
+    return model, variables, example_clip(1, frames, height, width, 124)
+
+
+def losses():
+    """The panoptic loss of ten prediction sets as a function of mask features, queries and class logits, and those."""
+    import jax
+    import numpy as np
+
+    from benchmarks.gpu_models import example_clip
+    from vps_jax.tasks import make_task
+    from vps_jax.types import QueryOutputs
+
+    task = make_task("panoptic", num_classes=124)
+    frames, height, width = CLIP
+    clip = example_clip(1, frames, height, width, 124)._replace(images=None)
+    rng = np.random.default_rng(0)
+    features = 0.1 * rng.standard_normal((1, frames, height // 4, width // 4, 256), np.float32)
+    queries = {"instance": 128, "background": 1, "semantic": 124}
+    embeds = {name: rng.standard_normal((10, 1, q, 256), np.float32) for name, q in queries.items()}
+    logits = rng.standard_normal((10, 1, 128, 125), np.float32)
+
+    def loss(features, embeds, logits):
+        outputs = QueryOutputs(features, embeds, logits, None)
+        return task.loss(outputs, task.make_targets(clip), jax.random.key(1))[0]
+
+    return loss, (features, embeds, logits)
+
+
+def step_program(row: str, remat: bool):
+    """The lowered step of `train.step`, and its arguments."""
+    import jax
+
+    from benchmarks.gpu_models import example_clip
+    from configs import tiny
+    from vps_jax import config, models
+    from vps_jax.tasks import make_task
+    from vps_jax.train.optimizer import make_optimizer
+    from vps_jax.train.sharding import make_mesh, put_batch, state_sharding
+    from vps_jax.train.state import create_state
+    from vps_jax.train.step import StepOptions, make_step
+
+    if row == "step":
+        model, variables, clip = swin_t(remat)
+        task, optim = make_task("panoptic", num_classes=124), dataclasses.asdict(config.Optim())
+    else:
+        settings = config.experiment(tiny.get_config())
+        model = models.build(settings.model)
+        variables = jax.jit(lambda: models.init(model, jax.random.key(0), (64, 64)))()
+        clip = example_clip(settings.train.batch_size, settings.data.clip_frames, 64, 128, 124, rows=8)
+        task, optim = make_task("panoptic", settings.tasks["panoptic"], num_classes=124), settings.optim
+    tx = make_optimizer(optim, variables["params"])
+    state, mesh = create_state(variables, tx), make_mesh(devices=jax.devices()[:1])
+    shardings = state_sharding(mesh, state)
+    step = make_step(model, task, "VIPSEG", tx=tx, shardings=shardings, options=StepOptions(0, 0.999))
+    state = jax.tree.map(lambda a: jax.numpy.array(a, copy=True), state)  # the step takes it for itself
+    arguments = (*step.args, jax.device_put(state, shardings), put_batch(mesh, clip))
+    return step.func.lower(*arguments), arguments
+
+
+# ---- the process that compares
+
+
+class Checkout:
+    """A process that runs the programs of one checkout."""
+
+    def __init__(self, folder: pathlib.Path, remat: bool):
+        environment = os.environ | {"PYTHONPATH": str(folder), "JAX_PLATFORMS": "cpu"}
+        command = [sys.executable, str(pathlib.Path(__file__).resolve()), "--serve", *(["--remat"] if remat else [])]
+        self.process = subprocess.Popen(
+            command, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+
+    def ask(self, order: str, row: str) -> dict:
+        self.process.stdin.write(f"{order} {row}\n")
+        self.process.stdin.flush()
+        line = self.process.stdout.readline()
+        if not line:
+            sys.exit(f"the process of a checkout ended at '{order} {row}'; its message is above")
+        return json.loads(line)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--before", type=pathlib.Path, help="an older checkout to compare with")
+    parser.add_argument("--only", nargs="+", choices=ROWS, default=ROWS, help="rows to measure")
+    parser.add_argument("--remat", action="store_true", help="recompute the inside of layers, as large models do")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.serve:
+        serve(args.remat)
+        return
+    folders = {"new": FOLDER} | ({"before": args.before.resolve()} if args.before else {})
+    checkouts = {name: Checkout(folder, args.remat) for name, folder in folders.items()}
+    for row in args.only:
+        compiling = {name: checkout.ask("make", row) for name, checkout in checkouts.items()}
+        times = {name: [] for name in checkouts}
+        for _ in range(args.repeats):
+            for name, checkout in checkouts.items():
+                times[name].append(checkout.ask("run", row))
+        for program in compiling["new"]:
+            medians = {
+                name: [statistics.median(run[program][i] for run in runs) for i in (0, 1)]
+                for name, runs in times.items()
+            }
+            print(
+                line(row, program, medians, {name: found[program][0] for name, found in compiling.items()}), flush=True
+            )
+
+
+def line(row: str, program: str, medians: dict, compiling: dict) -> str:
+    cpu, clock = medians["new"]
+    text = (
+        f"{row:9s} {program:14s} CPU {cpu:7.3f} s, clock {clock:7.3f} s, compiled in {compiling['new']:5.1f} s of CPU"
+    )
+    if "before" in medians:
+        old_cpu, old_clock = medians["before"]
+        text += f"; before {old_cpu:7.3f}, {old_clock:7.3f}, {compiling['before']:5.1f}"
+        ratios = cpu / old_cpu, clock / old_clock, compiling["new"] / compiling["before"]
+        text += "; ratios {:.2f}, {:.2f}, {:.2f}".format(*ratios)
+    return text
+
+
+if __name__ == "__main__":
+    main()
