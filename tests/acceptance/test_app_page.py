@@ -218,6 +218,9 @@ def test_it_answers_on_loopback_alone_and_to_its_own_names(app):
     assert status(address, "") == 200
     assert status(address, "", Host=f"localhost:{port}") == 200
     assert status(address, "", Host="somewhere.example") == 400
+    assert status(address, "config", Origin=address.rstrip("/")) == 200
+    for origin in ("http://somewhere.example", "null", f"http://localhost:{port + 1}"):  # pages of others
+        assert status(address, "gradio_api/upload", b"", Origin=origin) == 403
     others = {"127.0.0.2", *(info[4][0] for info in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET))}
     for other in others - {"127.0.0.1"}:
         with pytest.raises(ConnectionRefusedError):

@@ -5,10 +5,11 @@ import importlib.resources
 import traceback
 from collections.abc import AsyncIterator, Sequence
 from html import escape
+from urllib.parse import urlsplit
 
 import gradio as gr
 from fastapi import FastAPI, HTTPException
-from fastapi.responses import FileResponse
+from fastapi.responses import FileResponse, PlainTextResponse
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from vps_jax.app.fragments import failure, progress, results
@@ -42,7 +43,10 @@ def site(jobs: Jobs, *, title: str, tasks: Sequence[str], classes: ClassTable, h
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False)
 
     @app.middleware("http")
-    async def _nothing_from_elsewhere(request, call_next):
+    async def _neither_to_nor_from_elsewhere(request, call_next):
+        origin = request.headers.get("origin")  # of the page that asks, where a browser says it
+        if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
+            return PlainTextResponse("pages of others may not ask for this", 403)
         response = await call_next(request)
         response.headers.setdefault("Content-Security-Policy", POLICY)
         return response
