@@ -67,3 +67,11 @@ def test_total_and_match(case):
             if len(set(queries)) == len(rows)
         )
         np.testing.assert_allclose(sum(total[d, b, r, columns[d, b, r]] for r in rows), best, rtol=1e-5)
+
+
+def test_statistics_of_an_assignment_by_hand():
+    """Three sets of two clips: the first has two objects, then three; the second one, and none after it."""
+    columns = jnp.array([[[0, 1, -1], [4, -1, -1]], [[0, 2, 3], [-1, -1, -1]], [[-1] * 3, [-1] * 3]])
+    found = matcher.statistics(columns)
+    np.testing.assert_allclose(found["matched/objects"], [3 / 2, 3 / 2, 0])
+    np.testing.assert_allclose(found["matched/same_query"], [1, 1 / 3, 0])

@@ -9,6 +9,7 @@ import pytest
 from jaxprs import equations
 
 from vps_jax import config, parsing, tasks
+from vps_jax.losses.matcher import STATISTICS
 from vps_jax.types import Clip, QueryOutputs
 
 B, T, H, W, C, Q, K, N, D = 4, 1, 4, 8, 8, 3, 5, 6, 2  # six rows for three queries
@@ -71,7 +72,10 @@ def test_defined_and_finite(step, name):
     ids, classes = CASES[name]
     (loss, terms), grads = step(clip_of(stripes(ids), classes))
     assert jnp.isfinite(loss) and loss > 0
-    np.testing.assert_allclose(sum(terms.values()), loss, rtol=1e-5)
+    weighted = [term for name, term in terms.items() if not name.startswith(STATISTICS)]
+    np.testing.assert_allclose(sum(weighted), loss, rtol=1e-5)
+    assert terms["matched/objects"] == min(sum(c >= 0 for c in classes), Q)
+    assert 0 <= terms["matched/same_query"] <= 1
     assert all(jnp.isfinite(g).all() for g in jax.tree.leaves(grads))
     has_objects, has_labels = max(classes) >= 0, ids != [0]
     assert (terms["mask"] > 0) == (terms["dice"] > 0) == has_objects
@@ -211,11 +215,12 @@ def test_rare_classes_weigh_more():
 def test_other_tasks_take_the_groups_they_have():
     clip = clip_of(stripes([1, 8, 3]), [1, -1, 4, -1, -1, -1])
     outputs = outputs_of()
+    matched = {"matched/objects", "matched/same_query"}
     expected = {
-        "instance": {"class", "mask", "dice", "semantic", "regularization"},
+        "instance": {"class", "mask", "dice", "semantic", "regularization", *matched},
         "semantic": {"semantic", "regularization"},
         "vos": {"mask", "dice"},
-        "mask_classification": {"class", "mask", "dice"},
+        "mask_classification": {"class", "mask", "dice", *matched},
     }
     embeds = outputs.mask_embeds | {"background_vos": outputs.mask_embeds["background"]}
     embeds |= {"vos": jnp.ones((D, B, 4 * N, C)), "object": embeds["instance"]}

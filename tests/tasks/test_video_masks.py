@@ -138,7 +138,8 @@ def test_a_perfect_prediction_costs_next_to_nothing():
         "instance": jnp.broadcast_to(points, (1, B, N + K, T, 4, 2)),
     }
     loss, terms = jax.jit(lambda o: task.loss(o, targets, None, points=given))(outputs)
-    assert float(loss) < 1e-3 and set(terms) == {"class", "mask", "dice"}
+    assert float(loss) < 1e-3 and set(terms) == {"class", "mask", "dice", "matched/objects", "matched/same_query"}
+    assert float(terms["matched/objects"]) == 2  # a thing and a class of stuff
 
 
 def test_decode_gives_masks_classes_and_their_sum():

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 
 from vps_jax.losses import set_loss
 from vps_jax.losses.mask_losses import Objects
-from vps_jax.losses.matcher import matching_costs
+from vps_jax.losses.matcher import matching_costs, statistics
 from vps_jax.ops.assignment import assign
 from vps_jax.ops.masks import ids_present
 from vps_jax.ops.per_sample import per_sample
@@ -120,7 +120,8 @@ def terms(
       mesh: that the batch is sharded over, or None.
 
     Returns:
-      the sum over all sets, and the terms `[d]` each by name, without gradient through the masks'.
+      the sum over all sets, and the terms and the statistics of the matching `[d]` each by name, without gradient
+      through the masks'.
     """
     t, null = sets.features.shape[2], sets.class_logits.shape[-1] - 1
     frames, group = frame_objects(objects), group and group * t
@@ -130,15 +131,15 @@ def terms(
 
     def one_set(one: FrameSets, matcher, **drawn):
         columns = own(jax.lax.stop_gradient(one), objects, first, matcher)
-        columns = jnp.repeat(columns, t, axis=0)[None]
+        repeated = jnp.repeat(columns, t, axis=0)[None]
         features, embeds, logits = _samples(one.features)[:, None], _samples(one.embeds), _samples(one.class_logits)
         kind = {"null": null, "null_weight": null_weight, "group": group}
-        classes = weights[0] * set_loss.class_terms(logits[None], columns, frames, **kind)[0]
+        classes = weights[0] * set_loss.class_terms(logits[None], repeated, frames, **kind)[0]
         drawn = {name: a[None] for name, a in drawn.items()}
         loss, ce, dice = set_loss.mask_terms(
-            features, embeds[None], columns, frames, weights=weights[1:], **shared, **drawn
+            features, embeds[None], repeated, frames, weights=weights[1:], **shared, **drawn
         )
-        return loss + classes, (classes, ce[0], dice[0])
+        return loss + classes, (classes, ce[0], dice[0], columns)
 
     matcher = jnp.broadcast_to(points["matcher"], (sets.features.shape[0], *points["matcher"].shape[1:]))
     drawn = {name: points[name] for name in ("shifts", "points") if name in points}
@@ -148,8 +149,8 @@ def terms(
         loss, by_term = one_set(one, matcher, **drawn)
         return total + loss, by_term
 
-    total, (classes, ce, dice) = jax.lax.scan(step, jnp.zeros(()), (sets, matcher, drawn))
-    return total, {"class": classes, "mask": ce, "dice": dice}
+    total, (classes, ce, dice, columns) = jax.lax.scan(step, jnp.zeros(()), (sets, matcher, drawn))
+    return total, {"class": classes, "mask": ce, "dice": dice, **statistics(columns)}
 
 
 def frame_objects(objects: Objects) -> Objects:

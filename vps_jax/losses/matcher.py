@@ -14,6 +14,8 @@ from vps_jax.ops.per_sample import per_sample
 from vps_jax.shapes import Float, Int32
 from vps_jax.types import Array
 
+STATISTICS = "matched/"
+
 
 class Costs(NamedTuple):
     """Unweighted costs, `[d, b, n, q]` each: minus class probability, cross entropy, dice of the whole tube."""
@@ -78,6 +80,19 @@ def match(
 
     inputs = jax.lax.stop_gradient((features, embeds, class_logits))
     return per_sample(own, mesh, (0, 1, 1, 0, 1), 1)(*inputs, objects, points)
+
+
+def statistics(columns: Int32[Array, "d b n"]) -> dict[str, Float[Array, " d"]]:
+    """What the assignment of every set looks like, by names that begin with `STATISTICS`.
+
+    Returns:
+      `objects`, the objects of a clip that have a query; `same_query`, the share of them whose query is that of the set
+      before, 1 in the first set and 0 without objects. How far that has risen tells whether the decoder has settled.
+    """
+    there = columns >= 0
+    before = jnp.concatenate([columns[:1], columns[:-1]])
+    count, same = (jnp.sum(a, axis=(1, 2), dtype=jnp.float32) for a in (there, there & (columns == before)))
+    return {f"{STATISTICS}objects": count / columns.shape[1], f"{STATISTICS}same_query": same / jnp.maximum(count, 1)}
 
 
 def _labels(objects: Objects, points):

@@ -38,7 +38,7 @@ class Task(Protocol):
           points: points to use instead of drawing them, see the task's file; or None.
 
         Returns:
-          scalar, and the weighted terms that it is the sum of.
+          scalar, and the weighted terms that it is the sum of, with statistics of a matching (`matcher.STATISTICS`).
         """
 
     def decode(self, outputs: QueryOutputs) -> ClipPrediction:

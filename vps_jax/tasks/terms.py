@@ -14,7 +14,7 @@ from vps_jax.ops.masks import mask_logits
 from vps_jax.shapes import Float, Integer
 from vps_jax.types import Array, ClipPrediction, QueryOutputs
 
-Terms = dict[str, Float[Array, " d"]]  # the weighted terms of every prediction set, for the record
+Terms = dict[str, Float[Array, " d"]]  # the weighted terms of every prediction set and its statistics, for the record
 
 REGULARIZATION = 1e-3
 
@@ -39,7 +39,8 @@ def matched_terms(
       null: the column of the class logits that says background or no object.
 
     Returns:
-      the sum over all sets, and the weighted terms `class`, `mask` and `dice` of every set, `[d]` each, for the record.
+      the sum over all sets, and the weighted terms `class`, `mask` and `dice` and the statistics of the matching of
+      every set, `[d]` each, for the record.
     """
     features = outputs.mask_features.astype(jnp.float32)
     embeds, logits = outputs.mask_embeds[group].astype(jnp.float32), outputs.class_logits
@@ -60,7 +61,8 @@ def matched_terms(
         **points["instance"],
     )
     classes = weights[0] * classes
-    return loss + jnp.sum(classes), {"class": classes, "mask": mask, "dice": dice}
+    found = {"class": classes, "mask": mask, "dice": dice, **matcher.statistics(columns)}
+    return loss + jnp.sum(classes), found
 
 
 def semantic_terms(
@@ -131,8 +133,9 @@ def given_points(points: Mapping[str, Float[Array, "..."]]) -> dict[str, Any]:
 
 
 def over_sets(loss: Float[Array, ""], terms: Terms) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-    """The result of a task's `loss`: the terms `[d]` summed over the sets, without gradient."""
-    return loss, {name: jax.lax.stop_gradient(jnp.sum(term)) for name, term in terms.items()}
+    """The result of a task's `loss`: terms summed over the sets, and statistics of the last one, without gradient."""
+    one = {name: term[-1] if name.startswith(matcher.STATISTICS) else jnp.sum(term) for name, term in terms.items()}
+    return loss, jax.lax.stop_gradient(one)
 
 
 def decode_queries(outputs: QueryOutputs, *, background: bool) -> ClipPrediction:

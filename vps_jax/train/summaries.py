@@ -30,6 +30,7 @@ CHARTS = {  # of the tab "Custom scalars": title -> the scalars that share it, a
     "gradient norm by task": "train_[^/]+/grad_norm",
     "gradient norm by module": "train_[^/]+/grad_norm/.*",
     "learning rate by group": "learning_rate/.*",
+    "objects that keep their query, by task": "train_[^/]+/matched/same_query",
 }
 
 
