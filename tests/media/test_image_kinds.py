@@ -87,7 +87,7 @@ def test_a_16_bit_image_that_uses_12_bits_is_called_dark(tmp_path):
     folder = tmp_path / "v"
     folder.mkdir()
     cv2.imwrite(str(folder / "0.png"), np.full((8, 8), 4000, np.uint16))
-    with pytest.warns(UserWarning, match="0.png: 12 of its 16 bits are used, so it is nearly black"):
+    with pytest.warns(UserWarning, match="12 of the 16 bits of its images are used, so they are nearly black"):
         _, (frame,) = read(folder)
     assert frame.image.max() == 4000 >> 8
 
@@ -97,6 +97,7 @@ def test_a_folder_without_frames_is_described(tmp_path):
     write_images(tmp_path / "x" / "images" / "v", ["0.jpg"])
     message = refused(tmp_path / "x")
     assert "no images, but images/" in message and "VIPSeg (images and train.txt or val.txt" in message
+    assert "OVIS" in message and "annotations_train.json" not in message  # a root of OVIS has nothing of it
     (tmp_path / "empty").mkdir()
     assert "is empty" in refused(tmp_path / "empty")
 

@@ -85,10 +85,11 @@ def decode_other(path: pathlib.Path) -> np.ndarray:
 
 
 def warn_of_range(values: np.ndarray, path: pathlib.Path) -> None:
-    """Say that a 16-bit image uses so little of its range that it becomes nearly black."""
+    """Say that a 16-bit image uses so little of its range that it is nearly black; Python says it once a folder."""
     if values is not None and (bits := int(values.max()).bit_length()) < 14:
         warnings.warn(
-            f"{path}: {bits} of its 16 bits are used, so it is nearly black; stretch it to 8 or 16 bits first",
+            f"{path.parent}: {bits} of the 16 bits of its images are used, so they are nearly black; stretch them to 8 "
+            "or 16 bits first",
             stacklevel=2,
         )
 

@@ -153,14 +153,16 @@ def open_folder(path: pathlib.Path, *, split: str | None) -> list[Video]:
     if spec is not None:
         return open_root(spec, path, split=split or "val")
     if split is not None:
-        raise UserError(f"{path}: split {split!r} needs the root of a data set: {known_roots()}; leave the split out")
+        raise UserError(
+            f"{path}: split {split!r} needs the root of a data set: {known_roots(path)}; leave the split out"
+        )
     try:
         return [open_frame_folder(path)]
     except UserError as error:
         folders = [one.name for one in visible(path) if one.is_dir()]
         if not folders or kinds() not in str(error):
             raise
-        raise UserError(f"{error}; or the root of a data set: {known_roots()}") from None
+        raise UserError(f"{error}; or the root of a data set: {known_roots(path)}") from None
 
 
 def check_name(video: Video) -> Video:
@@ -171,7 +173,17 @@ def check_name(video: Video) -> Video:
     return video
 
 
-def known_roots() -> str:
-    """What the roots of all data sets hold, in one line."""
-    rows = [(spec.title, layout.needs) for spec in datasets.DATASETS.values() for layout in spec.layouts]
-    return ", ".join(f"{title} ({' and '.join(needs).replace('|', ' or ')})" for title, needs in rows)
+def known_roots(path: pathlib.Path) -> str:
+    """What the roots of data sets hold that share an entry with a folder, and the names of the others, in one line."""
+    near, names = [], []
+    for spec in datasets.DATASETS.values():
+        layouts = [layout.needs for layout in spec.layouts]
+        found = [needs for needs in layouts if any((path / one.split("/")[0]).exists() for one in alternatives(needs))]
+        near += [f"{spec.title} ({' and '.join(needs).replace('|', ' or ')})" for needs in found]
+        names += [] if found else [spec.title]
+    return ", ".join(dict.fromkeys([*near, *names]))
+
+
+def alternatives(needs: Sequence[str]) -> list[str]:
+    """The entries that a layout needs, one of which may do for another."""
+    return [one for entry in needs for one in entry.split("|")]
