@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from vps_jax import cli, convert
-from vps_jax.runs import config_files
+from vps_jax.runs import config_files, predict_files
 from vps_jax.train.checkpoint import save_converted
 
 ROOT = pathlib.Path(cli.__file__).parents[1]
@@ -93,6 +93,16 @@ def test_bad_arguments_are_one_line(arguments, message, capsys, tmp_path, monkey
     monkeypatch.chdir(tmp_path)
     assert message in complaint(*arguments, capsys=capsys)
     assert not list(tmp_path.iterdir())
+
+
+def test_an_interrupted_command_says_what_is_finished(capsys, monkeypatch):
+    def stop(*_, **__):
+        raise KeyboardInterrupt("3 of 8 videos are finished in results; run the same again to go on")
+
+    monkeypatch.setattr(predict_files, "predict", stop)
+    code, out, err = run(*PREDICT, "--checkpoint", "x", capsys=capsys)
+    assert (code, out) == (cli.INTERRUPTED, "")
+    assert err == "interrupted: 3 of 8 videos are finished in results; run the same again to go on\n"
 
 
 def test_an_experiment_file_takes_an_argument_as_in_main():

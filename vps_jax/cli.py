@@ -30,8 +30,23 @@ INTERRUPTED = 130
 EXTRAS = dict.fromkeys(("grain", "tensorflow_datasets", "array_record", "clu", "tensorboard", "optax", "absl"), "train")
 EXTRAS |= dict.fromkeys(("gradio", "fastapi", "starlette", "uvicorn"), "app")
 
+
+class Interrupted(Exception):
+    """A KeyboardInterrupt on its way through typer, which would end the program without a word."""
+
+
+class Commands(typer.core.TyperGroup):
+    """The commands; what a KeyboardInterrupt says is kept."""
+
+    def invoke(self, ctx):
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as stop:
+            raise Interrupted(str(stop)) from stop
+
+
 app = typer.Typer(
-    name="vps-jax", rich_markup_mode=None, pretty_exceptions_enable=False,
+    name="vps-jax", cls=Commands, rich_markup_mode=None, pretty_exceptions_enable=False,
     help="Video panoptic segmentation in JAX. Experiments are trained with main.py.",
 )  # fmt: skip
 app.add_typer(data, name="data")
@@ -410,9 +425,9 @@ def main(arguments: list[str] | None = None) -> None:
         if extra is None:
             raise
         code = complain(f"this needs {error.name}, which is not installed; pip install 'vps-jax[{extra}]'")
-    except (typer.Abort, KeyboardInterrupt) as stop:
+    except (Interrupted, typer.Abort, KeyboardInterrupt) as stop:
         code = INTERRUPTED
-        print(f"interrupted: {stop.__cause__ or stop}".rstrip(": "), file=sys.stderr)
+        print(f"interrupted: {stop}".rstrip(": "), file=sys.stderr)
     sys.exit(code or 0)
 
 
