@@ -10,6 +10,7 @@ from vps_jax.models.adapter_layers import Upsample2x
 from vps_jax.models.initializers import linear_init
 from vps_jax.models.layers import gelu, torch_dense
 from vps_jax.models.vit import Block
+from vps_jax.ops.depthwise import depthwise_3x3
 from vps_jax.shapes import Bool, Float
 from vps_jax.types import Array
 
@@ -102,6 +103,18 @@ class MaskHead(nn.Module):
         return x
 
 
+class Depthwise(nn.Module):
+    """Depthwise 3x3 without bias, that starts as PyTorch's does."""
+
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x):
+        init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+        kernel = self.param("kernel", init, (3, 3, 1, x.shape[-1]))
+        return depthwise_3x3(x.astype(self.dtype), kernel.astype(self.dtype))
+
+
 class Upscale(nn.Module):
     """A map of twice the size: transposed convolution, GELU, depthwise 3x3 without bias, norm over channels."""
 
@@ -112,16 +125,7 @@ class Upscale(nn.Module):
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b 2*h 2*w c"]:
         """`[b, h, w, c]` to `[b, 2 h, 2 w, c]`."""
         x = gelu(Upsample2x(self.width, self.dtype, name="up")(x))
-        x = nn.Conv(
-            self.width,
-            (3, 3),
-            padding=1,
-            feature_group_count=self.width,
-            use_bias=False,
-            dtype=self.dtype,
-            kernel_init=nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform"),
-            name="depthwise",
-        )(x)
+        x = Depthwise(self.dtype, name="depthwise")(x)
         return nn.LayerNorm(epsilon=1e-6, dtype=self.dtype, name="norm")(x)
 
 

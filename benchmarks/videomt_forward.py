@@ -1,0 +1,115 @@
+"""Forward pass of VidEoMT on a CPU against PyTorch in the same process, both with two threads and the same weights.
+
+  python -m benchmarks.videomt_forward                      # needs torch for the comparison; S, 3 x 256 x 448
+  python -m benchmarks.videomt_forward --size base --clip 2 480 832
+  taskset -c 0 python -m benchmarks.videomt_forward         # one thread each, where other jobs want the cores too
+
+From uint8 frames to class logits and mask logits of all queries, float32. Calls take turns; medians. Goal: at most 0.8
+of PyTorch's time. Processor time is printed too. Other load moves it less, but not that of PyTorch's two threads, which
+wait for each other at work.
+"""
+
+import argparse
+import os
+import statistics
+import time
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vps_jax import models
+
+GOAL = 0.8
+CORES = sorted(os.sched_getaffinity(0))[:2]
+CLASSES = 124
+SPREAD = 0.02  # of the weights, so that every block changes its tokens
+
+
+def build(size: str):
+    """Model and random variables; the scales of the branches are 1, so that all of the network counts."""
+    model = models.build(
+        {"name": "videomt", "size": size, "semantic_groups": (("VIPSEG", CLASSES),), "image_size": 640,
+         "dtype": "float32", "init_values": 1.0}
+    )  # fmt: skip
+    shapes = jax.eval_shape(lambda: models.init(model, jax.random.key(0), (64, 64)))
+    rng = np.random.default_rng(0)
+
+    def draw(path, leaf):
+        centre = float(path[-1].key in ("scale", "gamma1", "gamma2"))
+        return rng.normal(centre, SPREAD, leaf.shape).astype(np.float32)
+
+    return model, jax.tree_util.tree_map_with_path(draw, shapes)
+
+
+def ours(model, variables: Mapping, images: np.ndarray) -> Callable:
+    """A function without arguments that gives class logits `[t, q, k + 1]` and mask logits `[t, q, h4, w4]`."""
+
+    @jax.jit
+    def forward(variables, images):
+        outputs = model.apply(variables, images)
+        masks = jnp.einsum("tqc,thwc->tqhw", outputs.mask_embeds[-1, 0], outputs.mask_features[-1, 0])
+        return outputs.class_logits[-1, 0], masks
+
+    variables, frames = jax.device_put(variables), images[None]
+    return lambda: jax.block_until_ready(forward(variables, frames))
+
+
+def theirs(model, variables: Mapping, images: np.ndarray) -> Callable | None:
+    """The same in PyTorch, None where it is not installed."""
+    try:
+        import torch
+    except ImportError:
+        return None
+    from benchmarks.torch_videomt import TorchVidEoMT
+
+    torch.set_num_threads(len(CORES))
+    trunk = model.trunk
+    sizes = {"heads": trunk.num_heads, "eps": trunk.eps, "patch": trunk.patch, "upscales": model.upscales}
+    network = TorchVidEoMT(variables["params"], **sizes)
+    return lambda: network(images)
+
+
+def median_seconds(calls: Mapping[str, Callable], repeats: int) -> dict[str, np.ndarray]:
+    """Median seconds on the clock and of CPU of each call; they take turns, the first of which is not counted."""
+    times = {name: [] for name in calls}
+    for turn in range(repeats + 1):
+        for name, call in calls.items():
+            start = time.perf_counter(), time.process_time()
+            call()
+            if turn:
+                times[name].append((time.perf_counter() - start[0], time.process_time() - start[1]))
+    return {name: np.array([statistics.median(t) for t in zip(*rows, strict=True)]) for name, rows in times.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--size", default="small")
+    parser.add_argument("--clip", type=int, nargs=3, default=(3, 256, 448), metavar=("T", "H", "W"))
+    parser.add_argument("--repeats", type=int, default=11)
+    args = parser.parse_args()
+    os.sched_setaffinity(0, CORES)  # before anything runs: jax makes a thread for each
+    jax.config.update("jax_platforms", "cpu")
+    frames, height, width = args.clip
+    images = np.random.default_rng(1).integers(0, 256, (frames, height, width, 3), np.uint8)
+    model, variables = build(args.size)
+    calls = {"ours": ours(model, variables, images)}
+    if baseline := theirs(model, variables, images):
+        calls["torch"] = baseline
+        for name, a, b in zip(("class", "mask"), calls["ours"](), baseline(), strict=True):
+            gap = np.abs(np.asarray(a) - b.numpy()).max() / np.abs(b.numpy()).max()
+            print(f"{name} logits differ by at most {gap:.1e} of the largest")
+    seconds = median_seconds(calls, args.repeats)
+    print(f"{args.size}, {frames} x {height} x {width}, {len(CORES)} threads")
+    for name, (wall, cpu) in seconds.items():
+        print(f"{name}: {wall:.3f} s, CPU {cpu:.3f} s")
+    if baseline is None:
+        print("torch is not installed: no comparison")
+        return
+    ratio = seconds["ours"] / seconds["torch"]
+    print(f"ours takes {ratio[0]:.2f} of torch's time, {ratio[1]:.2f} of its CPU time (goal {GOAL})")
+
+
+if __name__ == "__main__":
+    main()
