@@ -1,6 +1,7 @@
-"""Eight virtual CPU devices, a persistent compilation cache, the folder of `--golden` (vps_jax/pytest_golden.py), and a
-browser."""
+"""Eight virtual CPU devices, quick compilation, a persistent cache, a browser, and the folder of `--golden`
+(vps_jax/pytest_golden.py)."""
 
+import gc
 import os
 import pathlib
 import shutil
@@ -12,6 +13,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "golden")]
 # a shell lets what it starts in the background ignore SIGINT, and children inherit that; tests send it to theirs
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# tracing makes millions of objects that live on: a look at them after every 700 new ones takes a third of its time
+gc.set_threshold(100_000)
 # eight devices and full float32 are the CPU's, on a machine with a GPU too; `make test-gpu` asks for the GPU
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".cache" / "jax"))
@@ -21,6 +24,7 @@ if "host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = (os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8").strip()
 
 import pytest  # noqa: E402
+import quick_compile  # noqa: E402
 from jaxtyping import install_import_hook  # noqa: E402
 
 # shapes and types of public functions are checked at every call, in the tests only
@@ -28,6 +32,12 @@ TYPED = [f"vps_jax.{package}" for package in ("ops", "losses", "models", "tasks"
 # of inference the modules that work on arrays alone; the others are tested with stand-ins for models and videos
 TYPED += [f"vps_jax.infer.{module}" for module in ("fusion", "stitching", "upsampling", "video_segments")]
 install_import_hook(TYPED, "beartype.beartype")
+
+
+def pytest_configure(config):
+    """Let XLA compile quickly; the acceptance tests run long enough for optimised programs to pay."""
+    if "not acceptance" in config.option.markexpr and quick_compile.FLAGS not in os.environ["XLA_FLAGS"]:
+        os.environ["XLA_FLAGS"] += f" {quick_compile.FLAGS}"
 
 
 @pytest.fixture(scope="session")

@@ -1,13 +1,15 @@
-"""XLA flags for programs that run a few times, as nearly all of the tests do: their time is compilation."""
+"""XLA flags for programs that run a few times, as nearly all of the tests do: their time is compilation.
 
-import jax
+`tests/conftest.py` sets them for every run without the acceptance tests, and what a test starts inherits them.
+"""
 
-OPTIONS = {"xla_backend_optimization_level": 0}  # without LLVM's optimisation
-if jax.__version_info__ < (0, 11):  # later versions have one emitter of fused loops; this one makes less code of them
-    OPTIONS["xla_cpu_use_fusion_emitters"] = False
+from importlib import metadata
+
+FLAGS = "--xla_backend_optimization_level=0"  # without LLVM's optimisation
+if tuple(map(int, metadata.version("jax").split(".")[:2])) < (0, 11):
+    FLAGS += " --xla_cpu_use_fusion_emitters=false"  # the older emitter of fused loops makes less code of them
 
 
 def xla_flags(devices: int) -> str:
     """`XLA_FLAGS` of a process with so many virtual CPU devices that compiles quickly."""
-    quick = [f"--{name}={str(value).lower()}" for name, value in OPTIONS.items()]
-    return " ".join([f"--xla_force_host_platform_device_count={devices}", *quick])
+    return f"--xla_force_host_platform_device_count={devices} {FLAGS}"

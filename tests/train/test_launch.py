@@ -8,6 +8,7 @@ import sys
 import time
 
 import pytest
+import quick_compile
 from micro_experiment import micro_config, use_micro_rooms
 
 from vps_jax.train import launch, loop
@@ -106,7 +107,7 @@ def start(arguments) -> list[tuple[int, str]]:
         port = probe.getsockname()[1]
     path = os.pathsep.join([str(pathlib.Path(__file__).parent), *sys.path])
     environment = os.environ | {
-        "PYTHONPATH": path, "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+        "PYTHONPATH": path, "XLA_FLAGS": quick_compile.xla_flags(devices=2),
         "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}", "JAX_NUM_PROCESSES": "2",
     }  # fmt: skip
     processes = [

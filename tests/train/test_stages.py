@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-import quick_compile
 from collectives import collectives
 from jaxprs import equations
 
@@ -62,8 +61,8 @@ def step_of(config: Experiment, dataset: str, model, tx, mesh, abstract, point_o
 
 
 def compiled(step, state, clip):
-    """The step's program with little optimisation: 20 steps cost less than what that would cost to compile."""
-    program = step.func.lower(*step.args, state, clip).compile(compiler_options=quick_compile.OPTIONS)
+    """The step as a program that knows its memory."""
+    program = step.func.lower(*step.args, state, clip).compile()
     return functools.partial(program, *step.args)
 
 
@@ -164,8 +163,7 @@ def test_twin_learns_every_task_and_trains_what_it_should(stage):
     model, tx, create, abstract = prepare(config)
     mesh = make_mesh(devices=jax.devices()[:1])
     # laid out as a step leaves it, or the second step would be another program
-    laid_out = {"out_shardings": state_sharding(mesh, abstract), "compiler_options": quick_compile.OPTIONS}
-    create_laid_out = jax.jit(create, **laid_out)
+    create_laid_out = jax.jit(create, out_shardings=state_sharding(mesh, abstract))
     changed, reached = set(), set()
     for dataset in (name for case, name in CASES if case == stage):
         state = create_laid_out()
