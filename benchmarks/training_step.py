@@ -4,11 +4,11 @@
   python benchmarks/training_step.py --before ../older_checkout   # and the ratios to the older one
   python benchmarks/training_step.py --only step tiny             # some of the rows
 
-Rows: `backbone`, `neck`, `decoder` and `losses` of TarViS with Swin-T for one clip of 3 x 256 x 448, the whole `step`
-of it with optimiser and average, and `tiny`, the step of `configs/tiny.py`. Each checkout runs in a process of its own;
-the two take turns, so that a change of the machine's speed meets both. Times are medians: seconds of CPU in all
-threads, which other load moves little, and seconds on the clock. Compile times are of one compilation each, without a
-cache.
+Rows: `points`, the choice of uncertain points in 24 maps, and `finest`, the neck's part at stride 4; `backbone`,
+`neck`, `decoder` and `losses` of TarViS with Swin-T for one clip of 3 x 256 x 448, the whole `step` of it with
+optimiser and average, and `tiny`, the step of `configs/tiny.py`. Each checkout runs in a process of its own; the two
+take turns, so that a change of the machine's speed meets both. Times are medians: seconds of CPU in all threads, which
+other load moves little, and seconds on the clock. Compile times are of one compilation each, without a cache.
 """
 
 import argparse
@@ -25,7 +25,7 @@ import time
 FOLDER = pathlib.Path(__file__).resolve().parents[1]
 CLIP = (3, 256, 448)
 PARTS = {"backbone": "backbone_features", "neck": "neck_maps", "decoder": "decode"}
-ROWS = ("backbone", "neck", "decoder", "losses", "step", "tiny")
+ROWS = ("points", "finest", "backbone", "neck", "decoder", "losses", "step", "tiny")
 
 
 # ---- the process of one checkout: reads "make ROW" or "run ROW", answers a line of JSON
@@ -80,10 +80,12 @@ def lowered_programs(row: str, remat: bool):
     if row in ("step", "tiny"):
         yield "step", *step_program(row, remat)
         return
-    function, arguments = losses() if row == "losses" else part_of_model(row, remat)
+    own = {"points": points, "finest": finest, "losses": losses}
+    function, arguments = own[row]() if row in own else part_of_model(row, remat)
+    yield "forward", jax.jit(function).lower(*arguments), arguments
+    if row == "points":  # no gradient passes
+        return
     cotangent = noise(jax.eval_shape(function, *arguments))
-    forward = jax.jit(function)
-    yield "forward", forward.lower(*arguments), arguments
 
     def both(cotangent, *arguments):
         of, fixed = (arguments[:1], arguments[1:]) if row == "backbone" else (arguments, ())
@@ -130,6 +132,38 @@ def swin_t(remat: bool):
     frames, height, width = CLIP
     variables = jax.jit(lambda: models.init(model, jax.random.key(0), (64, 64)))()
     return model, variables, example_clip(1, frames, height, width, 124)
+
+
+def points():
+    """The choice of 12,544 points in every map, and 24 maps with random uncertainty."""
+    import jax
+    import numpy as np
+
+    from vps_jax.ops import sampling
+
+    shapes = ((24, 37632), (24, 37632, 2), (24, 3136, 2))
+    uncertainty, drawn, fresh = noise([jax.ShapeDtypeStruct(shape, np.float32) for shape in shapes])
+    return sampling.most_uncertain, (-abs(uncertainty), drawn, fresh)
+
+
+def finest():
+    """The neck's mask features as a function of variables, the backbone's finest map and the neck's."""
+    import jax
+    import numpy as np
+    from flax import linen as nn
+
+    from vps_jax.models.temporal_neck import TemporalNeck
+
+    class Finest(TemporalNeck):
+        @nn.compact
+        def __call__(self, *maps):
+            return self.mask_features(*maps)
+
+    frames, height, width = CLIP
+    shapes = (1, frames, height // 4, width // 4, 96), (1, frames, height // 8, width // 8, 256)
+    maps = noise([jax.ShapeDtypeStruct(shape, np.float32) for shape in shapes])
+    variables = noise(jax.eval_shape(lambda: Finest().init(jax.random.key(0), *maps)))
+    return Finest().apply, (variables, *maps)
 
 
 def losses():
