@@ -92,13 +92,13 @@ def started(folders, processes):
         running.kill()
 
 
-@pytest.mark.parametrize("number, code", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize("number, code, line", [(signal.SIGTERM, 143, ""), (signal.SIGINT, 130, "interrupted\n")])
 @pytest.mark.parametrize("processes", [1, 2])
-def test_a_signal_ends_everything(folders, processes, number, code):
+def test_a_signal_ends_everything(folders, processes, number, code, line):
     with started(folders, processes) as (running, below, _):
         assert len(workers(running.pid)) == processes - 1
         running.send_signal(number)
-        assert (*running.communicate(timeout=30), running.returncode) == ("", "", code)
+        assert (*running.communicate(timeout=30), running.returncode) == ("", line, code)
         wait_until(lambda: not below & running_processes().keys(), 10)
     assert sorted(path.name for path in folders[0].parent.iterdir()) == ["results", "truth"]
 
