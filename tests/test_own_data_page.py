@@ -136,6 +136,7 @@ def test_train_predict_and_evaluate(form, tmp_path, monkeypatch):
         config = load(reference)
         config["model"] |= changes
         config["train"] |= {"steps": 3, "evaluate_every": 3, "checkpoint_every": 3}
+        config["train"]["batch_size"] = config["data"]["batch_size"] = 8  # one for each of the suite's devices
         return config
 
     monkeypatch.setattr(config_files, "load", small)
