@@ -10,11 +10,13 @@ from vps_jax import models
 from vps_jax.train.checkpoint import save_converted
 
 
-def videomt(folder: pathlib.Path) -> pathlib.Path:
-    """A VidEoMT of two blocks for frames of 40x64; every query may be a segment."""
+def videomt(folder: pathlib.Path, *, query_blocks: int = 1, **infer) -> pathlib.Path:
+    """A VidEoMT of a trunk block and a few with queries, for frames of 40x64; every query may be a segment."""
     config = videomt_tiny.get_config()
-    config.model.update({"trunk_blocks": 1, "query_blocks": 1, "queries": 6})
-    config.infer.update({"short_side_px": 40, "max_side_px": 64, "chunk_frames": 2, "score_threshold": 0.0})
+    config.model.update({"trunk_blocks": 1, "query_blocks": query_blocks, "queries": 6})
+    config.infer.update({
+        "short_side_px": 40, "max_side_px": 64, "chunk_frames": 2, "score_threshold": 0.0, **infer,
+    })  # fmt: skip
     return written(folder, config)
 
 

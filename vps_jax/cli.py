@@ -136,9 +136,7 @@ def predict(
     layout: Annotated[str, Text("--format", help="vipseg, or another one: see docs/inference.md.")] = "vipseg",
     archive: Annotated[Folder | None, Text("--archive", help="Zip file for submission.")] = None,
     tracks: Annotated[bool, Text("--tracks/--no-tracks", help="Also write tables of the tracks.")] = True,
-    devices: Annotated[
-        str | None, Text("--devices", help="Devices that work on a video each: a number, or all.")
-    ] = None,
+    devices: Annotated[str | None, Text("--devices", help="Devices with a video each: a number, or all.")] = None,
     overwrite: Annotated[bool, Text("--overwrite", help="Predict finished videos again.")] = False,
     start: Annotated[str, Text("--start", help="Start in each video: seconds, or 1:30.")] = "0",
     end: Annotated[str | None, Text("--end", help="End in each video, exclusive.")] = None,

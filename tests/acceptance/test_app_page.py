@@ -15,15 +15,12 @@ import urllib.error
 import urllib.request
 import zipfile
 
-import jax
+import micro_checkpoint
 import numpy as np
 import pytest
 from quick_compile import xla_flags
 
-from configs import videomt_tiny
-from vps_jax import models
 from vps_jax.media.movie_writer import MovieWriter
-from vps_jax.train.checkpoint import save_converted
 
 pytestmark = pytest.mark.acceptance
 
@@ -36,15 +33,9 @@ HEIGHT, WIDTH = 96, 160
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     """A VidEoMT of two blocks with weights of chance, for which everything it sees is a thing."""
-    config = videomt_tiny.get_config()
-    config.model.update({"trunk_blocks": 1, "query_blocks": 2, "queries": 6})
-    config.infer.update({"short_side_px": 48, "max_side_px": 96, "chunk_frames": 4, "online": True})
-    config.infer.update({"score_threshold": 0.001, "overlap_threshold": 0.0})
-    model = models.build(config.model)
-    variables = jax.tree.map(np.array, models.init(model, jax.random.key(0), (64, 64)))
-    folder = tmp_path_factory.mktemp("app") / "run"
-    save_converted(folder, json.loads(config.to_json_best_effort()), variables)
-    return folder
+    infer = {"short_side_px": 48, "max_side_px": 96, "chunk_frames": 4, "online": True}
+    infer |= {"score_threshold": 0.001, "overlap_threshold": 0.0}
+    return micro_checkpoint.videomt(tmp_path_factory.mktemp("app") / "run", query_blocks=2, **infer)
 
 
 @pytest.fixture(scope="module")

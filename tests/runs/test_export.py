@@ -9,15 +9,13 @@ import re
 import subprocess
 import sys
 
-import jax
+import micro_checkpoint
 import numpy as np
 import pytest
 
-from configs import videomt_tiny
-from vps_jax import cli, models
+from vps_jax import cli
 from vps_jax.datasets.classes import class_table
 from vps_jax.runs import run_exported
-from vps_jax.train.checkpoint import save_converted
 from vps_jax.types import UserError
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -27,14 +25,8 @@ SIZE, FRAMES = (40, 56), 4
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     """A VidEoMT of two blocks, whose queries go from chunk to chunk."""
-    config = videomt_tiny.get_config()
-    config.model.update({"trunk_blocks": 1, "query_blocks": 2, "queries": 6})
-    config.infer.update({"short_side_px": SIZE[0], "max_side_px": 64, "chunk_frames": 2, "online": True})
-    model = models.build(config.model)
-    variables = jax.tree.map(np.array, models.init(model, jax.random.key(0), (64, 64)))
-    folder = tmp_path_factory.mktemp("export") / "run"
-    save_converted(folder, json.loads(config.to_json_best_effort()), variables)
-    return folder
+    infer = {"short_side_px": SIZE[0], "online": True}
+    return micro_checkpoint.videomt(tmp_path_factory.mktemp("export") / "run", query_blocks=2, **infer)
 
 
 @pytest.fixture(scope="module")

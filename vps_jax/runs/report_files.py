@@ -69,7 +69,7 @@ def report(
     sources, notes = find_sources(folder, list(result.records), pictures)
     read = [folder / "pred.json", folder / CLASS_FILE, *scoring.inputs, *(video.source for video in sources.values())]
     check_output(output, [path for path in read if path is not None and path.is_file()])
-    scored = score(folder, scoring, videos=videos, shown=list(result.records), progress=progress)
+    scored = score(folder, scoring, videos=videos, on_page=list(result.records), progress=progress)
     head = run_page.Head(
         title=folder.resolve().name,
         classes=run_page.class_rows(result.classes),

@@ -69,7 +69,7 @@ class Scored(NamedTuple):
 
 
 def score(
-    folder: pathlib.Path, scoring: Scoring, *, videos: Sequence[str] | None, shown: Sequence[str], progress: bool
+    folder: pathlib.Path, scoring: Scoring, *, videos: Sequence[str] | None, on_page: Sequence[str], progress: bool
 ) -> Scored:
     """The scores of a result folder, and what they are compared with.
 
@@ -77,7 +77,7 @@ def score(
       folder: of the results.
       scoring: what is scored.
       videos: names of those that were asked for; None: all.
-      shown: names of those that the page shows.
+      on_page: names of those that the page shows.
       progress: show a progress bar.
 
     Raises:
@@ -89,7 +89,7 @@ def score(
     options = scoring.options | {"videos": videos, "progress": progress}
     result = runner.result_of(scoring.json or folder, truth, **options)
     if scoring.json is not None:
-        check_videos(result, scoring.json, shown, some=videos is not None)
+        check_videos(result, scoring.json, on_page, some=videos is not None)
     all_tables = metric_table.tables(result)
     others = [row for table in all_tables if table.title == OTHER_SCORES for row in table.rows]
     shown = [table for table in all_tables if table.kind == SCORES and table.title != OTHER_SCORES]
@@ -108,10 +108,10 @@ def score(
     return Scored(drawn, *_plots(result), per_video)
 
 
-def check_videos(result: Mapping, path: pathlib.Path, shown: Sequence[str], *, some: bool) -> None:
+def check_videos(result: Mapping, path: pathlib.Path, on_page: Sequence[str], *, some: bool) -> None:
     """Raises UserError unless a json scores the videos that are shown, and no others unless `some` were chosen."""
     scored = {video for name in metric_table.METRICS if name in result for video in result[name].get("per_video", ())}
-    others = set(shown) - scored if some else set(shown) ^ scored
+    others = set(on_page) - scored if some else set(on_page) ^ scored
     if scored and others:
         where = "the scores" if min(others) in scored else "the results"
         raise UserError(f"{path}: its videos are others: {min(others)} is in {where} alone; score these results")
