@@ -1,5 +1,6 @@
 """Reading videos, folders and VIPSeg roots, and what is said about damaged ones."""
 
+import gc
 import json
 import struct
 
@@ -44,6 +45,18 @@ def test_a_written_video_is_read_back(tmp_path):
         for frame, image in zip(frames, images, strict=True):
             assert frame.image.shape == image.shape and frame.image.dtype == np.uint8
             assert np.abs(frame.image.astype(int) - image).mean() < 4
+
+
+def test_decoded_frames_go_without_the_garbage_collector(tmp_path):
+    """A frame that waits for the collector keeps the memory of its picture."""
+    (video,) = sources.open_videos(write_video(tmp_path / "clip.mp4", pictures(20)))
+    gc.collect()
+    gc.disable()
+    try:
+        assert sum(1 for _ in video.frames()) == 20
+        assert sum(isinstance(one, av.VideoFrame) for one in gc.get_objects()) <= 3
+    finally:
+        gc.enable()
 
 
 def test_colours_are_rgb(tmp_path):

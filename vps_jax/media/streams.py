@@ -13,6 +13,7 @@ from fractions import Fraction
 
 import av
 import numpy as np
+from av.video.reformatter import VideoReformatter
 
 from vps_jax.media.image_files import first_line
 from vps_jax.media.pending import PendingBlobs
@@ -94,16 +95,16 @@ def live_video(name: str, connect: Callable, source: str) -> Video:
         raise UserError(f"{source}: cannot be read as a video ({first_line(error)}); check the address") from error
     rate, aspect = stream.average_rate or stream.guessed_rate, stream.sample_aspect_ratio or Fraction(1)
     tee = Tee(_frames(source, container, first, decoded))
-    size = upright(first).shape[:2]
+    size = upright(first, VideoReformatter()).shape[:2]
     return Video(name, 0, float(rate or DEFAULT_FPS), tee.frames, lambda: size, (), (), aspect, None)
 
 
 def _frames(source: str, container, first, decoded) -> Iterator[Frame]:
-    start, done = first.time or 0.0, 0
+    start, done, to_rgb = first.time or 0.0, 0, VideoReformatter()
     try:
         with container:
             for frame in (one for part in ((first,), decoded) for one in part):
-                yield Frame(frame_name(done), upright(frame), (frame.time or 0.0) - start)
+                yield Frame(frame_name(done), upright(frame, to_rgb), (frame.time or 0.0) - start)
                 done += 1
     except av.error.FFmpegError as error:
         raise UserError(f"{source}: broke off after frame {done} ({first_line(error)}); start again") from error

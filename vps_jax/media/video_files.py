@@ -9,7 +9,9 @@ from typing import NamedTuple
 
 import av
 import numpy as np
+from av.sidedata.sidedata import SideDataContainer
 from av.sidedata.sidedata import Type as SideData
+from av.video.reformatter import VideoReformatter
 
 from vps_jax.media import containers
 from vps_jax.media.image_files import first_line
@@ -124,6 +126,7 @@ def best_stream(container, path: pathlib.Path):
 def decode_file(path: pathlib.Path, facts: Facts, *, strict: bool) -> Iterator[Frame]:
     """The frames of a file, upright; see `open_video_file`."""
     done, damaged, count = 0, [], len(facts.times)
+    to_rgb = VideoReformatter()
     try:
         with containers.open_container(path) as container:
             stream = container.streams[facts.stream]
@@ -137,7 +140,7 @@ def decode_file(path: pathlib.Path, facts: Facts, *, strict: bool) -> Iterator[F
                     time = done / facts.fps
                 else:
                     time = float(frame.pts * frame.time_base) - facts.start
-                yield Frame(frame_name(done), upright(frame), time)
+                yield Frame(frame_name(done), upright(frame, to_rgb), time)
                 done += 1
     except UserError:
         raise
@@ -158,7 +161,7 @@ def display_matrix(frame) -> np.ndarray:
 
     A matrix that is singular says nothing, as players take it.
     """
-    for data in frame.side_data:
+    for data in SideDataContainer(frame):  # frame.side_data would refer back to the frame, a cycle
         if data.type == SideData.DISPLAYMATRIX:
             matrix = np.frombuffer(bytes(data), np.int32)[:9].reshape(3, 3)[:2, :2].astype(np.int64)
             if matrix[0, 0] * matrix[1, 1] - matrix[0, 1] * matrix[1, 0]:
@@ -166,12 +169,16 @@ def display_matrix(frame) -> np.ndarray:
     return np.eye(2, dtype=np.int64)
 
 
-def upright(frame) -> np.ndarray:
+def upright(frame, to_rgb: VideoReformatter) -> np.ndarray:
     """RGB uint8 `[h, w, 3]` of a decoded frame, turned and mirrored as its display matrix says.
 
     A pixel (x, y) is shown at (a x + c y, b x + d y) for the rows (a, b), (c, d): right angles only.
+
+    Args:
+      frame: of PyAV.
+      to_rgb: serves all frames of a video; a frame's own one starts threads, and keeps them as long as the frame lives.
     """
-    image, matrix = frame.to_ndarray(format="rgb24"), display_matrix(frame)
+    image, matrix = to_rgb.reformat(frame, format="rgb24").to_ndarray(), display_matrix(frame)
     if abs(matrix[0, 1]) > abs(matrix[0, 0]):  # x becomes y
         image, matrix = image.swapaxes(0, 1), matrix[::-1]
     if matrix[0, 0] < 0:
