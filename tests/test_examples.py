@@ -10,7 +10,7 @@ import typer
 import yaml
 
 from vps_jax.cli import app
-from vps_jax.train.launch import layout
+from vps_jax.train.launchers import layout
 
 EXAMPLES = pathlib.Path(__file__).resolve().parents[1] / "examples"
 

@@ -160,10 +160,30 @@ def empty(folder):
     folder.mkdir()
 
 
+def lose_checksums_and(damage):
+    """As a kill leaves one that it meets before its checksums are written."""
+
+    def both(folder):
+        (folder / integrity.FILE).unlink()
+        damage(folder)
+
+    return both
+
+
+def cut_the_list_of_arrays(folder):
+    file = folder / "ema" / "_METADATA"
+    file.write_text(file.read_text()[:100])
+
+
 DAMAGES = {
     truncate: "bytes instead of", flip: "other bytes than were written", lose_a_file: "is missing",
     empty: "variables is missing", lambda folder: shutil.rmtree(folder / "meta"): "meta is missing",
     lambda folder: (folder / integrity.FILE).write_text("{"): "checksums.json cannot be read",
+    lambda folder: (folder / integrity.FILE).write_text("[1]"): "checksums.json cannot be read",
+    lambda folder: (folder / integrity.FILE).write_text('{"meta/metadata": 1}'): "checksums.json cannot be read",
+    lose_checksums_and(cut_the_list_of_arrays): "ema cannot be read (the list of its arrays is damaged)",
+    lose_checksums_and(lambda folder: (folder / "meta" / "metadata").write_text("{")): "meta cannot be read (",
+    lose_checksums_and(lambda folder: (folder / "meta" / "metadata").write_text("{}")): "meta has no config",
 }  # fmt: skip
 
 

@@ -197,15 +197,17 @@ def predict_newest(config: Experiment, workdir) -> None:
     from vps_jax.infer.predict import predict
     from vps_jax.infer.predictor import make_predictor
     from vps_jax.train.checkpoint import check_same_tree, classes_of_step, find_step, read_tree, weights_item
+    from vps_jax.train.workdir import locked
 
     settings, out = config.evaluate, pathlib.Path(workdir) / "predictions" / "ema"
     folder = find_step(workdir)
     variables, classes = read_tree(weights_item(folder, "ema")), classes_of_step(folder)
     check_same_tree(variables, convert.expected(config.model), workdir)
-    report = predict(
-        [settings.truth], make_predictor(config.model, variables, config.infer, classes=classes), classes, out,
-        split=settings.split, overlay=False, layout=settings.layout,
-    )  # fmt: skip
+    with locked(pathlib.Path(workdir)):  # a run that trains writes its own predictions there
+        report = predict(
+            [settings.truth], make_predictor(config.model, variables, config.infer, classes=classes), classes, out,
+            split=settings.split, overlay=False, layout=settings.layout,
+        )  # fmt: skip
     print(report.summary(out))
 
 

@@ -3,13 +3,23 @@
 import contextlib
 import dataclasses
 import json
+import math
 import pathlib
+import sys
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from vps_jax.config import Experiment, experiment
+from vps_jax.data import pipeline
+from vps_jax.files import track
 from vps_jax.runs.experiment import set_up_jax
+from vps_jax.train.checkpoint import ITEMS, damage_of
+from vps_jax.train.programs import StepPrograms
+from vps_jax.train.saving import Checkpoints
+from vps_jax.train.setup import Setup, fresh_state, plan_handover, prepare
+from vps_jax.train.state import TrainState
 from vps_jax.types import UserError
 
 
@@ -47,26 +57,20 @@ def replay(workdir, step: int | None = None) -> Replay:
       step: number of the step; None for the first one that was recorded as not finite.
 
     Raises:
-      UserError: no run is there, or no step was recorded.
+      UserError: no run is there, no step was recorded, or the run has no such step.
     """
     set_up_jax()
-    from vps_jax.config import experiment
-    from vps_jax.data import pipeline
-    from vps_jax.train.programs import StepPrograms
-    from vps_jax.train.saving import Checkpoints
-    from vps_jax.train.setup import fresh_state, prepare
-
     workdir = pathlib.Path(workdir)
     step = first_recorded(workdir) if step is None else step
-    config = read_config(workdir, experiment)
+    config = read_config(workdir)
+    if not 0 <= step < config.train.steps:
+        raise UserError(f"--step {step}: expected one of the steps 0 to {config.train.steps - 1} of {workdir}")
     setup = prepare(config, workdir)
-    with contextlib.closing(Checkpoints(workdir, keep=config.train.keep_checkpoints)) as checkpoints:
-        start = max((known for known in checkpoints.steps() if known <= step), default=0)
-        state = checkpoints.restore_step(start, setup.abstract, setup.shardings) if start else fresh_state(setup)
+    start, state = state_before(setup, step)
     programs = StepPrograms(setup)
     batches = pipeline.train_batches(setup.experiment.data, first_step=start)
     with contextlib.closing(batches):
-        for number in range(start, step + 1):
+        for number in track(range(start, step + 1), f"steps from checkpoint {start}"):
             batch = next(batches)
             before = jax.tree.map(jnp.copy, state.variables["params"]) if number == step else None
             state, scalars = programs(number, state, batch)
@@ -77,18 +81,39 @@ def replay(workdir, step: int | None = None) -> Replay:
     )  # fmt: skip
 
 
-def read_config(workdir: pathlib.Path, experiment):
-    """The config of a run, which then stops at no step that is not finite."""
+def state_before(setup: Setup, step: int) -> tuple[int, TrainState]:
+    """The step and the state of the newest sound checkpoint that is no later, or those that the run began with."""
+    with contextlib.closing(Checkpoints(setup.workdir, keep=1)) as checkpoints:
+        for known in reversed([known for known in checkpoints.steps() if known <= step]):
+            wrong = damage_of(checkpoints.folder / str(known), ITEMS)
+            if wrong is None:
+                return known, checkpoints.restore_step(known, setup.abstract, setup.shardings)
+            print(f"warning: checkpoint {known} is damaged ({wrong}), left out", file=sys.stderr)
+    plan = plan_handover(setup.experiment, setup.abstract.variables)
+    return 0, fresh_state(setup._replace(plan=plan))
+
+
+def read_config(workdir: pathlib.Path) -> Experiment:
+    """The config of a run, for as many devices as are here, read in this process and told to no service."""
     file = workdir / "config.json"
     if not file.is_file():
         raise UserError(f"{file} is not there; expected the workdir of a run")
-    config = experiment(json.loads(file.read_text()))
-    return dataclasses.replace(config, data=dataclasses.replace(config.data, num_workers=0))
+    try:
+        config = experiment(json.loads(file.read_text()))
+    except (ValueError, AttributeError, UserError) as error:
+        raise UserError(f"{file}: {error}; expected the config that a run has written") from None
+    fsdp = math.gcd(config.train.fsdp, jax.device_count())
+    return dataclasses.replace(
+        config,
+        data=dataclasses.replace(config.data, num_workers=0),
+        train=dataclasses.replace(config.train, fsdp=fsdp, wandb_project=""),
+    )
 
 
 def first_recorded(workdir: pathlib.Path) -> int:
     """Number of the first step that was recorded as not finite."""
-    steps = [int(path.stem.removeprefix("nonfinite_step")) for path in workdir.glob("nonfinite_step*.json")]
+    names = [path.stem.removeprefix("nonfinite_step") for path in workdir.glob("nonfinite_step*.json")]
+    steps = [int(name) for name in names if name.isdigit()]
     if not steps:
         raise UserError(f"{workdir} has no record of a step that was not finite; name one with --step")
     return min(steps)

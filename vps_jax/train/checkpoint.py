@@ -81,6 +81,12 @@ def find_step(path) -> pathlib.Path:
     raise UserError(f"{path} holds no checkpoint; give a workdir of main.py or the output folder of `vps-jax convert`")
 
 
+def newest_step(workdir) -> int | None:
+    """The newest step that a run has saved, sound or not; None for none."""
+    names = [path.name for path in (pathlib.Path(workdir) / FOLDER).glob("*")]
+    return max((int(name) for name in names if name.isdigit()), default=None)
+
+
 def damage(folder: pathlib.Path) -> str | None:
     """What is wrong with the weights of a checkpoint, None for nothing; files that did not change are read once."""
     items = tuple(name for name in ITEMS if name in ("variables", "meta") or (name == "ema" and is_of_training(folder)))
@@ -90,7 +96,31 @@ def damage(folder: pathlib.Path) -> str | None:
 
 @functools.lru_cache(maxsize=16)
 def _damage(folder: pathlib.Path, items: tuple[str, ...], times: tuple[int, ...]) -> str | None:
-    return integrity.damage(folder, items)
+    return damage_of(folder, items)
+
+
+def damage_of(folder: pathlib.Path, items: tuple[str, ...]) -> str | None:
+    """As `integrity.damage`; one that a kill left without checksums is read in their place."""
+    wrong = integrity.damage(folder, items)
+    return unreadable(folder, items) if wrong is None and not integrity.is_sealed(folder) else wrong
+
+
+def unreadable(folder: pathlib.Path, items: tuple[str, ...]) -> str | None:
+    """Which item of a checkpoint cannot be read, and why, in words; None if all can be."""
+    for item in items:
+        try:
+            if item != "meta":
+                read_tree(folder / item)
+            elif not isinstance(read_meta(folder).get("config"), dict):
+                return "meta has no config"
+        except Exception as error:  # orbax and its readers raise whatever they meet
+            return f"{item} cannot be read ({first_line(error)})"
+    return None
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an exception's message, shortened."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 def is_of_training(folder: pathlib.Path) -> bool:
@@ -166,8 +196,10 @@ def tree_shapes(item: pathlib.Path):
     """Shapes of a saved tree, to be laid on the first local device."""
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     with ocp.StandardCheckpointer() as reader:
-        saved = reader.metadata(item).item_metadata.tree
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), saved)
+        saved = reader.metadata(item).item_metadata
+    if saved is None:
+        raise ValueError("the list of its arrays is damaged")
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), saved.tree)
 
 
 def read_tree(item: pathlib.Path):
@@ -197,6 +229,7 @@ def save_converted(path, config: Experiment | Mapping, variables) -> None:
         items["meta"] = ocp.args.JsonSave({"step": 0, "config": plain(experiment(config))})
         manager.save(0, args=ocp.args.Composite(**items))
         manager.wait_until_finished()
+    integrity.seal(folder / "0")
 
 
 def check_writable(folder) -> None:

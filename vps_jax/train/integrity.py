@@ -43,9 +43,10 @@ def damage(folder: pathlib.Path, items: tuple[str, ...]) -> str | None:
             return f"{item} is missing"
     try:
         known = json.loads((folder / FILE).read_text())
+        known = {str(name): [int(size), int(checksum)] for name, (size, checksum) in known.items()}
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         return f"{FILE} cannot be read ({error})"
     for name, expected in known.items():
         if name.split("/")[0] not in items:
@@ -58,6 +59,11 @@ def damage(folder: pathlib.Path, items: tuple[str, ...]) -> str | None:
         if sum_of(path) != expected:
             return f"{name} has other bytes than were written"
     return None
+
+
+def is_sealed(folder: pathlib.Path) -> bool:
+    """Whether a checkpoint has checksums."""
+    return (folder / FILE).exists()
 
 
 def bytes_on_disk(folder: pathlib.Path) -> int:

@@ -1,148 +1,92 @@
-"""Several processes as one run: who takes part, whether they want the same, and one end for all.
-
-A launcher says the layout in environment variables. What it leaves open is refused in one line, since processes that do
-not join would each train alone in the same folder.
-"""
+"""Several processes as one run: how they join, whether they want the same, and one end for all."""
 
 import contextlib
 import hashlib
 import json
 import os
 import pathlib
-import re
 import secrets
+import socket
 import sys
 import threading
 import time
 import traceback
-import zlib
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import Any
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from vps_jax.train.launchers import Layout, layout
 from vps_jax.types import UserError
 
-try:
-    import fcntl
-except ModuleNotFoundError:  # Windows
-    fcntl = None
-
+PATIENCE = 300  # seconds that a process waits for the others to come
 HEARTBEAT = 20  # seconds without a sign of life after which a process counts as lost
-PORTS = (61440, 4096)  # the first of the ephemeral ports that jobs are spread over, and how many
 LAST = 5  # seconds that process 0 waits for the others to go
 FAILED = "vps_jax/failed"
-LOCK, PROBE = ".lock", ".shared"
-
-
-class Layout(NamedTuple):
-    """The place of this process among those of the run.
-
-    Attributes:
-      coordinator: `host:port` of process 0.
-      processes: how many there are.
-      process: number of this one.
-      device: index of the only device that it may use on its machine; None for all of them.
-    """
-
-    coordinator: str
-    processes: int
-    process: int
-    device: int | None = None
-
-
-def layout(environ: Mapping[str, str]) -> Layout | None:
-    """What the launcher's variables say; None for a process of its own.
-
-    Raises:
-      UserError: they announce other processes, but not how to join them.
-    """
-    if environ.get("JAX_COORDINATOR_ADDRESS"):
-        return plain_layout(environ)
-    if int(environ.get("OMPI_COMM_WORLD_SIZE", "1")) > 1:
-        return open_mpi_layout(environ)
-    if int(environ.get("SLURM_NTASKS", "1")) > 1:
-        return slurm_layout(environ)
-    indexed_pod = {"KUBERNETES_SERVICE_HOST", "JOB_COMPLETION_INDEX"} <= set(environ)
-    if indexed_pod and environ.get("JAX_NUM_PROCESSES") != "1":
-        raise UserError(
-            "a pod of an indexed Kubernetes job without JAX_COORDINATOR_ADDRESS; set it and JAX_NUM_PROCESSES as "
-            "examples/jobset.yaml does, or JAX_NUM_PROCESSES=1 for pods that run alone"
-        )
-    return None
-
-
-def plain_layout(environ: Mapping[str, str]) -> Layout | None:
-    """JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID, or a pod's index in place of the last."""
-    address = environ["JAX_COORDINATOR_ADDRESS"]
-    count, number = environ.get("JAX_NUM_PROCESSES"), environ.get("JAX_PROCESS_ID", environ.get("JOB_COMPLETION_INDEX"))
-    for name, value in (("JAX_NUM_PROCESSES", count), ("JAX_PROCESS_ID", number)):
-        if value is None or not value.isdigit():
-            raise UserError(f"JAX_COORDINATOR_ADDRESS={address} with {name}={value}; expected a number, set it")
-    if int(number) >= int(count):
-        raise UserError(f"JAX_PROCESS_ID={number}: expected less than JAX_NUM_PROCESSES={count}")
-    return Layout(address, int(count), int(number)) if int(count) > 1 else None
-
-
-def open_mpi_layout(environ: Mapping[str, str]) -> Layout:
-    """What mpirun sets; processes on several machines need Open MPI 4, whose variables name the first one."""
-    size, rank, local, on_machine = (
-        int(environ[f"OMPI_COMM_WORLD_{name}"]) for name in ("SIZE", "RANK", "LOCAL_RANK", "LOCAL_SIZE")
-    )
-    uri = environ.get("OMPI_MCA_orte_hnp_uri", "")
-    job = environ.get("PMIX_NAMESPACE", uri.split(";")[0])
-    if on_machine == size:
-        host = "127.0.0.1"
-    else:
-        match = re.search(r"tcp://([^,:]+)", uri)
-        if match is None:
-            raise UserError(
-                f"{size} processes of mpirun on several machines; set JAX_COORDINATOR_ADDRESS=HOST:PORT of the first "
-                "one, JAX_NUM_PROCESSES and JAX_PROCESS_ID, see examples/"
-            )
-        host = match.group(1)
-    return Layout(f"{host}:{port_of(job)}", size, rank, device_of(environ, local, on_machine))
-
-
-def slurm_layout(environ: Mapping[str, str]) -> Layout:
-    """What srun sets."""
-    nodes, tasks = environ.get("SLURM_STEP_NODELIST"), int(environ["SLURM_NTASKS"])
-    if nodes is None or "SLURM_PROCID" not in environ:
-        raise UserError(
-            f"SLURM_NTASKS={tasks}, but srun did not start this process; start it with srun, see examples/slurm.sh, or "
-            "unset SLURM_NTASKS for a run on this machine alone"
-        )
-    first = re.match(r"[^,\[]+(?:\[[^,\-\]]+)?", nodes).group().replace("[", "")
-    per_node = environ.get("SLURM_STEP_TASKS_PER_NODE", environ.get("SLURM_TASKS_PER_NODE", "1"))
-    on_machine, local = int(re.match(r"\d+", per_node).group()), int(environ.get("SLURM_LOCALID", "0"))
-    address = f"{first}:{port_of(environ.get('SLURM_JOB_ID', ''))}"
-    return Layout(address, tasks, int(environ["SLURM_PROCID"]), device_of(environ, local, on_machine))
-
-
-def port_of(job: str) -> int:
-    """A port that the processes of a job agree on."""
-    return PORTS[0] + zlib.crc32(job.encode()) % PORTS[1]
-
-
-def device_of(environ: Mapping[str, str], local: int, on_machine: int) -> int | None:
-    """The device of a process that shares its machine; None if it has it alone, or the launcher shows it only one."""
-    seen = [name for name in environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
-    return None if on_machine == 1 or len(seen) == 1 else local
+PROBE = ".shared"
 
 
 def join() -> None:
-    """Join the other processes of this run, if the environment announces any; see `layout`."""
+    """Join the other processes of this run, if the environment announces any; see `launchers.layout`.
+
+    Raises:
+      UserError: the variables do not fit, or the port of process 0 is taken.
+    """
     if jax.distributed.is_initialized():
         return
     place = layout(os.environ)
     if place is None:
         return
-    jax.distributed.initialize(
-        place.coordinator, place.processes, place.process,
-        local_device_ids=None if place.device is None else [place.device], heartbeat_timeout_seconds=HEARTBEAT,
-    )  # fmt: skip
+    if place.process == 0:
+        check_port(place)
+    with waiting_for_others(place):
+        jax.distributed.initialize(
+            place.coordinator, place.processes, place.process,
+            local_device_ids=None if place.device is None else [place.device], heartbeat_timeout_seconds=HEARTBEAT,
+            initialization_timeout=2 * PATIENCE,
+        )  # fmt: skip
+
+
+def check_port(place: Layout) -> None:
+    """Raise UserError if process 0 cannot listen: jax would crash there."""
+    port = int(place.coordinator.rpartition(":")[2])
+    family = socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET
+    try:
+        socket.create_server(("", port), family=family, dualstack_ipv6=family == socket.AF_INET6).close()
+    except OSError as error:
+        raise UserError(
+            f"process 0 of {place.processes} cannot listen at {place.coordinator} ({error.strerror}); end what uses "
+            "the port, or choose another one in JAX_COORDINATOR_ADDRESS"
+        ) from None
+
+
+@contextlib.contextmanager
+def waiting_for_others(place: Layout) -> Iterator[None]:
+    """Say whom a process waits for, and end it when they do not come: jax would dump core in its own time."""
+    us = f"process {place.process} of {place.processes}"
+
+    def say() -> None:
+        print(f"{us} waits for the others at {place.coordinator}", file=sys.stderr, flush=True)
+
+    def give_up() -> None:
+        line = (
+            f"error: {us} met no others at {place.coordinator} in {PATIENCE} seconds; start all of them, each with its "
+            "own number, where this address of process 0 can be reached"
+        )
+        print(line, file=sys.stderr, flush=True)
+        os._exit(2)
+
+    timers = [threading.Timer(seconds, action) for seconds, action in ((10, say), (PATIENCE, give_up))]
+    for timer in timers:
+        timer.daemon = True
+        timer.start()
+    try:
+        yield
+    finally:
+        for timer in timers:
+            timer.cancel()
 
 
 def check_agreement(config: Any, workdir: pathlib.Path) -> None:
@@ -172,33 +116,6 @@ def check_agreement(config: Any, workdir: pathlib.Path) -> None:
     if not seen.all():
         blind = int(np.flatnonzero(~seen)[0])
         raise UserError(f"process {blind} does not see what process 0 writes in {workdir}; expected a shared folder")
-
-
-@contextlib.contextmanager
-def locked(workdir: pathlib.Path) -> Iterator[None]:
-    """Keep other runs out of a workdir as long as this one is in it.
-
-    Raises:
-      UserError: another run is in it.
-    """
-    if jax.process_index() or fcntl is None:
-        yield
-        return
-    with (workdir / LOCK).open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise UserError(
-                f"{workdir} is in use by {file.read().strip() or 'another run'}; wait for its end, or choose another "
-                "--workdir"
-            ) from None
-        except OSError:  # a file system without locks
-            pass
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {os.uname().nodename}\n")
-        file.flush()
-        yield
 
 
 @contextlib.contextmanager

@@ -7,7 +7,6 @@ and the randomness of step k depend on k alone, so a run that was killed and sta
 import contextlib
 import json
 import pathlib
-import secrets
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -18,10 +17,10 @@ from jax.experimental import multihost_utils
 from vps_jax.config import Experiment
 from vps_jax.config import experiment as read_config
 from vps_jax.data import pipeline
-from vps_jax.files import write_json, write_text
+from vps_jax.files import write_json
 from vps_jax.parsing import plain
 from vps_jax.train import handover, launch
-from vps_jax.train.checkpoint import check_disk_space, check_writable
+from vps_jax.train.checkpoint import check_disk_space, check_writable, newest_step
 from vps_jax.train.programs import StepPrograms
 from vps_jax.train.recorder import Recorder
 from vps_jax.train.report import CompileCounter, Report
@@ -30,9 +29,9 @@ from vps_jax.train.setup import Setup, prepare, start_state
 from vps_jax.train.sharding import replicated
 from vps_jax.train.state import TrainState, count_parameters
 from vps_jax.train.stopping import Stop, stop_signals
+from vps_jax.train.workdir import check_workdir, locked, readable_errors, run_mark
 from vps_jax.types import UserError
 
-MARK = "run_id"  # file of a workdir, see `run_mark`
 MIRRORED = {"data.seed", "data.batch_size"}  # follow those of `train`
 Evaluate = Callable[[Any, int, str], tuple[dict[str, float], dict[str, np.ndarray]]]
 
@@ -52,9 +51,11 @@ def train(experiment: Experiment, workdir, *, evaluate: Evaluate | None = None) 
     Raises:
       UserError: config, data, devices or disk do not fit, or the loss is not finite.
     """
+    workdir = pathlib.Path(workdir)
     check_writable(workdir)
-    launch.check_agreement(plain(experiment), pathlib.Path(workdir))
-    with launch.locked(pathlib.Path(workdir)):
+    check_workdir(workdir)
+    launch.check_agreement(plain(experiment), workdir)
+    with readable_errors(workdir), locked(workdir):
         return train_alone(experiment, workdir, evaluate)
 
 
@@ -68,7 +69,7 @@ def train_alone(experiment: Experiment, workdir, evaluate: Evaluate | None) -> l
     with CompileCounter() as compiled, contextlib.closing(checkpoints), stop_signals() as stop:
         state = start_state(setup, checkpoints)
         report = Report(setup.workdir, experiment, done=int(state.step), compiled=compiled, run_id=mark)
-        with contextlib.closing(report), readable_errors(setup.workdir, checkpoints):
+        with contextlib.closing(report):
             introduce(setup, state, report)
             if int(state.step):
                 tell_changes(setup, checkpoints.meta(), report)
@@ -82,41 +83,21 @@ def evaluate_newest(experiment: Experiment, workdir, *, evaluate: Evaluate) -> l
     """Evaluate the newest checkpoint in `workdir`, raw and averaged, and add it to metrics.json.
 
     Raises:
-      UserError: no checkpoint, or not of this config's architecture.
+      UserError: no checkpoint, or not of this config's architecture; or a run is in `workdir`.
     """
-    setup = prepare(experiment, workdir)
-    settings = experiment.train
-    checkpoints = Checkpoints(setup.workdir, keep=settings.keep_checkpoints)
-    with contextlib.closing(checkpoints):
-        if checkpoints.latest_step() is None:
-            raise UserError(f"{workdir} holds no checkpoint to evaluate; train there first, or give another --workdir")
-        state = start_state(setup, checkpoints)
-    report = Report(setup.workdir, experiment, done=int(state.step))
-    with contextlib.closing(report):
-        run_evaluation(setup, state, evaluate, report)
-    return report.history
-
-
-def run_mark(workdir: pathlib.Path) -> str:
-    """What tells the checkpoints of this run from those that others left in its folder; kept in a file there."""
-    file = workdir / MARK
-    if jax.process_index() == 0 and not file.exists():
-        write_text(file, secrets.token_hex(8))
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices("run mark")
-    return file.read_text()
-
-
-@contextlib.contextmanager
-def readable_errors(workdir: pathlib.Path, checkpoints: Checkpoints):
-    """A disk that fails while a run writes to it becomes one line."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f"{error.filename or workdir}: {error.strerror or error}; the newest checkpoint is "
-            f"{checkpoints.latest_step()}; make room or restore {workdir}, and start again"
-        ) from error
+    workdir = pathlib.Path(workdir)
+    if newest_step(workdir) is None:
+        raise UserError(f"{workdir} holds no checkpoint to evaluate; train there first, or give another --workdir")
+    check_writable(workdir)
+    check_workdir(workdir)
+    with readable_errors(workdir), locked(workdir):
+        setup = prepare(experiment, workdir)
+        with contextlib.closing(Checkpoints(workdir, keep=experiment.train.keep_checkpoints)) as checkpoints:
+            state = start_state(setup, checkpoints)
+        report = Report(workdir, experiment, done=int(state.step))
+        with contextlib.closing(report):
+            run_evaluation(setup, state, evaluate, report)
+        return report.history
 
 
 def introduce(setup: Setup, state: TrainState, report: Report) -> None:

@@ -16,6 +16,7 @@ from vps_jax.files import write_json
 from vps_jax.train import wandb_writer
 from vps_jax.train.optimizer import group_rates, make_schedule
 from vps_jax.train.summaries import ProgressLine, make_writer
+from vps_jax.types import UserError
 
 COMPILED = "/jax/core/compile/backend_compile_duration"
 
@@ -197,5 +198,17 @@ def finite_mean(values: list[float]) -> float:
 
 
 def read_history(file: pathlib.Path) -> list[dict]:
-    """Rows of `metrics.json`, none if it is not there."""
-    return json.loads(file.read_text()) if file.exists() else []
+    """Rows of `metrics.json`, none if it is not there.
+
+    Raises:
+      UserError: it is not what a run has written.
+    """
+    try:
+        rows = json.loads(file.read_text())
+        if not (isinstance(rows, list) and all({"step", "weights"} <= row.keys() for row in rows)):
+            raise ValueError("no list of evaluations")
+    except FileNotFoundError:
+        return []
+    except (ValueError, AttributeError) as error:
+        raise UserError(f"{file}: {error}; expected a row for each evaluation: restore it, or move it away") from None
+    return rows

@@ -16,7 +16,17 @@ from jax.experimental import multihost_utils
 
 from vps_jax.files import write_json
 from vps_jax.train import integrity
-from vps_jax.train.checkpoint import FOLDER, ITEMS, SCORE, check_same_tree, handlers, read_meta
+from vps_jax.train.checkpoint import (
+    FOLDER,
+    ITEMS,
+    SCORE,
+    check_same_tree,
+    check_writable,
+    damage_of,
+    first_line,
+    handlers,
+    read_meta,
+)
 from vps_jax.train.state import TrainState, flat_paths
 from vps_jax.types import UserError
 
@@ -42,6 +52,8 @@ class Checkpoints:
             enable_async_checkpointing=jax.default_backend() != "cpu",
         )
         self.folder = pathlib.Path(workdir).absolute() / FOLDER
+        if owner:
+            check_writable(self.folder)
         self._manager = ocp.CheckpointManager(self.folder, item_handlers=handlers(ITEMS), options=options)
         self._keep, self._owner = keep, owner
         self._own = {step for step in self._manager.all_steps() if owner_of(self.folder / str(step)) == owner}
@@ -180,7 +192,7 @@ class Checkpoints:
         """The newest step that is whole; newer ones are named and moved aside."""
         damaged = {}
         for step in reversed(self.steps()):
-            wrong = agreed(integrity.damage(self.folder / str(step), ITEMS))
+            wrong = agreed(damage_of(self.folder / str(step), ITEMS))
             if wrong is None:
                 break
             damaged[step] = wrong
@@ -204,7 +216,7 @@ class Checkpoints:
         left = shutil.disk_usage(self.folder).free if self.folder.is_dir() else None
         state = "its folder is gone" if left is None else f"{left / 1e9:.2f} GB are free"
         raise UserError(
-            f"checkpoint {step} cannot be written to {self.folder} ({state}: {one_line(error)}); the last one is "
+            f"checkpoint {step} cannot be written to {self.folder} ({state}: {first_line(error)}); the last one is "
             f"{max(self._own, default='none')}: make room and start again"
         ) from error
 
@@ -228,11 +240,6 @@ def hush_threads() -> None:
     sys.excepthook = other_errors
 
 
-def one_line(error: Exception) -> str:
-    """The first line of an exception's message, shortened."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-
-
 def agreed(word: str | None) -> str | None:
     """What process 0 found, on every process."""
     if jax.process_count() == 1:
@@ -248,7 +255,7 @@ def owner_of(step_folder: pathlib.Path) -> str | None:
     """Mark of the run that wrote a checkpoint; None where it cannot be read."""
     try:
         return read_meta(step_folder).get("run")
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, AttributeError):
         return None
 
 

@@ -15,8 +15,7 @@ from vps_jax.datasets import ClassTable, from_rows
 from vps_jax.parsing import plain
 from vps_jax.train import handover, wandb_writer
 from vps_jax.train.checkpoint import (
-    FOLDER,
-    check_writable,
+    newest_step,
     read_classes,
     restore_for_inference,
     shapes_for_inference,
@@ -67,7 +66,6 @@ def prepare(experiment: Experiment, workdir) -> Setup:
     agreement.check(experiment)
     settings = experiment.train
     wandb_writer.check(settings.wandb_project)
-    check_writable(workdir)
     warn_of_slow_jax()
     mesh = make_mesh(settings.fsdp)
     check_batch(settings.batch_size, settings.accumulate, mesh.size)
@@ -82,7 +80,7 @@ def prepare(experiment: Experiment, workdir) -> Setup:
         tx=tx,
         abstract=abstract,
         shardings=state_sharding(mesh, abstract),
-        plan=None if has_steps(workdir) else plan_handover(experiment, abstract.variables),
+        plan=None if newest_step(workdir) is not None else plan_handover(experiment, abstract.variables),
         origin=origin(experiment, mesh),
     )
 
@@ -185,11 +183,6 @@ def warn_of_slow_jax() -> None:
     """Say so when this jax has the GPU regression that the requirements avoid."""
     if jax.__version__ in SLOW_SCATTER and jax.default_backend() == "gpu":
         print(f"warning: jax {jax.__version__} is up to 450 x slower in scatter-add on GPUs; install requirements.txt")
-
-
-def has_steps(workdir) -> bool:
-    """Whether a run was there before."""
-    return any(path.name.isdigit() for path in (pathlib.Path(workdir) / FOLDER).glob("*"))
 
 
 def start_state(setup: Setup, checkpoints: Checkpoints) -> TrainState:
