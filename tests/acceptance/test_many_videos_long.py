@@ -1,17 +1,26 @@
-"""Many videos through the command line: shared by several processes, and on a full disk."""
+"""Many videos through the command line: killed at random, shared by processes, on a full disk, and in how much memory.
 
+Memory is counted in processes of their own: this file is their program.
+"""
+
+import contextlib
 import json
+import os
 import pathlib
+import random
 import re
+import signal
 import subprocess
 import sys
+import time
 
-import micro_checkpoint
 import numpy as np
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[2]
-VIDEOS, FRAMES = 8, 12
+VIDEOS, FRAMES, KILLS = 8, 12, 10
+MANY, LATER = 300, 1.05  # videos; peak memory after the last of them over that after the tenth
+LONG, SHORT, LONGER = 2000, 200, 1.1  # frames of 854x480; peak memory of the first over that of the second
 
 pytestmark = pytest.mark.acceptance
 
@@ -20,7 +29,7 @@ pytestmark = pytest.mark.acceptance
 def scene(tmp_path_factory) -> pathlib.Path:
     """A folder with a checkpoint, some videos in `in`, and in `whole` what one uninterrupted run makes of them."""
     folder = tmp_path_factory.mktemp("scene")
-    make(folder)
+    program(folder, "make")
     assert finished(start(folder, "whole")) == ""
     return folder
 
@@ -50,12 +59,50 @@ def recorded(out: pathlib.Path) -> int:
     return len(list((out / ".state").glob("*.json")))
 
 
+def test_a_run_that_is_killed_ten_times_at_random_ends_with_the_same_bytes(scene):
+    began = time.monotonic()
+    finished(start(scene, "timed"))
+    whole, rng, done = time.monotonic() - began, random.Random(0), []
+    for i in range(KILLS):
+        process = start(scene, "killed")
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(rng.uniform(0.3, 1) * whole)
+        process.send_signal((signal.SIGKILL, signal.SIGTERM)[i % 2])
+        said = process.communicate()[1].strip().splitlines()
+        done.append(recorded(scene / "killed") if (scene / "killed").exists() else 0)
+        if process.returncode == 130:
+            line = re.fullmatch(rf"interrupted: (\d+) of {VIDEOS} videos are finished in .* again to go on", said[-1])
+            assert int(line[1]) in (done[-1] - 1, done[-1])  # it may end between finishing a video and counting it
+    process = start(scene, "killed")
+    out = process.communicate()[0]
+    print(f"finished after each kill: {done}; an uninterrupted run takes {whole:.1f} s; {out.strip()}")
+    assert process.returncode == 0 and done == sorted(done)
+    assert out.startswith(f"{VIDEOS - done[-1]} videos, {FRAMES * (VIDEOS - done[-1])} frames, ")
+    assert done[-1] == 0 or f", {done[-1]} were finished before" in out
+    assert files(scene / "killed") == files(scene / "whole")
+    assert not list((scene / "killed" / ".state").glob("*.claim*"))
+
+
 @pytest.mark.parametrize("processes", [2, 4])
 def test_processes_that_share_an_output_write_the_bytes_of_one(scene, processes):
     out = scene / f"shared{processes}"
     for process in [start(scene, out) for _ in range(processes)]:
         assert finished(process) == ""
     assert files(out) == files(scene / "whole") and recorded(out) == VIDEOS
+
+
+def test_two_workers_of_ray_write_the_bytes_of_one(scene):
+    pytest.importorskip("ray", reason="pip install 'vps-jax[ray]'")
+    script = [sys.executable, ROOT / "examples" / "predict_ray.py", "--workers", "2"]
+    inputs = [f"in/{path.name}" for path in sorted((scene / "in").iterdir())]
+    environ = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
+    done = subprocess.run(
+        [*script, *inputs, "--checkpoint", "run", "--output", "ray"], cwd=scene, env=environ, text=True,
+        capture_output=True, timeout=600,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    print(done.stdout[-500:])
+    assert files(scene / "ray") == files(scene / "whole")
 
 
 def test_a_disk_of_one_mebibyte_ends_the_run_in_one_line_and_keeps_what_was_finished(scene):
@@ -81,8 +128,30 @@ def test_a_disk_of_one_mebibyte_ends_the_run_in_one_line_and_keeps_what_was_fini
         subprocess.run(["umount", out], check=True)
 
 
+def test_memory_after_300_videos_of_mixed_size_is_that_after_ten(scene):
+    peaks = program(scene, "many")
+    print({i: round(peaks[i - 1]) for i in (1, 10, 20, 50, 100, 200, MANY)}, f"MiB, ratio {peaks[-1] / peaks[9]:.3f}")
+    assert peaks[-1] <= LATER * peaks[9]
+
+
+def test_memory_of_2000_frames_is_that_of_200(scene):
+    (short,), (long,) = program(scene, "long", SHORT), program(scene, "long", LONG)
+    print(f"{SHORT} frames {short:.0f} MiB, {LONG} frames {long:.0f} MiB, ratio {long / short:.3f}")
+    assert long <= LONGER * short
+
+
+def program(folder: pathlib.Path, *what: object) -> list[float]:
+    """Runs a function of this file in a process of its own; the peaks of its memory in MiB."""
+    command = [sys.executable, __file__, folder, *map(str, what)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
 def make(folder: pathlib.Path) -> None:
     """A checkpoint, and videos that are drawn."""
+    import micro_checkpoint
+
     micro_checkpoint.tarvis(folder / "run")
     for i in range(VIDEOS):
         draw(folder / "in" / f"v{i}.mp4", i, FRAMES, (96 + 16 * (i % 2), 160))
@@ -105,3 +174,56 @@ def draw(path: pathlib.Path, seed: int, frames: int, size: tuple[int, int]) -> N
                 y, x = down * i % height, right * i % width
                 cv2.rectangle(image, (int(x), int(y)), (int(x) + width // 5, int(y) + height // 4), color, -1)
             movie.write(image)
+
+
+def many(folder: pathlib.Path) -> list[float]:
+    """The peak after each of the videos; their sizes and lengths are drawn."""
+    rng, sources = np.random.default_rng(0), []
+    for i in range(MANY):
+        sources.append(folder / "many" / f"{i}.mp4")
+        draw(sources[-1], i, int(rng.integers(2, 9)), tuple(2 * rng.integers(24, 96, 2)))
+    return predict(folder, sources)
+
+
+def long(folder: pathlib.Path, frames: str) -> list[float]:
+    """The peak after a video of so many frames."""
+    path = folder / "long" / f"{frames}.mp4"
+    subprocess.run([sys.executable, __file__, folder, "draw", path, frames], check=True)  # drawing takes memory too
+    return predict(folder, [path])
+
+
+def predict(folder: pathlib.Path, sources: list[pathlib.Path]) -> list[float]:
+    """The peak after each video."""
+    from vps_jax.media.run_state import RunState
+    from vps_jax.runs import experiment
+
+    finish, peaks = RunState.finish, []
+
+    def finish_and_measure(*arguments) -> None:
+        finish(*arguments)
+        peaks.append(peak_mib())
+
+    RunState.finish = finish_and_measure
+    experiment.predict_with_checkpoint(
+        sources, folder / "run", folder / f"out_{sources[0].parent.name}_{len(sources)}_{sources[0].stem}", split=None,
+        overlay=True, tracks=True, progress=False, keep_going=True,
+    )  # fmt: skip
+    return [*peaks[:-1], peak_mib()]
+
+
+def peak_mib() -> float:
+    status = pathlib.Path("/proc/self/status").read_text()  # ru_maxrss would start at the parent's size
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
+
+
+def main() -> None:
+    sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+    folder, what, *more = sys.argv[1:]
+    if what == "draw":
+        draw(pathlib.Path(more[0]), 0, int(more[1]), (480, 854))
+        return
+    print(json.dumps({"make": make, "many": many, "long": long}[what](pathlib.Path(folder), *more)))
+
+
+if __name__ == "__main__":
+    main()

@@ -10,6 +10,7 @@ import sys
 import time
 
 import cv2
+import jax
 import numpy as np
 import pytest
 
@@ -20,6 +21,7 @@ from vps_jax.infer.score_maps import GridScores
 from vps_jax.media import run_state
 from vps_jax.media.result_folders import WriteError
 from vps_jax.media.run_state import RunState
+from vps_jax.media.sources import open_videos
 from vps_jax.types import ClosedTrack, FrameScores, FrameTracks, Geometry, UserError
 
 CLASSES = class_table("vipseg")
@@ -52,10 +54,10 @@ class OneThing:
         return fuse_frames(frames, classes, min_score=0.5)
 
 
-def write_video(folder, count=3):
+def write_video(folder, count=3, height=64):
     folder.mkdir(parents=True)
     for i in range(count):
-        cv2.imwrite(str(folder / f"{i}.png"), np.full((64, 64, 3), 10 * i, np.uint8))
+        cv2.imwrite(str(folder / f"{i}.png"), np.full((height, 64, 3), 10 * i, np.uint8))
     return folder
 
 
@@ -98,6 +100,36 @@ def test_finished_videos_are_skipped_until_something_changes(tmp_path, folders):
         "c",
     ]  # what was not made yet
     assert run(folders, out, made_by="")[1].videos == ["a", "b", "c"]
+
+
+def sized_videos(tmp_path):
+    """Folders a to d, of frames with 32, 64, 32 and 64 rows."""
+    return [write_video(tmp_path / "in" / name, height=32 + 32 * (name in "bd")) for name in "abcd"]
+
+
+def test_the_largest_videos_are_taken_first_and_listed_in_their_own_order(tmp_path):
+    folders, model = sized_videos(tmp_path), OneThing()
+    model.network_size = lambda original: original
+    run(folders, tmp_path / "out", model)
+    assert model.videos == ["b", "d", "a", "c"] and listed(tmp_path / "out") == ["a", "b", "c", "d"]
+    videos = [open_videos(folder)[0] for folder in folders]
+    videos[1] = videos[1]._replace(size=damaged, frames=damaged)
+    report, _ = run(videos, tmp_path / "other", model, keep_going=True)
+    assert model.videos[4:] == ["d", "a", "c", "b"] and [name for name, _ in report.failed] == ["b"]
+
+
+def damaged():
+    raise UserError("a frame is damaged")
+
+
+@pytest.mark.parametrize(("keep_going", "compiled"), [(True, 2), (False, 1)])
+def test_programs_are_forgotten_after_the_last_video_of_a_size(tmp_path, keep_going, compiled):
+    model, traced = OneThing(), []
+    program = jax.jit(lambda x: traced.append(x) or x)
+    model.network_size, stream = lambda original: original, model.stream
+    model.stream = lambda video: (frame for frame in stream(video) if program(0) == 0)
+    run(sized_videos(tmp_path), tmp_path / "out", model, keep_going=keep_going)
+    assert len(traced) == compiled
 
 
 def test_damaged_videos_are_listed_at_the_end(tmp_path, folders):

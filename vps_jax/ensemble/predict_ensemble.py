@@ -11,6 +11,7 @@ from vps_jax.ensemble.averaging import Ensemble, Group
 from vps_jax.ensemble.members import Checkpoint, EnsembleConfig, check_kept, member_id, read_members
 from vps_jax.files import progress_bar, require_space
 from vps_jax.infer.predict import Report, Run, RunOptions, check_outside
+from vps_jax.infer.video_order import VideoOrder
 from vps_jax.media.result_folders import make_writer
 from vps_jax.media.selection import Selection
 from vps_jax.media.sources import open_inputs
@@ -63,7 +64,9 @@ def predict_ensemble(
         programs = _prepare_groups(ensemble, videos, in_turn=config.run == "in_turn", progress=progress)
         ensemble.groups[0].load()
         options = RunOptions(overlay, tracks, progress, identity(ensemble) if resume else "", keep_going, style)
-        report = Run(writer, things.classes, options).write(videos, [ensemble.panoptic_frames])
+        order = VideoOrder(lambda original: things.grid(original).padded)
+        frames = order.forgetting(ensemble.panoptic_frames) if keep_going else ensemble.panoptic_frames
+        report = Run(writer, things.classes, options).write(videos, [frames], taken=order.sorted(videos))
         for group in ensemble.groups:
             programs |= group.programs
     return report._replace(programs=programs, failed=(*failed, *report.failed))

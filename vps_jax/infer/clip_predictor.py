@@ -56,6 +56,10 @@ class ClipPredictor:
         """How often each program was compiled in this process, by its name and shape (frames x height x width)."""
         return self._model.programs
 
+    def network_size(self, original: tuple[int, int]) -> tuple[int, int]:
+        """Height and width of the network's frames for frames of `original` (height, width) pixels."""
+        return self.grid(self._infer, original).padded
+
     def network(self, original: tuple[int, int]) -> Network:
         """See `predictor.Network`: the scores of one clip. Raises UserError for a task that needs objects."""
         if self._infer.task == "vos":

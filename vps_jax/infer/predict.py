@@ -12,6 +12,7 @@ from vps_jax.datasets.classes import ClassTable
 from vps_jax.files import Watcher, progress_bar
 from vps_jax.infer.predictor import Predictor
 from vps_jax.infer.side_by_side import share
+from vps_jax.infer.video_order import VideoOrder
 from vps_jax.media import result_folders
 from vps_jax.media.background import ahead
 from vps_jax.media.movie_writer import MovieWriter
@@ -61,8 +62,9 @@ class RunOptions(NamedTuple):
       tracks: track tables.
       progress: a progress bar on stderr, or what is told instead: frames done, frames in all or None, and the video.
       made_by: identity of weights and settings; a video that is finished with the same ones is skipped. Empty: none is.
-      keep_going: videos that cannot be read are reported at the end, and SIGTERM ends the run as Ctrl-C does; otherwise
-        the first such video raises its error.
+      keep_going: the run has the process to itself: videos that cannot be read are reported at the end, SIGTERM ends
+        the run as Ctrl-C does, and programs of a size of frames are forgotten after its last video. Otherwise the first
+        video that cannot be read raises its error.
     """
 
     overlay: bool = True
@@ -118,7 +120,11 @@ def predict(
     writer = result_folders.make_writer(out, layout, classes)
     run = Run(writer, classes, RunOptions(overlay, tracks, progress, made_by, keep_going, style))
     predictors = predictor if isinstance(predictor, Sequence) else [predictor]
-    report = run.write(videos, [functools.partial(predict_video, predictor=one, classes=classes) for one in predictors])
+    order = VideoOrder(getattr(predictors[0], "network_size", None))
+    frames = [functools.partial(predict_video, predictor=one, classes=classes) for one in predictors]
+    if keep_going and len(frames) == 1:  # several work on several sizes at a time
+        frames = [order.forgetting(frames[0])]
+    report = run.write(videos, frames, taken=order.sorted(videos))
     programs = {name: count for one in predictors for name, count in one.programs.items()}
     return report._replace(programs=programs, failed=(*failed, *report.failed))
 
@@ -172,7 +178,8 @@ class Run:
                 result_folders.make_writable(writer.folder / name)
 
     def write(
-        self, videos: Sequence[Video], sources: Sequence[Callable[[Video], Iterator[PanopticFrame]]]
+        self, videos: Sequence[Video], sources: Sequence[Callable[[Video], Iterator[PanopticFrame]]], *,
+        taken: Sequence[Video] | None = None,
     ) -> Report:  # fmt: skip
         """Write the frames of each video, as they come.
 
@@ -182,12 +189,13 @@ class Run:
         Args:
           videos: to be written.
           sources: give the frames of a video; each works on one video at a time, side by side with the others.
+          taken: the videos in the order in which they are worked on; by default as they are.
 
         Raises:
           UserError: a video cannot be read and the run does not keep going, or results cannot be written any more.
           KeyboardInterrupt: with what is finished, and how to go on.
         """
-        waiting, order, tried = list(videos), [video.video_id for video in videos], []
+        waiting, order, tried = list(taken or videos), [video.video_id for video in videos], []
         total = sum(video.num_frames for video in videos)
         try:
             with (
@@ -247,7 +255,7 @@ class Run:
         expected = [self._writer.place(name)]
         expected += [folder / "overlay" / f"{name}.mp4"] if self._options.overlay else []
         expected += [folder / "tracks" / f"{name}.json"] if self._options.tracks else []
-        record = self._writer.state.finished().get(name, {})
+        record = self._writer.state.content(name) if name in self._writer.state.finished() else {}
         return bool(made_by) and record.get("made_by") == made_by and all(path.exists() for path in expected)
 
     def _write_video(self, video: Video, frames: Iterator[PanopticFrame], course: "Course") -> int:

@@ -27,6 +27,8 @@ class Predictor(Protocol):
         are read.
       `grid(infer, original) -> Geometry`: static; needed to give the things of an ensemble, whose members are averaged
         on its stride-4 grid for frames of `original` (height, width) pixels.
+      `network_size(original) -> (height, width)`: of frames of `original` (height, width) pixels as the network sees
+        them; videos of one size share its compiled programs, and follow one another.
       `network(original) -> Network`: what `vps-jax export` writes, for frames of `original` (height, width) pixels.
       `own_views`: True if it averages the views of `infer.flip` and `infer.scales` itself.
       `also` in its constructor, and `stream_sets`: see `SetPredictor`.

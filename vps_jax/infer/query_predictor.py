@@ -107,6 +107,10 @@ class QueryPredictor:
         """How often each program was compiled in this process, by its name and shape (frames x height x width)."""
         return dict(self._run.counts)
 
+    def network_size(self, original: tuple[int, int]) -> tuple[int, int]:
+        """Height and width of the network's frames for frames of `original` (height, width) pixels."""
+        return self.grid(self._infer, original).padded
+
     def network(self, original: tuple[int, int]) -> Network:
         """See `predictor.Network`: the scores of a chunk of frames, and the queries for the next chunk."""
         sizes, length = self.grid(self._infer, original), self._infer.chunk_frames

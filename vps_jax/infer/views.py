@@ -70,8 +70,9 @@ class Views:
         self._views = tuple(views)
         self._plain = views[0][0]
         self.kind, self.final_identities = self._plain.kind, self._plain.final_identities
-        if hasattr(self._plain, "network"):
-            self.network = self._plain.network  # `vps-jax export` writes one view
+        for name in ("network", "network_size"):  # `vps-jax export` writes one view
+            if hasattr(self._plain, name):
+                setattr(self, name, getattr(self._plain, name))
 
     @property
     def programs(self) -> dict[str, int]:

@@ -5,6 +5,8 @@ import json
 import os
 import pathlib
 import shutil
+import threading
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -14,7 +16,7 @@ import numpy as np
 from vps_jax.datasets import DATASETS, recognize
 from vps_jax.datasets.classes import ClassTable, from_rows
 from vps_jax.datasets.colors import SegmentColors, color_id
-from vps_jax.files import write_json
+from vps_jax.files import atomic_path, write_json
 from vps_jax.media.run_state import RunState
 from vps_jax.parsing import resolve
 from vps_jax.types import PanopticFrame, UserError
@@ -123,7 +125,7 @@ class VipsegWriter:
         self.folder = pathlib.Path(folder)
         self._classes = classes
         make_writable(self.folder / "pan_pred")
-        read_records(self.folder)
+        self._list = RecordList(self.folder)
         with writing(self.folder / CLASS_FILE):
             write_json(self.folder / CLASS_FILE, classes.rows())
         self.state = RunState(self.folder)
@@ -170,12 +172,51 @@ class VipsegWriter:
         listed = None
         while listed != (finished := self.state.finished()):
             listed = finished
-            records = read_records(self.folder)
-            for name, content in finished.items():
-                if "record" in content and self.place(name).is_dir():  # not removed by hand
-                    records[name] = content["record"]
-            names = in_order(list(records), order)
-            write_json(self.folder / "pred.json", {"annotations": [records[name] for name in names]})
+            ours = [name for name in finished if "record" in self.state.content(name) and self.place(name).is_dir()]
+            self._list.write(ours, lambda name: self.state.content(name)["record"], order)
+
+
+class RecordList:
+    """`pred.json` of a folder, which other processes may write too. One record at a time is in memory."""
+
+    def __init__(self, folder: pathlib.Path):
+        """Raises UserError for a file that is no such list."""
+        self._folder, self._path = folder, folder / "pred.json"
+        self._lock = threading.Lock()
+        self._version: tuple[int, ...] | None = None
+        self._texts: dict[str, bytes] = {}  # of the videos in the file, compressed; empty of those of this run
+        self._read()
+
+    def write(self, names: Sequence[str], record: Callable[[str], dict], order: Sequence[str]) -> None:
+        """Replace the file by one that also has the records of `names`; `order` is as for `VipsegWriter.video`."""
+        with self._lock, atomic_path(self._path) as partial:
+            self._read()
+            self._texts |= dict.fromkeys(names, b"")
+            listed = in_order(list(self._texts), order)
+            with partial.open("w", encoding="utf-8") as file:
+                file.write('{"annotations": [')
+                for i, name in enumerate(listed):
+                    text = self._texts[name]
+                    file.write(", " if i else "")
+                    file.write(zlib.decompress(text).decode() if text else json.dumps(record(name)))
+                file.write("]}")
+            self._texts = {name: self._texts[name] for name in listed}
+            self._version = version(partial)
+
+    def _read(self) -> None:
+        """What stands in the file, unless it is what was written last."""
+        if self._version is None or self._version != version(self._path):
+            self._version, records = version(self._path), read_records(self._folder)
+            self._texts = {name: zlib.compress(json.dumps(one).encode(), 1) for name, one in records.items()}
+
+
+def version(path: pathlib.Path) -> tuple[int, ...] | None:
+    """What tells a file from the one that takes its place; None if there is none."""
+    try:
+        stat = path.stat()
+    except FileNotFoundError:
+        return None
+    return stat.st_ino, stat.st_mtime_ns, stat.st_size
 
 
 def list_rows(state: RunState, order: Sequence[str], write: Callable[[list], None]) -> None:
@@ -189,8 +230,8 @@ def list_rows(state: RunState, order: Sequence[str], write: Callable[[list], Non
     listed = None
     while listed != (finished := state.finished()):
         listed = finished
-        names = in_order(sorted(name for name in finished if "rows" in finished[name]), order)
-        write([row for name in names for row in finished[name]["rows"]])
+        names = in_order(sorted(name for name in finished if "rows" in state.content(name)), order)
+        write([row for name in names for row in state.content(name)["rows"]])
 
 
 def in_order(names: Sequence[str], order: Sequence[str]) -> list[str]:

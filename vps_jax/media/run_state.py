@@ -14,6 +14,7 @@ import signal
 import threading
 import time
 import uuid
+import zlib
 from collections.abc import Iterable, Iterator
 from typing import Any
 from urllib.parse import unquote
@@ -49,20 +50,27 @@ class RunState:
     def __init__(self, folder: pathlib.Path):
         self._folder = folder / FOLDER
         self._folder.mkdir(exist_ok=True)
-        self._read: dict[str, tuple[int, dict]] = {}  # video -> time of its file, content
+        self._read: dict[str, tuple[int, bytes]] = {}  # file -> its time, its text compressed: there may be many
 
-    def finished(self) -> dict[str, dict[str, Any]]:
-        """What was said of finished videos, by video; files are read again only when they are new."""
+    def finished(self) -> dict[str, int]:
+        """When each video was finished, in nanoseconds; files are read again only when they are new."""
         videos = {}
         for path in self._folder.glob("*.json"):
             try:
                 stamp = path.stat().st_mtime_ns
                 if self._read.get(path.stem, (None,))[0] != stamp:
-                    self._read[path.stem] = stamp, json.loads(path.read_text())
+                    text = path.read_bytes()
+                    json.loads(text)
+                    self._read[path.stem] = stamp, zlib.compress(text, 1)
             except (OSError, ValueError):
                 continue  # replaced or removed this moment
-            videos[unquote(path.stem)] = self._read[path.stem][1]
+            videos[unquote(path.stem)] = stamp
         return videos
+
+    def content(self, video_id: str) -> dict[str, Any]:
+        """What was said of a video of `finished`; nothing of another one."""
+        _, text = self._read.get(quoted(video_id), (0, b""))
+        return json.loads(zlib.decompress(text)) if text else {}
 
     def finish(self, video_id: str, content: dict[str, Any]) -> None:
         """Say that a video is finished, and how it was made."""

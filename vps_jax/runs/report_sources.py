@@ -81,8 +81,9 @@ def _origins(folder: pathlib.Path) -> dict[str, list]:
     """What opens the source of each video again, as predict has recorded it."""
     if not (folder / run_state.FOLDER).is_dir():
         return {}
-    finished = run_state.RunState(folder).finished()
-    return {name: content["origin"] for name, content in finished.items() if content.get("origin")}
+    state = run_state.RunState(folder)
+    origins = {name: state.content(name).get("origin") for name in state.finished()}
+    return {name: origin for name, origin in origins.items() if origin}
 
 
 def _reopen(name: str, path: str, split: str | None, opened: Callable[[str, str | None], dict]) -> Video:
