@@ -276,6 +276,7 @@ class MemberConfig:
     group: str | None = None  # semantic group
     flip: bool | None = None  # average with the mirrored video
     scales: tuple[float, ...] | None = number(None, low=0)  # factors on the size of the frames, averaged too
+    frame_classes: bool | None = None  # of VidEoMT: class maps by each frame's own class logits, see `QueryInference`
     scale: str = choice("logits", "log_softmax", "log_scores")  # how scores are brought to one scale before the mean
     weight: float = number(1.0, low=0)  # in the mean
     scores: str | None = None  # in place of a checkpoint: folder with kept scores

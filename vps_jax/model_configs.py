@@ -243,6 +243,7 @@ class QueryInference:
     max_side_px: int = number(1333, low=1)
     chunk_frames: int = number(4, low=1)  # that the trunk sees at once; no number depends on it [ours]
     online: bool = False  # decide every frame by what has been seen so far [ours]
+    frame_classes: bool = False  # class maps by each frame's own class logits; else by their mean, as published
     score_threshold: float = number(0.8, low=0, high=1)  # a query is a segment above this probability
     overlap_threshold: float = number(0.8, low=0, high=1)  # of its own pixels among those that its mask covers
     max_instances: int = number(20, low=1)  # of the instance task

@@ -5,16 +5,18 @@ import dataclasses
 import numpy as np
 import pytest
 
-from configs.ensemble import get_config
-from vps_jax.config import ClipInference
+from configs import ensemble, ensemble_videomt
+from vps_jax.config import ClipInference, MemberConfig, QueryInference
 from vps_jax.datasets.classes import class_table
 from vps_jax.ensemble import kept_scores
 from vps_jax.ensemble.averaging import Ensemble
-from vps_jax.ensemble.members import Checkpoint, EnsembleConfig, check_kept, kept_folder, read_members
+from vps_jax.ensemble.members import Checkpoint, EnsembleConfig, check_kept, kept_folder, member_settings, read_members
 from vps_jax.infer.clip_model import geometry
 from vps_jax.media.video import Video
 from vps_jax.parsing import parse
+from vps_jax.runs.published import config_of
 from vps_jax.types import Geometry, UserError
+from vps_jax.weights import catalogue
 
 VIPSEG = class_table("vipseg")
 
@@ -194,6 +196,33 @@ def test_a_member_given_by_its_scores(tmp_path, change, message):
 
 def test_the_shipped_config_describes_three_members():
     checkpoints = {"runs/stage4": "tarvis", "runs/stage3": "tarvis", "runs/vspw_vit_adapter": "image"}
-    config = get_config().to_dict()
+    config = ensemble.get_config().to_dict()
     found, things = read_members(config, lambda path, weights: open_checkpoint(checkpoints[path], weights))
     assert [m.name for m in found] == ["image", "vps", "vss"] and things.name == "vps"
+
+
+@pytest.mark.parametrize("things", ["videomt", "vps"])
+def test_the_shipped_config_with_videomt_takes_its_published_weights(things):
+    """The full-size models, converted as the table of weights says; no weights are read."""
+
+    def published(path, weights):
+        if path == "runs/stage4":
+            return open_checkpoint("tarvis", weights)
+        config = config_of(catalogue.find(path.removeprefix("runs/")))
+        load = lambda: pytest.fail("loaded")  # noqa: E731
+        return Checkpoint(config.model, config.infer, class_table(config.infer.taxonomy), path, load)
+
+    found, chosen = read_members(ensemble_videomt.get_config(things).to_dict(), published)
+    members = {member.name: member for member in found}
+    assert sorted(members) == ["videomt", "vps", "vspw"] and chosen.name == things
+    assert members["videomt"].has_tracks and members["vps"].has_tracks and not members["vspw"].has_tracks
+    assert dict(members["vspw"].module.semantic_groups) == {"VSPW": 124}
+    assert [members[name].scale for name in sorted(members)] == ["log_scores", "logits", "log_scores"]
+
+
+def test_a_member_decides_which_class_logits_its_maps_are_made_of():
+    for row, expected in (({}, True), ({"frame_classes": False}, False)):
+        infer = member_settings(QueryInference(frame_classes=True), parse(MemberConfig, {"checkpoint": "a", **row}))
+        assert infer.frame_classes is expected
+    with pytest.raises(UserError, match="frame_classes"):
+        read(vps=VPS, other={"checkpoint": "tarvis", "task": "semantic", "frame_classes": True})

@@ -165,6 +165,17 @@ def test_semantic_labels_are_the_best_class_of_all_or_of_some():
     np.testing.assert_array_equal(panoptic.categories, frame.scores.labels())
 
 
+def test_class_maps_are_those_of_the_video_or_of_each_frame():
+    classes, _ = whole_clip()
+    for changes, expected in (({}, [classes.mean(axis=0)] * FRAMES), ({"frame_classes": True}, classes)):
+        for t, frame in enumerate(predictor_of(**changes).stream(video_of())):
+            queries = jax.nn.softmax(expected[t].astype(np.float32))[:, [3, 5]]
+            scores = np.einsum("hwq,qk->khw", jax.nn.sigmoid(frame.scores.logits), queries)
+            np.testing.assert_allclose(frame.scores.on_grid(frame.sizes, (3, 5)), scores, atol=1e-4)
+            np.testing.assert_allclose(frame.scores.class_logits, classes.mean(axis=0), atol=1e-4)  # of the tracks
+    assert np.abs(classes - classes.mean(axis=0)).max() > 0.1
+
+
 def test_instances_are_painted_by_falling_score():
     predictor = predictor_of(task="instance", max_instances=3)
     frame = next(predictor.stream(video_of()))

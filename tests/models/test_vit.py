@@ -5,7 +5,16 @@ import pytest
 from flax import linen as nn
 
 from vps_jax.models.initializers import linear_init
-from vps_jax.models.vit import BEiTAttention, Block, ViTAttention, position_map, run_blocks, stacked_init
+from vps_jax.models.vit import (
+    IN_TURN,
+    BEiTAttention,
+    Block,
+    ViTAttention,
+    attend,
+    position_map,
+    run_blocks,
+    stacked_init,
+)
 from vps_jax.ops.relative_tables import beit_index
 
 RNG = np.random.default_rng(0)
@@ -102,3 +111,20 @@ def test_position_map_leaves_out_the_class_entry():
     np.testing.assert_allclose(position_map(entries, (2, 3), (2, 3)), entries[:, 1:].reshape(1, 2, 3, 3), atol=1e-6)
     ones = np.concatenate([np.full((1, 1, 3), 9.0), np.ones((1, 6, 3))], axis=1)
     np.testing.assert_allclose(position_map(jnp.asarray(ones), (2, 3), (5, 7)), np.ones((1, 5, 7, 3)), atol=1e-5)
+
+
+def test_long_attention_takes_its_heads_in_turn_unless_it_is_differentiated():
+    b, n, m, d = 2, IN_TURN, 3, 4
+    q, k, v, weights = jax.random.normal(jax.random.key(0), (4, b, n, m, d))
+    no_bias = jnp.zeros((1, 1, 1, 1))  # with a bias all heads are computed at once
+
+    def loss(bias):
+        return lambda q, k, v: jnp.sum(weights * attend(q, k, v, bias))
+
+    in_turn = jax.jit(attend).lower(q, k, v).compile()
+    all_scores = 4 * b * m * n * n
+    assert in_turn.memory_analysis().temp_size_in_bytes < all_scores / 2
+    np.testing.assert_allclose(in_turn(q, k, v), attend(q, k, v, no_bias), atol=2e-6)
+    gradients = (jax.jit(jax.grad(loss(bias), (0, 1, 2)))(q, k, v) for bias in (None, no_bias))
+    for a, b in zip(*gradients, strict=True):
+        np.testing.assert_array_equal(a, b)

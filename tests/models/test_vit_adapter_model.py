@@ -30,9 +30,11 @@ def variables_of(model, images):
 def test_upsampling_gives_every_pixel_its_own_block():
     x = jnp.array([[[[1.0, 2.0]], [[3.0, 4.0]]]])  # [1, 2, 1, c = 2]
     kernel = np.arange(8.0, dtype=np.float32).reshape(2, 2, 2, 1)
-    y = Upsample2x(1).apply({"params": {"kernel": kernel, "bias": np.array([100.0], np.float32)}}, x)
+    variables = {"params": {"kernel": kernel, "bias": np.array([100.0], np.float32)}}
+    y = Upsample2x(1).apply(variables, x)
     # out[2 i + a, 2 j + b] = x[i, j, 0] * k[0, a, b] + x[i, j, 1] * k[1, a, b]
     np.testing.assert_array_equal(y[0, :, :, 0], [[108, 111], [114, 117], [116, 123], [130, 137]])
+    np.testing.assert_array_equal(Upsample2x(1, activation=jnp.negative).apply(variables, x), -y)
 
 
 def test_levels_of_the_feed_forward_layer_share_one_depthwise_convolution():

@@ -136,7 +136,13 @@ def _read_member(name: str, row: MemberConfig, open_checkpoint) -> Member:
 
 def member_settings(infer: Any, row: MemberConfig) -> Any:
     """The settings of a checkpoint with what the member's row says of them."""
-    given = {"task": row.task, "semantic_group": row.group, "flip": row.flip, "scales": row.scales}
+    given = {
+        "task": row.task,
+        "semantic_group": row.group,
+        "flip": row.flip,
+        "scales": row.scales,
+        "frame_classes": row.frame_classes,
+    }
     changes = {key: value for key, value in given.items() if value is not None and value != ""}
     if not changes.get("flip") and not hasattr(infer, "flip"):
         changes.pop("flip", None)  # a model that cannot flip is not asked to

@@ -41,12 +41,14 @@ class QueryScores(NamedTuple):
 
     Attributes:
       class_logits: `[q, k + 1]`, "no object" last: the mean over the video, or over the frames until now.
+      map_classes: those that class maps are made of, `[q, k + 1]`: the same, or the frame's own.
       logits: mask logits `[h4, w4, q]`.
       sizes: of the video as the model saw it.
       online: whether they are decided by the frames until now.
     """
 
     class_logits: Array
+    map_classes: Array
     logits: Array
     sizes: Geometry
     online: bool
@@ -58,7 +60,7 @@ class QueryScores(NamedTuple):
 
     def labels(self, classes: Sequence[int] | None = None) -> np.ndarray:
         """Best class per pixel, by the sum over queries of class probability times mask probability."""
-        scores = video_segments.semantic_scores(self.class_logits, self.logits[None], self.sizes)[0]
+        scores = video_segments.semantic_scores(self.map_classes, self.logits[None], self.sizes)[0]
         if classes is None:
             return np.asarray(jnp.argmax(scores, axis=-1), np.uint8)
         chosen = np.asarray(classes)
@@ -66,7 +68,7 @@ class QueryScores(NamedTuple):
 
     def on_grid(self, sizes: Geometry, classes: Sequence[int]) -> Array:
         """Scores of `classes` at stride 4, brought to the grid of another model: see `score_maps.to_grid`."""
-        return to_grid(_grid_scores(self.class_logits, self.logits), np.asarray(classes, np.int32), self.sizes, sizes)
+        return to_grid(_grid_scores(self.map_classes, self.logits), np.asarray(classes, np.int32), self.sizes, sizes)
 
 
 class QueryPredictor:
@@ -159,9 +161,9 @@ class QueryPredictor:
     def _online(self, video: Video, *, chunk_frames: int) -> Iterator[FrameScores]:
         total, count = 0.0, 0
         for look in self._looks(video, self._start(), chunk_frames=chunk_frames):
-            for t, frame in enumerate(look.frames):
+            for t in range(len(look.frames)):
                 total, count = total + look.class_logits[t], count + 1
-                yield self._scores(frame, look.states[t], look.sizes, total / count, closing=True, online=True)
+                yield self._scores(look, t, total / count, closing=True, online=True)
 
     def _whole(self, video: Video) -> Iterator[FrameScores]:
         total, count, kept, held, again = 0.0, 0, [], 0, None
@@ -176,8 +178,8 @@ class QueryPredictor:
         mean, closing = total / max(count, 1), True
         later = () if again is None else self._looks(video, again, first=sum(len(look.frames) for look in kept))
         for look in itertools.chain(_emptied(kept), later):
-            for t, frame in enumerate(look.frames):
-                yield self._scores(frame, look.states[t], look.sizes, mean, closing=closing)
+            for t in range(len(look.frames)):
+                yield self._scores(look, t, mean, closing=closing)
                 closing = False
 
     def _looks(self, video: Video, queries, *, first: int = 0, chunk_frames: int | None = None) -> Iterator["Look"]:
@@ -197,12 +199,15 @@ class QueryPredictor:
         return jnp.asarray(self._variables["params"]["query"])[None]
 
     def _scores(
-        self, stem: str, states, sizes: Geometry, class_logits: np.ndarray, *, closing: bool, online: bool = False
+        self, look: "Look", t: int, class_logits: np.ndarray, *, closing: bool, online: bool = False
     ) -> FrameScores:
+        """Scores of frame `t` of a chunk, with the mean class logits `[q, k + 1]`."""
+        stem, sizes = look.frames[t], look.sizes
         grid = tuple(side // self._module.trunk.patch for side in sizes.padded)
-        logits = self._run.masks(self._variables, states, grid)
-        class_logits = class_logits.astype(np.float32)
-        scores = QueryScores(class_logits, logits, sizes, online)
+        logits = self._run.masks(self._variables, look.states[t], grid)
+        own = look.class_logits[t] if self._infer.frame_classes else class_logits
+        class_logits, own = (x.astype(np.float32) for x in (class_logits, own))
+        scores = QueryScores(class_logits, own, logits, sizes, online)
         if self._infer.task == "semantic":
             return FrameScores(stem, sizes, scores)
         queries = self._tracked(class_logits)

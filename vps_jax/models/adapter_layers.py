@@ -1,5 +1,7 @@
 """Layers with which ViT-Adapter exchanges tokens between the trunk and the pyramid (spec: vit_adapter 4)."""
 
+from collections.abc import Callable
+
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
@@ -104,10 +106,18 @@ class Extractor(nn.Module):
 
 
 class Upsample2x(nn.Module):
-    """Transposed convolution 2x2 with stride 2: every pixel becomes its own 2x2 block."""
+    """Transposed convolution 2x2 with stride 2: every pixel becomes its own 2x2 block.
+
+    Attributes:
+      width: channels of the output.
+      dtype: compute dtype.
+      activation: what follows, element by element, or None. Even and odd rows are products of their own, and XLA
+        applies it to their results for less than to the map that they are interleaved to.
+    """
 
     width: int
     dtype: DTypeLike = jnp.float32
+    activation: Callable | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b {2*x.shape[1]} {2*x.shape[2]} {self.width}"]:
@@ -116,5 +126,9 @@ class Upsample2x(nn.Module):
         std = (2 / (4 * self.width)) ** 0.5  # the convolutions' rule: fan out
         kernel = self.param("kernel", nn.initializers.normal(std), (c, 2, 2, self.width))
         bias = self.param("bias", nn.initializers.zeros_init(), (self.width,))
-        blocks = jnp.einsum("bijc,cuvd->biujvd", x.astype(self.dtype), kernel.astype(self.dtype))
-        return blocks.reshape(b, 2 * h, 2 * w, self.width) + bias.astype(self.dtype)
+        x, kernel, bias = (a.astype(self.dtype) for a in (x, kernel, bias))
+        rows = [jnp.einsum("bijc,cvd->bijvd", x, kernel[:, u]) + bias for u in range(2)]
+        if self.activation is not None:
+            rows = [self.activation(row) for row in rows]
+        rows = [row.reshape(b, h, 2 * w, self.width) for row in rows]
+        return jnp.stack(rows, axis=2).reshape(b, 2 * h, 2 * w, self.width)

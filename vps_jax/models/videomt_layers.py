@@ -124,7 +124,7 @@ class Upscale(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b 2*h 2*w c"]:
         """`[b, h, w, c]` to `[b, 2 h, 2 w, c]`."""
-        x = gelu(Upsample2x(self.width, self.dtype, name="up")(x))
+        x = Upsample2x(self.width, self.dtype, gelu, name="up")(x)
         x = Depthwise(self.dtype, name="depthwise")(x)
         return nn.LayerNorm(epsilon=1e-6, dtype=self.dtype, name="norm")(x)
 

@@ -20,6 +20,7 @@ from vps_jax.shapes import Float
 from vps_jax.types import Array
 
 EPS = 1e-6  # LayerNorm of the whole backbone
+IN_TURN = 256  # tokens from which the scores of all heads together leave a CPU's cache
 
 
 class PatchEmbed(nn.Module):
@@ -109,6 +110,30 @@ def rotated(
 
 def attend(q, k, v, bias=None):
     """Scaled attention of `[b, n, m, d]` each, bias to `[b, m, n, n]`; logits, softmax in float32: `[b, n, m, d]`."""
+    if bias is None and q.shape[1] >= IN_TURN:
+        return _attend_long(q, k, v)
+    return _attend_at_once(q, k, v, bias)
+
+
+@jax.custom_jvp
+def _attend_long(q, k, v):
+    return jax.lax.platform_dependent(q, k, v, cpu=_attend_in_turn, default=_attend_at_once)
+
+
+@_attend_long.defjvp
+def _(primals, tangents):
+    return jax.jvp(_attend_at_once, primals, tangents)  # the loop would keep what both of its choices need
+
+
+def _attend_in_turn(q, k, v):
+    """One head of one image after the other, so that a CPU core finds its scores in its cache."""
+    b, n, m, d = q.shape
+    heads = [jnp.moveaxis(x, 2, 1).reshape(b * m, 1, n, 1, d) for x in (q, k, v)]
+    out = jax.lax.map(lambda head: _attend_at_once(*head), heads)  # [b m, 1, n, 1, d]
+    return jnp.moveaxis(out.reshape(b, m, n, d), 1, 2)
+
+
+def _attend_at_once(q, k, v, bias=None):
     q = q * q.shape[-1] ** -0.5
     scores = jnp.einsum("bqmd,bkmd->bmqk", q, k, preferred_element_type=jnp.float32)
     if bias is not None:
