@@ -2,12 +2,17 @@
 
 import json
 import shutil
+import sys
+import threading
+import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from micro_experiment import OPTIM, micro_variables
+from tensorboard.compat.proto import event_pb2
+from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from vps_jax import config
 from vps_jax.datasets import class_table
@@ -120,6 +125,25 @@ def test_what_goes_wrong_behind_the_run_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(run._manager, "wait_until_finished", full)
     with pytest.raises(UserError, match="checkpoint 1 cannot be written to .*No space left on device\\).* none: make"):
         run.save(make_state(2), meta=META)
+
+
+def test_threads_that_write_print_no_errors_but_others_do(tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr(sys, "excepthook", told.append)
+    monkeypatch.setattr(threading, "excepthook", told.append)
+    saving.hush_threads.__wrapped__()
+    writer = EventFileWriter(str(tmp_path / "run"))
+    shutil.rmtree(tmp_path / "run")
+    with pytest.raises(OSError):
+        for _ in range(100):
+            writer.add_event(event_pb2.Event(step=1))
+            writer.flush()
+            time.sleep(0.01)
+    assert not told
+    other = threading.Thread(target=lambda: 1 / 0)
+    other.start()
+    other.join()
+    assert [error.exc_type for error in told] == [ZeroDivisionError]
 
 
 def test_who_reads_leaves_what_is_being_written(tmp_path):

@@ -7,6 +7,7 @@ import os
 import pathlib
 import shutil
 import sys
+import threading
 import time
 
 import jax
@@ -227,7 +228,7 @@ def hush_threads() -> None:
 
     On a full disk that would be hundreds of lines, which hide the one that says so. Some come after that one.
     """
-    hook = sys.excepthook
+    hook, thread_hook = sys.excepthook, threading.excepthook
 
     def is_told(record) -> bool:
         return "_SignalingThread.run() raised an exception" not in record.getMessage()
@@ -236,8 +237,12 @@ def hush_threads() -> None:
         if str(error) != "Event loop is closed":  # of writes that end after the first one of a checkpoint has failed
             hook(kind, error, trace)
 
+    def of_other_threads(error) -> None:
+        if not type(error.thread).__module__.startswith("tensorboard."):  # raises it again at the next event
+            thread_hook(error)
+
     logging.getLogger("absl").addFilter(is_told)
-    sys.excepthook = other_errors
+    sys.excepthook, threading.excepthook = other_errors, of_other_threads
 
 
 def agreed(word: str | None) -> str | None:
