@@ -5,16 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vps_jax.ops.depthwise import depthwise_3x3
-
-
-def by_groups(x, kernel):
-    layout = ("NHWC", "HWIO", "NHWC")
-    channels = x.shape[-1]
-    return jax.lax.conv_general_dilated(
-        x, kernel, (1, 1), "SAME", feature_group_count=channels, dimension_numbers=layout,
-        precision=jax.lax.Precision.HIGHEST,
-    )  # fmt: skip
+from vps_jax.ops import target
+from vps_jax.ops.depthwise import by_groups, depthwise_3x3
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 5), (7, 4)])
@@ -36,3 +28,12 @@ def test_sums_of_bfloat16_are_float32():
     found = depthwise_3x3(jnp.ones((1, 3, 3, 1), jnp.bfloat16), jnp.asarray(kernel, jnp.bfloat16))
     assert found.dtype == jnp.bfloat16
     assert float(found[0, 1, 1, 0]) == float(jnp.asarray(1 + 8 * 2.0**-9, jnp.bfloat16)) > 1
+
+
+def test_on_gpus_it_is_one_convolution_that_keeps_no_shifted_maps():
+    shapes = jax.ShapeDtypeStruct((1, 8, 8, 4), jnp.bfloat16), jax.ShapeDtypeStruct((3, 3, 1, 4), jnp.float32)
+    with target.made_for("gpu"):
+        found = jax.make_jaxpr(depthwise_3x3)(*shapes)
+    assert [equation.primitive.name for equation in found.eqns].count("conv_general_dilated") == 1
+    assert found.out_avals[0].dtype == jnp.bfloat16
+    assert not any(equation.primitive.name == "pad" for equation in found.eqns)
