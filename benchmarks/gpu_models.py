@@ -20,7 +20,7 @@ from vps_jax.tasks import make_task
 from vps_jax.train.optimizer import make_optimizer
 from vps_jax.train.sharding import make_mesh, put_batch, state_sharding
 from vps_jax.train.state import create_state
-from vps_jax.train.step import StepOptions, make_step
+from vps_jax.train.step import StepOptions, make_step, make_update
 from vps_jax.types import Clip
 
 GOLDEN = pathlib.Path(__file__).resolve().parents[1] / "tests" / "golden"
@@ -130,19 +130,20 @@ def scoped_optimizer(tx):
 
 
 def train_program(sizes: Sizes, backbone: str, height: int, width: int, batch: int):
-    """The compiled step of `train.step`, its first state, its clips, and seconds to compile."""
+    """The compiled `train.step.Step`, its first state, its clips, and seconds to compile."""
     model = network(sizes, backbone)
     variables = random_variables(model)
     task = make_task("panoptic", sizes.task, num_classes=classes_of(sizes))
     tx = scoped_optimizer(make_optimizer(dataclasses.asdict(config.Optim()), variables["params"]))
     state, mesh = create_state(variables, tx), make_mesh(devices=jax.devices()[:1])
-    shardings = state_sharding(mesh, state)
-    step = make_step(model, Scoped(task), GROUP, tx=tx, shardings=shardings, options=StepOptions(0, 0.999))
+    shardings, options = state_sharding(mesh, state), StepOptions(0, 0.999)
+    update = make_update(tx, shardings, options)
+    step = make_step(model, Scoped(task), GROUP, update, shardings=shardings, options=options)
     state = jax.device_put(state, shardings)
     clip = put_batch(mesh, example_clip(batch, sizes.frames, height, width, classes_of(sizes)))
     start = time.perf_counter()
-    compiled = step.func.lower(*step.args, state, clip).compile()
-    return functools.partial(compiled, *step.args), state, clip, time.perf_counter() - start
+    compiled = step.compile(state, clip)
+    return compiled, state, clip, time.perf_counter() - start
 
 
 def training_floor(sizes: Sizes, backbone: str, height: int, width: int, batch: int) -> floors.Floor:
@@ -163,7 +164,7 @@ def step(sizes: Sizes, backbone: str, height: int, width: int, batch: int) -> di
         kept[0] = program(kept[0][0], clip)
         return kept[0]
 
-    found = {"ms": milliseconds(next_step, sizes.repeats), "compile_s": seconds, **memory(program.func)}
+    found = {"ms": milliseconds(next_step, sizes.repeats), "compile_s": seconds, **memory(program.gradients)}
     found |= against_floor(found["ms"], training_floor(sizes, backbone, height, width, batch), sizes)
     found["loss"] = float(kept[0][1]["loss"])
     peak = (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use", 0)

@@ -5,7 +5,7 @@ python -m benchmarks.losses [--height 512 --width 640 --frames 3 --sets 10 --bat
 Both forms start from mask features and the queries of ten prediction sets, do the same matching and point losses, and
 end in the loss and the gradients of features, queries and class logits. The baseline makes the logits of all queries of
 all sets first and takes from them, one set at a time. Memory is what XLA allocates beside inputs and results. The last
-line is that of the whole train step of stage 4 with Swin-T (model, loss, optimiser, average) on the same clips.
+line is that of the gradients of stage 4 with Swin-T (model and loss) on the same clips.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from vps_jax.tasks import make_task
 from vps_jax.train.optimizer import make_optimizer
 from vps_jax.train.sharding import make_mesh, state_sharding
 from vps_jax.train.state import create_state
-from vps_jax.train.step import StepOptions, make_step
+from vps_jax.train.step import StepOptions, make_step, make_update
 from vps_jax.types import Clip, QueryOutputs
 
 CLASSES, INSTANCES, ROWS, WIDTH = 124, 128, 64, 256
@@ -73,21 +73,22 @@ def one_set(logits, class_logits, clip, key):
 
 
 def train_step(args):
-    """The compiled train step of stage 4 with Swin-T on `args.batch` clips; nothing is computed."""
+    """The compiled gradients of a step of stage 4 with Swin-T on `args.batch` clips; nothing is computed."""
     config = experiment(stage4.get_config("swin_tiny"))
     model = models.build(config.model)
     init = functools.partial(models.init, model, image_size=(64, 64))
     tx = make_optimizer(config.optim, jax.eval_shape(init, jax.random.key(0))["params"])
     state = jax.eval_shape(lambda: create_state(init(jax.random.key(0)), tx))
     mesh = make_mesh(devices=jax.devices()[:1])
+    shardings, options = state_sharding(mesh, state), StepOptions(0, config.train.ema_decay)
     step = make_step(
-        model, make_task("panoptic", config.tasks["panoptic"], num_classes=CLASSES), "VIPSEG", tx=tx,
-        shardings=state_sharding(mesh, state), options=StepOptions(0, config.train.ema_decay),
+        model, make_task("panoptic", config.tasks["panoptic"], num_classes=CLASSES), "VIPSEG",
+        make_update(tx, shardings, options), shardings=shardings, options=options,
     )  # fmt: skip
     size = (args.batch, args.frames, args.height, args.width)
     shapes = ((*size, 3), jnp.uint8), (size, jnp.uint16), ((args.batch, ROWS), jnp.int32)
     clip = Clip(*(jax.ShapeDtypeStruct(*shape) for shape in shapes))
-    return step.func.lower(*step.args, state, clip).compile()
+    return step.compile(state, clip).gradients
 
 
 def main():

@@ -57,16 +57,16 @@ def make(row: str, remat: bool) -> tuple[dict, dict]:
     import jax
 
     calls, compiling = {}, {}
-    for name, lowered, arguments in lowered_programs(row, remat):
+    for name, compile_it, arguments in lowered_programs(row, remat):
         kept = []
-        compiling[name] = seconds(lambda: kept.append(lowered.compile()))  # noqa: B023
+        compiling[name] = seconds(lambda: kept.append(compile_it()))  # noqa: B023
         compiled = kept[0]
         state = [arguments]
 
         def call(compiled=compiled, state=state, step=row in ("step", "tiny")):
             result = jax.block_until_ready(compiled(*state[0]))
             if step:  # the state is donated
-                state[0] = (state[0][0], result[0], *state[0][2:])
+                state[0] = (result[0], *state[0][1:])
 
         call()
         calls[name] = call
@@ -74,7 +74,7 @@ def make(row: str, remat: bool) -> tuple[dict, dict]:
 
 
 def lowered_programs(row: str, remat: bool):
-    """(name, lowered program, arguments) of a row."""
+    """(name, function that compiles a lowered program, its arguments) of a row."""
     import jax
 
     if row in ("step", "tiny"):
@@ -82,7 +82,7 @@ def lowered_programs(row: str, remat: bool):
         return
     own = {"points": points, "finest": finest, "losses": losses}
     function, arguments = own[row]() if row in own else part_of_model(row, remat)
-    yield "forward", jax.jit(function).lower(*arguments), arguments
+    yield "forward", jax.jit(function).lower(*arguments).compile, arguments
     if row == "points":  # no gradient passes
         return
     cotangent = noise(jax.eval_shape(function, *arguments))
@@ -92,7 +92,7 @@ def lowered_programs(row: str, remat: bool):
         value, pull = jax.vjp(lambda *a: function(*a, *fixed), *of)
         return value, pull(cotangent)
 
-    yield "with backward", jax.jit(both).lower(cotangent, *arguments), (cotangent, *arguments)
+    yield "with backward", jax.jit(both).lower(cotangent, *arguments).compile, (cotangent, *arguments)
 
 
 def part_of_model(row: str, remat: bool):
@@ -192,7 +192,7 @@ def losses():
 
 
 def step_program(row: str, remat: bool):
-    """The lowered step of `train.step`, and its arguments."""
+    """A function that compiles the lowered step of `train.step`, and the step's arguments."""
     import jax
 
     from benchmarks.gpu_models import example_clip
@@ -202,7 +202,7 @@ def step_program(row: str, remat: bool):
     from vps_jax.train.optimizer import make_optimizer
     from vps_jax.train.sharding import make_mesh, put_batch, state_sharding
     from vps_jax.train.state import create_state
-    from vps_jax.train.step import StepOptions, make_step
+    from vps_jax.train.step import StepOptions
 
     if row == "step":
         model, variables, clip = swin_t(remat)
@@ -216,10 +216,29 @@ def step_program(row: str, remat: bool):
     tx = make_optimizer(optim, variables["params"])
     state, mesh = create_state(variables, tx), make_mesh(devices=jax.devices()[:1])
     shardings = state_sharding(mesh, state)
-    step = make_step(model, task, "VIPSEG", tx=tx, shardings=shardings, options=StepOptions(0, 0.999))
+    step = whole_step(model, task, tx, shardings, StepOptions(0, 0.999))
     state = jax.tree.map(lambda a: jax.numpy.array(a, copy=True), state)  # the step takes it for itself
-    arguments = (*step.args, jax.device_put(state, shardings), put_batch(mesh, clip))
-    return step.func.lower(*arguments), arguments
+    arguments = jax.device_put(state, shardings), put_batch(mesh, clip)
+    return lowered_step(step, *arguments), arguments
+
+
+def whole_step(model, task, tx, shardings, options):
+    """The step of this checkout, or of one from before the update was a program of its own."""
+    from vps_jax.train import step
+
+    if not hasattr(step, "make_update"):
+        return step.make_step(model, task, "VIPSEG", tx=tx, shardings=shardings, options=options)
+    update = step.make_update(tx, shardings, options)
+    return step.make_step(model, task, "VIPSEG", update, shardings=shardings, options=options)
+
+
+def lowered_step(step, state, clip):
+    """A function that compiles a step and gives the function of (state, clip)."""
+    if isinstance(step, functools.partial):
+        lowered = step.func.lower(*step.args, state, clip)
+        return lambda: functools.partial(lowered.compile(), *step.args)
+    halves = [half.lower() for half in step.trace(state, clip)[1:]]
+    return lambda: type(step)(step.seed, *(half.compile() for half in halves))
 
 
 # ---- the process that compares

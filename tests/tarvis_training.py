@@ -32,7 +32,7 @@ from vps_jax.train import step as train_step
 from vps_jax.train.optimizer import clip_by_global_norm, make_optimizer, make_schedule
 from vps_jax.train.sharding import make_mesh, put_batch, state_sharding
 from vps_jax.train.state import create_state
-from vps_jax.train.step import StepOptions, make_step
+from vps_jax.train.step import StepOptions, make_step, make_update
 from vps_jax.types import Clip
 
 CASE = "tarvis_h_train20"
@@ -292,16 +292,17 @@ def final_points(batch: Batch, numbers) -> dict[str, jax.Array]:
     }
 
 
-def compiled_step(made: Recipe, task, group: str, tx, shardings):
-    """Our step for one task: the one place that knows how it is called."""
-    return make_step(
-        Network(made.model),
-        Recorded(task, made.chooses_points),
-        group,
-        tx=tx,
-        shardings=shardings,
-        options=StepOptions(seed=0, ema_decay=made.ema_decay, accumulate=made.accumulate),
-    )
+def compiled_steps(made: Recipe, tx, shardings) -> list:
+    """Our step for every task: the one place that knows how it is made."""
+    options = StepOptions(seed=0, ema_decay=made.ema_decay, accumulate=made.accumulate)
+    update = make_update(tx, shardings, options)
+    return [
+        make_step(
+            Network(made.model), Recorded(task, made.chooses_points), group, update, shardings=shardings,
+            options=options,
+        )
+        for task, group in made.tasks
+    ]  # fmt: skip
 
 
 # The run and its record
@@ -335,31 +336,26 @@ def run(folder: pathlib.Path, made: Recipe, steps: int, *, whole: bool) -> dict[
         shardings = state_sharding(mesh, state)
         state = jax.device_put(state, shardings)
         del variables  # half a gigabyte
-        programs = [compiled_step(made, *task, tx, shardings) for task in made.tasks]
+        programs = compiled_steps(made, tx, shardings)
         for k in range(steps):
-            state, scalars = programs[k % len(programs)](state, put_batch(mesh, batch_of(manifest, arrays, made, k)))
+            batch = put_batch(mesh, batch_of(manifest, arrays, made, k))
+            if made.accumulate > 1 and not k:  # inside of a loop XLA's unoptimised convolutions take seconds
+                programs[0] = programs[0].compile(state, batch, compiler_options={"xla_backend_optimization_level": 1})
+            state, scalars = programs[k % len(programs)](state, batch)
             record.add(jax.tree.map(np.asarray, scalars), state)
     return record.arrays()
 
 
 @contextlib.contextmanager
 def one_gradient_program():
-    """Runs inside share the compiled gradient of a task; their updates are done operation by operation.
+    """Runs inside share the compiled gradient of a task: many differ in the update alone."""
+    programs, whole = {}, make_step
 
-    A step takes a minute to compile, nearly all of it for the gradient, and many runs differ in the update alone.
-    """
-    programs, gradients_of, jit = {}, train_step.gradients_of, jax.jit
+    def shared(model, task, group, update, **others):
+        made = programs.setdefault((task, group), whole(model, task, group, update, **others))
+        return made._replace(update=update)
 
-    def shared(model, task, group, *others):
-        key = (task, group)
-        if key not in programs:
-            programs[key] = jit(gradients_of(model, task, group, *others))
-        return programs[key]
-
-    with (
-        mock.patch.object(train_step, "gradients_of", shared),
-        mock.patch.object(train_step.jax, "jit", lambda function, **_: function),
-    ):
+    with mock.patch.dict(globals(), make_step=shared):
         yield
 
 

@@ -12,6 +12,7 @@ from vps_jax.ops import target
 from vps_jax.train import plan
 from vps_jax.train.accelerators import GPUS, gpu
 from vps_jax.train.counting import size_in_bytes
+from vps_jax.train.step import Step
 from vps_jax.types import UserError
 
 ROW = 8 * 16 * 4
@@ -21,17 +22,33 @@ VARIABLES = size_in_bytes(micro_variables())
 
 @pytest.mark.parametrize(("remat", "kept"), [(False, 2 * ROW), (True, 0)])
 def test_kept_is_what_lives_when_the_loss_is_known(remat, kept):
-    def step(w, x):
+    def gradients(w, x):
         def loss(w):
             product = x @ w
             return jnp.sum((product * product) @ w)  # backward needs the product and its square
 
         value, gradient = jax.value_and_grad(jax.checkpoint(loss) if remat else loss)(w)
-        return w - gradient, {"loss": value}
+        return gradient, {"loss": value}
+
+    def update(w, gradient):
+        return w - gradient
 
     shapes = jax.ShapeDtypeStruct((16, 16), jnp.float32), jax.ShapeDtypeStruct((8, 16), jnp.float32)
-    peak, found = plan.working_memory(jax.jit(step).trace(*shapes))
-    assert found == kept and peak >= 2 * ROW
+    traced = Step(0, jax.jit(gradients).trace(*shapes), jax.jit(update).trace(shapes[0], shapes[0]))
+    peak, found = plan.working_memory(traced)
+    assert found == kept + 4 and peak >= 2 * ROW  # and the loss
+
+
+def test_the_update_may_need_most():
+    def gradients(w):
+        return w, {"loss": jnp.sum(w)}
+
+    def update(w, gradient):
+        return w - jnp.sort(gradient * gradient)
+
+    w = jax.ShapeDtypeStruct((1000,), jnp.float32)
+    peak, _ = plan.working_memory(Step(0, jax.jit(gradients).trace(w), jax.jit(update).trace(w, w)))
+    assert peak == 2 * 4000 + 4 + 4000  # gradient and loss; its square and the sorted one, which goes over the square
 
 
 def test_memory_and_arithmetic_of_one_device(monkeypatch):

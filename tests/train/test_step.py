@@ -11,7 +11,7 @@ from micro_experiment import OPTIM, TASK, MicroModel, MicroNumbers, MicroTask, m
 from vps_jax.train.optimizer import make_optimizer
 from vps_jax.train.sharding import make_mesh, put_batch, state_sharding
 from vps_jax.train.state import create_state
-from vps_jax.train.step import StepOptions, make_step, ramped_decay
+from vps_jax.train.step import StepOptions, make_step, make_update, ramped_decay
 
 SGD = {**OPTIM, "name": "sgd", "clip_norm": 0.0, "lr": 0.01}
 
@@ -20,11 +20,9 @@ def start(mesh, optim=SGD, **options):
     variables = micro_variables()
     tx = make_optimizer(optim, variables["params"])
     state = create_state(variables, tx)
-    shardings = state_sharding(mesh, state)
-    step = make_step(
-        MicroModel(), TASK, "g", tx=tx, shardings=shardings,
-        options=StepOptions(**{"seed": 0, "ema_decay": 0.999, **options}),
-    )  # fmt: skip
+    shardings, options = state_sharding(mesh, state), StepOptions(**{"seed": 0, "ema_decay": 0.999, **options})
+    update = make_update(tx, shardings, options)
+    step = make_step(MicroModel(), TASK, "g", update, shardings=shardings, options=options)
     return jax.device_put(state, shardings), step
 
 
@@ -67,9 +65,11 @@ def test_moments_are_split_too_and_a_step_gathers_only_then(fsdp, monkeypatch):
     state, step = start(mesh, OPTIM)
     adam = optax.tree.get(state.opt_state, "mu")
     assert adam["backbone"]["kernel"].addressable_shards[0].data.size == 3 * 8 // fsdp
-    program = step.func.lower(*step.args, state, put_batch(mesh, micro_clip(0))).compile()
-    kinds = set(collectives(program.as_text()))
+    step = step.compile(state, put_batch(mesh, micro_clip(0)))
+    kinds = set(collectives(step.gradients.as_text()))
     assert kinds == {"all-reduce"} if fsdp == 1 else {"all-reduce", "all-gather"} <= kinds
+    # every device updates what it has; with split parameters the norms are sums over devices
+    assert set(collectives(step.update.as_text())) == (set() if fsdp == 1 else {"all-reduce"})
 
 
 def test_micro_batches_average_gradients_of_their_parts():
@@ -85,10 +85,9 @@ def test_micro_batches_average_gradients_of_their_parts():
         variables = micro_variables()
         tx = make_optimizer(SGD, variables["params"])
         state = create_state(variables, tx)
-        step = make_step(
-            Linear(), MicroTask(MicroNumbers(noise=0.0)), "g", tx=tx, shardings=state_sharding(mesh, state),
-            options=StepOptions(seed=0, ema_decay=0.9, accumulate=accumulate),
-        )  # fmt: skip
+        shardings, options = state_sharding(mesh, state), StepOptions(seed=0, ema_decay=0.9, accumulate=accumulate)
+        task, update = MicroTask(MicroNumbers(noise=0.0)), make_update(tx, shardings, options)
+        step = make_step(Linear(), task, "g", update, shardings=shardings, options=options)
         state, scalars = step(state, put_batch(mesh, micro_clip(0)))
         results.append((state.variables, float(scalars["loss"]), float(scalars["grad_norm"])))
     assert_trees_close(results[1][0], results[0][0], 1e-5)
@@ -154,7 +153,7 @@ def test_another_seed_is_the_same_program_with_other_noise():
     for seed in (0, 1):
         state, step = start(mesh, seed=seed)
         clip = put_batch(mesh, micro_clip(0))
-        texts.append(step.func.lower(*step.args, state, clip).as_text())
+        texts.append([program.lower().as_text() for program in step.trace(state, clip)[1:]])
         losses.append(float(step(state, clip)[1]["loss"]))
     assert texts[0] == texts[1] and losses[0] != losses[1]
 
@@ -162,4 +161,25 @@ def test_another_seed_is_the_same_program_with_other_noise():
 def test_a_large_seed_is_taken_by_its_lower_half():
     mesh = make_mesh()
     _, step = start(mesh, seed=2**40 + 3)
-    assert step.args[0] == 3 and step.args[0].dtype == np.uint32
+    assert step.seed == 3 and step.seed.dtype == np.uint32
+
+
+def test_tasks_share_the_update():
+    """The second half of a step is compiled once in a run, whatever its tasks."""
+    mesh = make_mesh(devices=jax.devices()[:1])
+    variables = micro_variables()
+    tx = make_optimizer(OPTIM, variables["params"])
+    state = create_state(variables, tx)
+    shardings, options = state_sharding(mesh, state), StepOptions(seed=0, ema_decay=0.9)
+    update = make_update(tx, shardings, options)
+
+    class Renamed(MicroTask):
+        def loss(self, *args, **kwargs):
+            loss, terms = super().loss(*args, **kwargs)
+            return 3 * loss, {f"other_{name}": term for name, term in terms.items()}
+
+    state = jax.device_put(state, shardings)
+    for task in (TASK, Renamed(TASK.numbers)):
+        step = make_step(MicroModel(), task, "g", update, shardings=shardings, options=options)
+        state, scalars = step(state, put_batch(mesh, micro_clip(0)))
+    assert "other_squared" in scalars and update._cache_size() == 1

@@ -16,11 +16,11 @@ from vps_jax.config import Data, Experiment, source_group
 from vps_jax.data import augment, records, samples
 from vps_jax.data.validation import validated
 from vps_jax.ops import target
-from vps_jax.train.counting import Held, flop_by_dtype, size_in_bytes, walk
+from vps_jax.train.counting import Held, flop_by_dtype, peak_bytes, size_in_bytes, walk
 from vps_jax.train.setup import model_and_state, source_task
 from vps_jax.train.sharding import check_batch, check_fsdp, make_mesh, parameter_spec, state_sharding
 from vps_jax.train.state import TrainState
-from vps_jax.train.step import StepOptions, make_step
+from vps_jax.train.step import Step, StepOptions, make_step, make_update
 from vps_jax.types import Clip, UserError
 
 ASSUMED_FRAME = (720, 1280)  # of sets that are not prepared here, height and width
@@ -209,11 +209,11 @@ def count_step(experiment: Experiment, network: tuple, devices: int, shape: Shap
     clip = clip_of(experiment, shape, settings.batch_size // (devices * settings.accumulate))
     source = experiment.data.sources[shape.source]
     options = StepOptions(settings.seed, settings.ema_decay, skip_nonfinite=settings.on_nonfinite == "skip")
-    step = make_step(
-        model, source_task(experiment, shape.source), source_group(shape.source, source), tx=tx,
-        shardings=state_sharding(make_mesh(devices=jax.local_devices()[:1]), abstract), options=options,
-    )  # fmt: skip
-    traced = step.func.trace(*step.args, abstract, clip)
+    shardings = state_sharding(make_mesh(devices=jax.local_devices()[:1]), abstract)
+    traced = make_step(
+        model, source_task(experiment, shape.source), source_group(shape.source, source),
+        make_update(tx, shardings, options), shardings=shardings, options=options,
+    ).trace(abstract, clip)  # fmt: skip
     peak, kept = working_memory(traced)
     state = placed(abstract, settings.fsdp)
     variables = size_in_bytes(abstract.variables)
@@ -227,7 +227,7 @@ def count_step(experiment: Experiment, network: tuple, devices: int, shape: Shap
         kept=kept,
         temporary=peak - kept,
     )
-    flop = {name: settings.accumulate * value for name, value in flop_by_dtype(traced.jaxpr.jaxpr).items()}
+    flop = {name: settings.accumulate * value for name, value in flop_by_dtype(traced.gradients.jaxpr.jaxpr).items()}
     return memory, flop
 
 
@@ -244,18 +244,20 @@ def clip_of(experiment: Experiment, shape: Shape, clips: int) -> Clip:
     )
 
 
-def working_memory(traced) -> tuple[int, int]:
+def working_memory(traced: Step) -> tuple[int, int]:
     """Bytes that a traced step holds beside state and batch: at most, and when the forward pass has ended.
 
-    The new state lies where the old one lay. The forward pass ends where the loss is known.
+    The forward pass ends where the loss is known. The update has the gradients, and its new state lies where the old
+    one lay.
     """
-    paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(traced.out_info)]
+    paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(traced.gradients.out_info)]
     (place,) = [i for i, path in enumerate(paths) if getattr(path[-1], "key", None) == "loss"]
-    jaxpr = traced.jaxpr.jaxpr
-    held: list[Held] = list(walk(jaxpr, results=False))
+    jaxpr = traced.gradients.jaxpr.jaxpr
+    held: list[Held] = list(walk(jaxpr))
     loss = jaxpr.outvars[place]
     end = next(number for number, equation in enumerate(jaxpr.eqns) if loss in equation.outvars)
-    return max(moment.most for moment in held), held[end].after
+    updating = size_in_bytes(traced.gradients.out_info) + peak_bytes(traced.update.jaxpr.jaxpr, results=False)
+    return max(*(moment.most for moment in held), updating), held[end].after
 
 
 def placed(abstract: TrainState, fsdp: int) -> TrainState:

@@ -1,4 +1,4 @@
-"""The compiled steps of a run, one per source and shape."""
+"""The compiled steps of a run, one per source and shape; their update is the same program."""
 
 from collections.abc import Callable
 
@@ -8,7 +8,7 @@ from vps_jax.config import source_group
 from vps_jax.train.setup import Setup
 from vps_jax.train.sharding import put_batch
 from vps_jax.train.state import TrainState
-from vps_jax.train.step import StepOptions, make_step
+from vps_jax.train.step import StepOptions, make_step, make_update
 
 
 class StepPrograms:
@@ -20,6 +20,7 @@ class StepPrograms:
         self.seen: set[str] = set()
         train = setup.experiment.train
         self._options = StepOptions(train.seed, train.ema_decay, train.accumulate, train.on_nonfinite == "skip")
+        self._update = make_update(setup.tx, setup.shardings, self._options)
 
     def __call__(self, step: int, state: TrainState, batch):
         points = self.point_objects(step, batch)
@@ -43,6 +44,6 @@ class StepPrograms:
         setup = self._setup
         group = source_group(dataset, setup.experiment.data.sources[dataset])
         return make_step(
-            setup.model, setup.tasks[dataset], group, tx=setup.tx, shardings=setup.shardings, options=self._options,
+            setup.model, setup.tasks[dataset], group, self._update, shardings=setup.shardings, options=self._options,
             point_objects=point_objects,
         )  # fmt: skip

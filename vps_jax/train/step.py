@@ -1,11 +1,13 @@
-"""One training step: model -> targets -> loss -> gradients -> optimizer -> average, as one compiled program.
+"""One training step: model -> targets -> loss -> gradients, and optimizer -> average, as two compiled programs.
 
-Every (task, data set, shape) has its own program; nothing branches inside. Randomness is `fold_in(seed, step)` and
-the batch is a pure function of the step, so a resumed run repeats an uninterrupted one bit for bit.
+The gradients have a program for every (task, data set, shape); nothing branches inside. The update, which starts when
+the last gradient is there since it clips by the norm of all, is one program for the whole run. Randomness is
+`fold_in(seed, step)` and the batch is a pure function of the step, so a resumed run repeats an uninterrupted one bit
+for bit.
 """
 
-import functools
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -36,47 +38,100 @@ class StepOptions(NamedTuple):
     skip_nonfinite: bool = False
 
 
-def make_step(model, task, group: str, *, tx, shardings: TrainState, options: StepOptions, point_objects: int = 0):
+class Step(NamedTuple):
+    """`step(state, clip) -> (state, scalars)`.
+
+    The clip has leading axis `b`, the state is donated, scalars are float32 device scalars with `loss`, `grad_norm`,
+    that of each module, and the task's terms, means over micro-batches.
+
+    Attributes:
+      seed: uint32 behind all keys; an argument of the program, so that other seeds find their program compiled.
+      gradients: (seed, step, variables, clip) -> (gradients, collections after the step, scalars).
+      update: (state, gradients, collections, loss) -> (state, norms).
+    """
+
+    seed: np.uint32
+    gradients: Callable
+    update: Callable
+
+    def __call__(self, state: TrainState, clip):
+        grads, others, scalars = self.gradients(self.seed, state.step, state.variables, clip)
+        state, norms = self.update(state, grads, others, scalars["loss"])
+        return state, scalars | norms
+
+    def trace(self, state, clip) -> "Step":
+        """Both programs traced (`jax.stages.Traced`) for arrays or their shapes."""
+        gradients = self.gradients.trace(self.seed, state.step, state.variables, clip)
+        grads, others, scalars = gradients.out_info
+        return Step(self.seed, gradients, self.update.trace(state, grads, others, scalars["loss"]))
+
+    def compile(self, state, clip, **how) -> "Step":
+        """The step with both programs compiled, which then know their memory; see `jax.stages.Lowered.compile`."""
+        _, *traced = self.trace(state, clip)
+        return Step(self.seed, *(program.lower().compile(**how) for program in traced))
+
+
+def make_update(tx, shardings: TrainState, options: StepOptions) -> Callable:
+    """The jitted second half of a step, whatever its task: optimizer, average, norms of the gradient.
+
+    Args:
+      tx: optax transformation.
+      shardings: where the state lies on the mesh.
+      options: see `StepOptions`.
+    """
+    here = replicated(shardings.step.mesh)
+
+    def update(state: TrainState, grads, others, loss):
+        updates, opt_state = tx.update(grads, state.opt_state, state.variables["params"])
+        variables = {"params": optax.apply_updates(state.variables["params"], updates), **others}
+        ema = optax.incremental_update(variables, state.ema, 1.0 - ramped_decay(options.ema_decay, state.step))
+        norms = {"grad_norm": optax.tree.norm(grads)}
+        norms |= {f"{MODULE_NORM}{name}": optax.tree.norm(tree) for name, tree in grads.items()}
+        new = TrainState(state.step + 1, variables, ema, opt_state)
+        if options.skip_nonfinite:
+            new = keep_if_finite(new, state, loss, norms["grad_norm"])
+        return new, norms
+
+    params, others = split_params(shardings.variables)
+    return jax.jit(
+        update, in_shardings=(shardings, params, others, here), out_shardings=(shardings, here), donate_argnums=0
+    )
+
+
+def make_step(
+    model, task, group: str, update: Callable, *, shardings: TrainState, options: StepOptions, point_objects: int = 0
+) -> Step:
     """Compile-on-first-call step for one task and one query group.
 
     Args:
       model: flax module; `apply(variables, images, task=, group=, train=, rngs=, mutable=)` gives the outputs.
       task: see `tasks.Task`.
       group: the semantic query group of the data set.
-      tx: optax transformation.
+      update: that of `make_update`, shared by the steps of a run.
       shardings: where the state lies on the mesh.
       options: see `StepOptions`.
       point_objects: how many of the exemplars are given by a point instead of a mask.
-
-    Returns:
-      `step(state, clip) -> (state, scalars)`; the clip has leading axis `b`, the state is donated, scalars are float32
-      device scalars with `loss`, `grad_norm`, that of each module, and the task's terms, means over micro-batches. A
-      partial of the jitted function of (seed, state, clip), so that runs with other seeds find their program compiled.
     """
     mesh = shardings.step.mesh
-    gradients = gradients_of(model, task, group, mesh, point_objects)
+    gradients_of_clip = gradients_of(model, task, group, mesh, point_objects)
 
-    def step(seed, state: TrainState, clip):
-        key = jax.random.fold_in(jax.random.key(seed), state.step)
-        grads, others, scalars = accumulated(gradients, state.variables, clip, key, options.accumulate, mesh)
-        updates, opt_state = tx.update(grads, state.opt_state, state.variables["params"])
-        variables = {"params": optax.apply_updates(state.variables["params"], updates), **others}
-        ema = optax.incremental_update(variables, state.ema, 1.0 - ramped_decay(options.ema_decay, state.step))
-        scalars = {name: value.astype(jnp.float32) for name, value in scalars.items()}
-        scalars["grad_norm"] = optax.tree.norm(grads)
-        scalars |= {f"{MODULE_NORM}{name}": optax.tree.norm(tree) for name, tree in grads.items()}
-        new = TrainState(state.step + 1, variables, ema, opt_state)
-        if options.skip_nonfinite:
-            new = keep_if_finite(new, state, scalars)
-        return new, scalars
+    def gradients(seed, step, variables, clip):
+        key = jax.random.fold_in(jax.random.key(seed), step)
+        grads, others, scalars = accumulated(gradients_of_clip, variables, clip, key, options.accumulate, mesh)
+        return grads, others, {name: value.astype(jnp.float32) for name, value in scalars.items()}
 
-    compiled = jax.jit(
-        step,
-        in_shardings=(replicated(mesh), shardings, batch_sharding(mesh)),
-        out_shardings=(shardings, replicated(mesh)),
-        donate_argnums=1,
+    here = replicated(mesh)
+    program = jax.jit(
+        gradients,
+        in_shardings=(here, here, shardings.variables, batch_sharding(mesh)),
+        out_shardings=(*split_params(shardings.variables), here),
     )
-    return functools.partial(compiled, np.uint32(options.seed % 2**32))  # what jax.random.key takes of it
+    return Step(np.uint32(options.seed % 2**32), program, update)  # what jax.random.key takes of it
+
+
+def split_params(variables) -> tuple[Any, dict]:
+    """The parameters, and the other collections by name."""
+    return variables["params"], {name: tree for name, tree in variables.items() if name != "params"}
 
 
 def gradients_of(model, task, group: str, mesh, point_objects: int):
@@ -84,10 +139,10 @@ def gradients_of(model, task, group: str, mesh, point_objects: int):
 
     def gradients(variables, clip, key):
         drop_key, loss_key = jax.random.split(key)
+        first, others = split_params(variables)
         shown = {"exemplars": task.exemplars(clip, point_objects)} if hasattr(task, "exemplars") else {}
 
         def loss_of(params):
-            others = {name: tree for name, tree in variables.items() if name != "params"}
             outputs, updated = model.apply(
                 {"params": params, **others},
                 clip.images,
@@ -102,8 +157,8 @@ def gradients_of(model, task, group: str, mesh, point_objects: int):
             loss, terms = task.loss(outputs, targets, loss_key, mesh=mesh)
             return loss, (dict(updated), terms)
 
-        (loss, (others, terms)), grads = jax.value_and_grad(loss_of, has_aux=True)(variables["params"])
-        return grads, others, {"loss": loss, **terms}
+        (loss, (after, terms)), grads = jax.value_and_grad(loss_of, has_aux=True)(first)
+        return grads, after, {"loss": loss, **terms}
 
     return gradients
 
@@ -120,8 +175,8 @@ def accumulated(gradients, variables, clip, key, accumulate: int, mesh):
         grads, others, scalars = gradients({**variables, **others}, micro_clip, jax.random.fold_in(key, index))
         return (jax.tree.map(jnp.add, total, grads), others), scalars
 
-    zeros = jax.tree.map(jnp.zeros_like, variables["params"])
-    others = {name: tree for name, tree in variables.items() if name != "params"}
+    params, others = split_params(variables)
+    zeros = jax.tree.map(jnp.zeros_like, params)
     (total, others), scalars = jax.lax.scan(body, (zeros, others), (jnp.arange(accumulate), micro_clips))
     grads = jax.tree.map(lambda g: g / accumulate, total)
     return grads, others, {name: jnp.mean(values, axis=0) for name, values in scalars.items()}
@@ -142,8 +197,8 @@ def ramped_decay(decay: float, step):
     return jnp.minimum(decay, (1.0 + n) / (10.0 + n))
 
 
-def keep_if_finite(new: TrainState, old: TrainState, scalars) -> TrainState:
+def keep_if_finite(new: TrainState, old: TrainState, loss, norm) -> TrainState:
     """The new state if loss and gradient norm are finite, else the old one with the step counted."""
-    finite = jnp.isfinite(scalars["loss"]) & jnp.isfinite(scalars["grad_norm"])
+    finite = jnp.isfinite(loss) & jnp.isfinite(norm)
     chosen = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, old)
     return chosen._replace(step=new.step)
