@@ -3,7 +3,8 @@
 MODE is train, plan, predict or evaluate; plan tells what training will need.
 
 Any value of the config can be set on the command line: `--config.train.batch_size=16`. The same command in the same
-workdir resumes. Exit code 0 means that the work was done, 2 that something was given that cannot work.
+workdir resumes. Exit code 0 means that the work was done, 2 that something was given that cannot work, 130
+that Ctrl-C ended it.
 """
 
 import pathlib
@@ -21,6 +22,7 @@ DEVICES = flags.DEFINE_integer(
     "devices", None, "Of --mode plan: how many, default those of this machine.", lower_bound=1
 )
 BAD_INPUT = 2
+INTERRUPTED = 130  # as a shell says it of Ctrl-C
 
 
 def parse_flags(argv: list[str]) -> list[str]:
@@ -104,4 +106,8 @@ def main(_) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=parse_flags)
+    try:
+        app.run(main, flags_parser=parse_flags)
+    except KeyboardInterrupt:  # outside of the steps of a run, which saves and ends by itself
+        print("interrupted; the same command goes on from what is finished", file=sys.stderr)
+        sys.exit(INTERRUPTED)

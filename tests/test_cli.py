@@ -220,6 +220,13 @@ def test_main_refuses_in_one_line(flags, message, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_ctrl_c_before_the_steps_is_one_line(tmp_path):
+    (tmp_path / "mine.py").write_text("def get_config():\n    raise KeyboardInterrupt\n")
+    done = main_py("--config=mine.py", cwd=tmp_path)
+    assert done.returncode == 130
+    assert done.stderr == "interrupted; the same command goes on from what is finished\n"
+
+
 BROKEN = {
     "def get_config()\n    return 1\n": "line 1: SyntaxError: expected ':'",
     "import nothing_here\n": "line 1: ModuleNotFoundError: No module named 'nothing_here'",
