@@ -44,10 +44,10 @@ def prepare(config: Experiment):
 
 @functools.cache
 def full_size(stage: str):
-    """The experiment of a stage, its model, optimizer and the state's shapes."""
+    """The experiment of a stage, its model, the state's shapes and the update."""
     config = experiment(STAGES[stage].get_config())
     model, tx, _, abstract = prepare(config)
-    return config, model, tx, abstract
+    return config, model, abstract, update_of(config, tx, make_mesh(), abstract)
 
 
 def update_of(config: Experiment, tx, mesh, abstract):
@@ -65,27 +65,43 @@ def step_of(config: Experiment, dataset: str, model, update, mesh, abstract, poi
 
 @pytest.mark.parametrize(("stage", "dataset"), CASES)
 def test_full_size_step_resolves(stage, dataset):
-    config, model, tx, abstract = full_size(stage)
+    config, model, abstract, update = full_size(stage)
     rows = 4 if config.data.sources[dataset].task == "vos" else 64
     shapes = ((8, 3, 512, 640, 3), jnp.uint8), ((8, 3, 512, 640), jnp.uint16), ((8, rows), jnp.int32)
     clip = Clip(*(jax.ShapeDtypeStruct(*shape) for shape in shapes))
     if rows == 4:
         clip = clip._replace(reference=jax.ShapeDtypeStruct((8,), jnp.int32))
-    update = update_of(config, tx, make_mesh(), abstract)
     step = step_of(config, dataset, model, update, make_mesh(), abstract, point_objects=1 if rows == 4 else 0)
     with target.made_for("gpu"):
-        traced = step.trace(abstract, clip)
-    after, norms = traced.update.out_info
-    assert jax.tree.map(lambda a: (a.shape, a.dtype), after) == jax.tree.map(lambda a: (a.shape, a.dtype), abstract)
-    assert "loss" in traced.gradients.out_info[2] and "grad_norm" in norms
+        traced = step.gradients.trace(step.seed, abstract.step, abstract.variables, clip)
+    grads, _, scalars = traced.out_info
+    assert shapes_and_types(grads) == shapes_and_types(abstract.variables["params"])
     # nothing of the step's state may be computed in less than float32
-    assert {leaf.dtype for leaf in jax.tree.leaves(after.variables)} == {jnp.dtype(jnp.float32)}
-    # a callback would let the device wait for the host at every step
-    found = {equation.primitive.name for half in traced[1:] for equation in equations(half.jaxpr.jaxpr)}
-    assert "top_k" in found and not [name for name in found if "callback" in name]
-    # all of it can be made into a GPU's program, and nothing of that waits in a library of its own
-    for half in traced[1:]:
-        assert "custom_call" not in half.lower(lowering_platforms=("cuda",)).as_text()
+    assert {leaf.dtype for leaf in jax.tree.leaves(grads)} == {jnp.dtype(jnp.float32)}
+    assert "loss" in scalars
+    assert "top_k" in assert_runs_on_a_gpu_alone(traced)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_full_size_update_resolves(stage):
+    _, _, abstract, update = full_size(stage)
+    traced = update.trace(abstract, abstract.variables["params"], {}, jax.ShapeDtypeStruct((), jnp.float32))
+    after, norms = traced.out_info
+    assert shapes_and_types(after) == shapes_and_types(abstract) and "grad_norm" in norms
+    assert "sqrt" in assert_runs_on_a_gpu_alone(traced)
+
+
+def shapes_and_types(tree):
+    return jax.tree.map(lambda a: (a.shape, a.dtype), tree)
+
+
+def assert_runs_on_a_gpu_alone(traced) -> set[str]:
+    """The names of a program's operations, none of which waits for the host or for another library."""
+    found = {equation.primitive.name for equation in equations(traced.jaxpr.jaxpr)}
+    assert not [name for name in found if "callback" in name]
+    # all of it can be made into a GPU's program
+    assert "custom_call" not in traced.lower(lowering_platforms=("cuda",)).as_text()
+    return found
 
 
 def twin(stage: str) -> Experiment:
