@@ -61,7 +61,7 @@ def test_a_thousand_steps_and_twenty_evaluations_hold_no_more_than_a_few(tmp_pat
     assert len(seen) == 20
     (memory, files, threads), (last_memory, last_files, last_threads) = seen[9], seen[-1]
     assert last_memory - memory < 8 and last_memory - seen[3][0] < 16 and last_files <= files
-    # pools of threads get one more at a busy moment; ten evaluations and twenty saves leave none behind
+    # tensorstore's pool grows to its size at busy moments, and a save has a thread or two of its own while it lasts
     assert last_threads - threads <= 2
     found = compilations(tmp_path)
     assert len(found) == 1000 and found[2] == found[25] and found[51] == found[1000]
