@@ -3,7 +3,7 @@
 Upsampling is x4, crop of the padding, then bilinear to the original size; all three are linear and separable, so they
 are applied at once as one matrix along x and three taps along y. Labels keep a running best over classes and masks are
 made one at a time, so that nothing of the size classes x height x width exists. The output size is an input of the
-compiled programs up to multiples of 64: videos of any aspect share them.
+compiled programs up to multiples of 128: videos of any aspect share them.
 """
 
 import functools
@@ -19,7 +19,7 @@ from vps_jax.shapes import Bool, Float, Integer
 from vps_jax.types import Array, Geometry
 
 EXCLUDED = -1000.0  # score of a class that takes no part in the argmax (spec: tarvis 8.4)
-OUTPUT_MULTIPLE = 64
+OUTPUT_MULTIPLE = 128  # that of 720x1280 is 768x1280, of 1080x1920 1152x1920
 
 
 class Upsampling(NamedTuple):
@@ -103,7 +103,7 @@ def mask_bits(logits: Float[Array, "n h4 w4"], geometry: Geometry) -> Integer[np
       geometry: sizes of the video.
 
     Returns:
-      uint8 `[n, ceil(h / 64) * 64, ceil(w / 64) * 8]`, eight pixels a byte, zero beyond the original size.
+      uint8 `[n, ceil(h / 128) * 128, ceil(w / 128) * 16]`, eight pixels a byte, zero beyond the original size.
     """
     padded = np.zeros((-(-len(logits) // 8) * 8, *logits.shape[1:]), np.float32)
     padded[: len(logits)] = logits
