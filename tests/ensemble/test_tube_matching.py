@@ -13,6 +13,7 @@ from vps_jax.ensemble import predict_ensemble as running
 from vps_jax.ensemble.tube_matching import TubeOverlaps, match_tracks, mean_mask, merged
 from vps_jax.infer.score_maps import GridScores
 from vps_jax.media import result_folders
+from vps_jax.media.pending import PendingBlobs
 from vps_jax.types import ClosedTrack, FrameScores, FrameTracks, Geometry
 
 __all__ = ["sources"]  # a fixture
@@ -145,7 +146,7 @@ def test_frames_that_wait_on_disk_are_the_same(monkeypatch):
     ending = {1: PERSON, 2: PERSON, 3: PERSON}
     streams = [[tracks_of(frame, ending if t == 4 else {}) for t, frame in enumerate(v)] for v in (first, other)]
     expected = matched(*streams, min_iou=0.1)
-    monkeypatch.setattr(tube_matching, "BUDGET_BYTES", 0)
+    monkeypatch.setattr(tube_matching, "PendingBlobs", lambda: PendingBlobs(0))
     for a, b in zip(expected, matched(*streams, min_iou=0.1), strict=True):
         assert np.array_equal(a.tracks.masks, b.tracks.masks) and np.array_equal(a.tracks.ids, b.tracks.ids)
         assert np.array_equal(a.scores.labels(CLASSES.stuff_ids), b.scores.labels(CLASSES.stuff_ids))

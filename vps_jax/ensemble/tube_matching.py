@@ -22,8 +22,6 @@ from vps_jax.media.pending import PendingBlobs
 from vps_jax.shapes import Float
 from vps_jax.types import ClosedTrack, FrameScores, FrameTracks, Geometry
 
-BUDGET_BYTES = 256 << 20  # of compressed frames in memory
-
 
 class DecidedLabels(NamedTuple):
     """A `types.ScoreMap` of a frame whose stuff has been decided.
@@ -127,7 +125,7 @@ def match_tracks(
     Yields:
       Frames whose tracks have the first's identities and classes. All tracks are closed with the first frame.
     """
-    blobs, waiting, overlaps, closed = PendingBlobs(BUDGET_BYTES), [], TubeOverlaps(rule.min_iou), ({}, {})
+    blobs, waiting, overlaps, closed = PendingBlobs(), [], TubeOverlaps(rule.min_iou), ({}, {})
     stuff = tuple(classes.stuff_ids)
     try:
         for frame, *both in frames:

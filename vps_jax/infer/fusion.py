@@ -9,7 +9,7 @@ import numpy as np
 from vps_jax.datasets.classes import ClassTable
 from vps_jax.infer.stitching import softmax
 from vps_jax.infer.upsampling import mask_bits, unpack_mask
-from vps_jax.media.pending import PendingBlobs
+from vps_jax.media.pending import HELD_BYTES, PendingBlobs
 from vps_jax.shapes import Bool, Float, Int32, Integer
 from vps_jax.types import ClosedTrack, FrameScores, FrameTracks, Geometry, PanopticFrame
 
@@ -100,7 +100,7 @@ class Fuser:
     """
 
     def __init__(
-        self, geometry: Geometry, *, thing_ids: Collection[int], min_score: float, budget_bytes: int = 256 << 20
+        self, geometry: Geometry, *, thing_ids: Collection[int], min_score: float, budget_bytes: int = HELD_BYTES
     ):
         self.geometry = geometry
         self.min_score = min_score

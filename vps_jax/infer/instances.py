@@ -12,7 +12,6 @@ from vps_jax.media.pending import PendingBlobs
 from vps_jax.types import ClosedTrack, FrameScores, InstanceMask, PanopticFrame
 
 UNKNOWN = 255  # category of a pixel that no instance has
-BUDGET_BYTES = 256 << 20  # of compressed masks in memory
 
 
 class Candidate(NamedTuple):
@@ -33,7 +32,7 @@ def fuse_instances(frames: Iterable[FrameScores], classes: ClassTable, *, most: 
       classes: of the tracks; things alone are instances.
       most: number of pairs (track, class) that are kept in a video.
     """
-    blobs, waiting, closed = PendingBlobs(BUDGET_BYTES), [], []
+    blobs, waiting, closed = PendingBlobs(), [], []
     try:
         for frame in frames:
             waiting.append((frame.stem, frame.sizes.original, put_masks(frame.tracks, frame.sizes, blobs)))

@@ -226,7 +226,7 @@ class QueryPredictor:
 
     def _panoptic(self, frames: Iterable[FrameScores], things: frozenset) -> Iterator[PanopticFrame]:
         """By areas over the whole video: owners of the pixels wait, compressed, for the last frame."""
-        blobs, waiting, areas, kept = PendingBlobs(256 << 20), [], 0, None
+        blobs, waiting, areas, kept = PendingBlobs(), [], 0, None
         try:
             for frame in frames:
                 if kept is None:

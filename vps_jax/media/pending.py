@@ -3,6 +3,8 @@
 import pathlib
 import tempfile
 
+HELD_BYTES = 32 << 20  # in memory; the rest is on the disk
+
 
 class PendingBlobs:
     """Byte strings by key, each read once.
@@ -11,7 +13,7 @@ class PendingBlobs:
     temporary folder (the system's, TMPDIR moves it); `pop` gives it back and frees its room.
     """
 
-    def __init__(self, budget_bytes: int):
+    def __init__(self, budget_bytes: int = HELD_BYTES):
         self.budget_bytes = budget_bytes
         self._memory: dict[int, bytes] = {}
         self._held = 0
