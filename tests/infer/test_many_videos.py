@@ -1,12 +1,14 @@
 """Many videos into one folder: what is finished is skipped, what is damaged is listed, what is stopped goes on."""
 
 import csv
+import itertools
 import json
 import os
 import pathlib
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import cv2
@@ -130,6 +132,21 @@ def test_programs_are_forgotten_after_the_last_video_of_a_size(tmp_path, keep_go
     model.stream = lambda video: (frame for frame in stream(video) if program(0) == 0)
     run(sized_videos(tmp_path), tmp_path / "out", model, keep_going=keep_going)
     assert len(traced) == compiled
+
+
+def test_an_interruption_does_not_wait_for_the_end_of_a_video(tmp_path, folders):
+    model = OneThing(delay=0.05)
+    stream = model.stream
+    model.stream = lambda video: iter(list(stream(video)))  # as a track that lasts as long as the video
+    (video,) = open_videos(folders[0])
+    long = video._replace(
+        num_frames=600, frames=lambda: itertools.chain.from_iterable(video.frames() for _ in range(200))
+    )
+    began, timer = time.monotonic(), threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt, match="0 of 1 videos are finished"):
+        run([long], tmp_path / "out", model)
+    assert time.monotonic() - began < 10  # of 30
 
 
 def test_damaged_videos_are_listed_at_the_end(tmp_path, folders):

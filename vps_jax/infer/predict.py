@@ -14,7 +14,7 @@ from vps_jax.infer.predictor import Predictor
 from vps_jax.infer.side_by_side import share
 from vps_jax.infer.video_order import VideoOrder
 from vps_jax.media import result_folders
-from vps_jax.media.background import ahead
+from vps_jax.media.background import ahead, until
 from vps_jax.media.movie_writer import MovieWriter
 from vps_jax.media.run_state import stop_on_sigterm
 from vps_jax.media.selection import Selection
@@ -237,7 +237,7 @@ class Run:
                 tried.append(Outcome(name, skipped=True))
                 return True
             try:
-                tried.append(Outcome(name, self._write_video(video, frames(video), course)))
+                tried.append(Outcome(name, self._write_video(video, frames, course)))
             except result_folders.WriteError:
                 raise
             except UserError as error:
@@ -258,8 +258,9 @@ class Run:
         record = self._writer.state.content(name) if name in self._writer.state.finished() else {}
         return bool(made_by) and record.get("made_by") == made_by and all(path.exists() for path in expected)
 
-    def _write_video(self, video: Video, frames: Iterator[PanopticFrame], course: "Course") -> int:
-        count, tables = 0, TrackTables(self._classes)
+    def _write_video(self, video: Video, frames: Callable, course: "Course") -> int:
+        count, tables, stopped = 0, TrackTables(self._classes), threading.Event()
+        seen = video._replace(frames=lambda: until(stopped, video.frames()))  # its frames may wait for its end
         with (
             self._writer.video(
                 video.video_id,
@@ -270,7 +271,7 @@ class Run:
             ) as result,
             overlay_video(video, self._classes, self._writer.folder, self._options) as draw,
         ):
-            for frame in ahead(frames, FINISHED_AHEAD):
+            for frame in ahead(frames(seen), FINISHED_AHEAD, stopped):
                 if course.stopped.is_set():
                     raise KeyboardInterrupt
                 draw(frame)

@@ -16,14 +16,19 @@ class _Failed(NamedTuple):
 _DONE = object()
 
 
-def ahead(items: Iterable[T], count: int) -> Iterator[T]:
+def ahead(items: Iterable[T], count: int, stopped: threading.Event | None = None) -> Iterator[T]:
     """The same items in the same order, made by a thread that is up to `count` of them ahead.
 
     An error of `items` is raised where its item would have come. When the caller stops early, the thread stops at its
     next item and `items` is closed before this iterator is.
+
+    Args:
+      items: what is to be made.
+      count: how many may wait.
+      stopped: is set when the caller stops early; where an item takes long, what makes it looks at it, see `until`.
     """
     ready: queue.Queue = queue.Queue(count)
-    stopped = threading.Event()
+    stopped = stopped or threading.Event()
 
     def put(item) -> bool:
         while not stopped.is_set():
@@ -57,3 +62,11 @@ def ahead(items: Iterable[T], count: int) -> Iterator[T]:
     finally:
         stopped.set()
         thread.join()
+
+
+def until(stopped: threading.Event, items: Iterable[T]) -> Iterator[T]:
+    """The items up to the moment at which `stopped` is set."""
+    for item in items:
+        if stopped.is_set():
+            return
+        yield item
