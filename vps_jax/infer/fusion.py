@@ -115,8 +115,8 @@ class Fuser:
         """Number of compressed frames that wait for a track."""
         return len(self._frames)
 
-    def add(self, frame: FrameScores, *, stuff_ids: Sequence[int]) -> list[PanopticFrame]:
-        """Take the next frame; returns the frames that are final now, in order."""
+    def add(self, frame: FrameScores, *, stuff_ids: Sequence[int]) -> Iterator[PanopticFrame]:
+        """Take the next frame; gives the frames that are final now, in order, each painted when its turn comes."""
         self._frames.append(self._compress(frame, stuff_ids))
         for track in frame.tracks.closed:
             self._closed[track.track_id] = label_track(track.class_logits, self._things, min_score=self.min_score)
@@ -124,10 +124,10 @@ class Fuser:
         while ready < len(self._frames) and self._frames[ready].masks.keys() <= self._closed.keys():
             ready += 1
         done, self._frames = self._frames[:ready], self._frames[ready:]
-        fused = [self._paint(one) for one in done]
+        for one in done:  # all of a long video, if a track lasts as long
+            yield self._paint(one)
         if frame.tracks.closed:
             self._forget(frame.tracks.closed)
-        return fused
 
     def close(self) -> None:
         """Remove the temporary file."""
