@@ -37,3 +37,9 @@ def test_on_gpus_it_is_one_convolution_that_keeps_no_shifted_maps():
     assert [equation.primitive.name for equation in found.eqns].count("conv_general_dilated") == 1
     assert found.out_avals[0].dtype == jnp.bfloat16
     assert not any(equation.primitive.name == "pad" for equation in found.eqns)
+
+
+def test_the_backward_pass_holds_few_maps():
+    x, kernel = jnp.zeros((1, 64, 64, 8), jnp.bfloat16), jnp.zeros((3, 3, 1, 8), jnp.bfloat16)
+    backward = jax.jit(lambda x, kernel, out: jax.vjp(depthwise_3x3, x, kernel)[1](out)).lower(x, kernel, x).compile()
+    assert backward.memory_analysis().temp_size_in_bytes < 8 * x.nbytes  # nine maps in float32 would be 18
