@@ -1,6 +1,7 @@
 """A model of 124 classes handed over to five invented ones by name and `like`: where it starts, and where others do.
 
-About ten minutes on two cores. The videos of the five classes are others than those of the 124.
+About five minutes on two cores. There are four videos of the five classes, as users have few, and they are others than
+those of the 124. With twelve the run that starts fresh has nearly caught up after 100 steps.
 """
 
 import own_scenes
@@ -16,7 +17,7 @@ from vps_jax.train.checkpoint import restore_for_inference
 from vps_jax.train.setup import fresh_state, prepare
 
 pytestmark = pytest.mark.acceptance
-SOURCE_STEPS, FRESH_STEPS = 1000, 100  # both with the schedule of the longer one
+SOURCE_STEPS, FRESH_STEPS = 400, 100  # both with the schedule of the longer one
 
 
 def smaller(steps: int):
@@ -58,7 +59,7 @@ def scores(tmp_path_factory):
     """mIoU on unseen videos of the five classes, by what a run starts from."""
     folder = tmp_path_factory.mktemp("handover")
     start = str(published(folder))
-    drawn = list(own_scenes.drawn({"train": 12, "val": 8}, size=(64, 128), frames=6, seed=77))
+    drawn = list(own_scenes.drawn({"train": 4, "val": 8}, size=(64, 128), frames=6, seed=77))
     own_scenes.write_frames(folder / "source", drawn)
     form = own_scenes.as_index(folder / "source", drawn)
     own_prepare.prepare(form, folder / "source", folder / "own", progress=False)
