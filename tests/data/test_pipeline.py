@@ -1,5 +1,7 @@
 import dataclasses
 import itertools
+import multiprocessing
+import time
 
 import numpy as np
 import pytest
@@ -273,3 +275,20 @@ def test_one_colour_for_one_image(config):
     for seed in range(6):
         first, second = (operation.apply(s, np.random.default_rng(seed)).images for s in (sample, separate))
         np.testing.assert_array_equal(first, second)
+
+
+def test_workers_that_do_not_end_are_killed(monkeypatch):
+    monkeypatch.setattr(pipeline, "PATIENCE", 0.2)
+    workers = [multiprocessing.get_context("spawn").Process(target=time.sleep, args=(60,)) for _ in range(2)]
+
+    class Batches:
+        def close(self):
+            for worker in workers:
+                worker.join(timeout=25)
+
+    for worker in workers:
+        worker.start()
+    start = time.monotonic()
+    with pytest.raises(SystemExit), pipeline.closing(Batches()):
+        raise SystemExit(143)
+    assert time.monotonic() - start < 20 and [worker.exitcode for worker in workers] == [-9, -9]

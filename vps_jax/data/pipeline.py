@@ -4,8 +4,10 @@ Batch k is a pure function of (config, k): of neither workers nor threads nor ho
 Its source and shape come from the schedule (mixture.py) and the video table, never from pixels.
 """
 
+import contextlib
 import hashlib
 import json
+import multiprocessing
 import os
 import signal
 import threading
@@ -23,6 +25,7 @@ from vps_jax.datasets import ClassTable
 from vps_jax.parsing import plain
 from vps_jax.types import Clip, TrainBatch, UserError
 
+PATIENCE = 5  # seconds that data workers have to end
 # keys of a source that version 0.1 lacked, with what it did
 ADDED = {"augment": None, "object_shares": "equal", "draw_by": "videos"}
 
@@ -57,6 +60,29 @@ def train_batches(data: Data, *, first_step: int = 0, host: int = 0, num_hosts: 
         workers = grain.MultiprocessingOptions(num_workers=data.num_workers)
         stream = stream.mp_prefetch(workers, worker_init_fn=keep_to_parent)
     return iter(stream)
+
+
+@contextlib.contextmanager
+def closing(batches: Iterator[TrainBatch]) -> Iterator[None]:
+    """Close a stream of `train_batches` at the end, and kill the workers that have not ended `PATIENCE` seconds later.
+
+    grain would wait 25 seconds for each of them, one after the other, and one that is still starting takes as long.
+    """
+    try:
+        yield
+    finally:
+        timer = threading.Timer(PATIENCE, kill_workers)
+        timer.start()
+        try:
+            batches.close()
+        finally:
+            timer.cancel()
+
+
+def kill_workers() -> None:
+    """End all processes that this one has started by `multiprocessing`: while it trains, its data workers."""
+    for worker in multiprocessing.active_children():
+        worker.kill()
 
 
 def keep_to_parent(*_) -> None:

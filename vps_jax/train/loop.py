@@ -158,7 +158,7 @@ def run_steps(run: Run, state: TrainState) -> TrainState:
     batches = pipeline.train_batches(
         run.setup.experiment.data, first_step=first, host=jax.process_index(), num_hosts=jax.process_count()
     )
-    with contextlib.closing(batches):
+    with pipeline.closing(batches):
         for step in range(first, total):
             with run.report.waiting(), run.stop.starting() if step == first else contextlib.nullcontext():
                 batch = next(batches)
@@ -166,6 +166,7 @@ def run_steps(run: Run, state: TrainState) -> TrainState:
             with run.report.compiling(programs.seen):
                 state, scalars = programs(step, state, batch)
             recorder.add(step, batch, scalars)
+            del batch  # shared memory of a data worker, which must be given back before a signal ends the process
             run.report.progress.step(step + 1)
             end_step(run, state, step + 1, recorder)
     if first >= total:
