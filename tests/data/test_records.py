@@ -167,3 +167,17 @@ def test_the_folder_carries_its_classes(prepared_vipseg):
     opened = records.open_records(prepared_vipseg, "val")
     assert opened.classes == datasets.class_table("vipseg") and len(opened.classes.names) == 124
     assert opened.labels is VIPSEG
+
+
+@pytest.mark.parametrize("kind", ["4:2:0", "4:4:4", "progressive", "grey", "odd size"])
+def test_jpegs_have_the_pixels_of_opencv(kind):
+    height, width = (37, 61) if kind == "odd size" else (48, 64)
+    image = np.random.default_rng(0).integers(0, 255, (height // 4 + 1, width // 4 + 1, 3), np.uint8)
+    image = cv2.resize(image, (width, height))
+    flags = {
+        "4:4:4": [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444],
+        "progressive": [cv2.IMWRITE_JPEG_PROGRESSIVE, 1],
+    }.get(kind, [])
+    data = cv2.imencode(".jpg", image[..., 0] if kind == "grey" else image, flags)[1]
+    expected = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
+    np.testing.assert_array_equal(records.decode_image(data.tobytes()), expected)

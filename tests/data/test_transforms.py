@@ -3,7 +3,7 @@ import pytest
 
 from vps_jax.config import Color, Source
 from vps_jax.data import augment, transforms
-from vps_jax.data.sample import Sample
+from vps_jax.data.sample import Sample, pixel_counts
 
 RNG = np.random.default_rng
 
@@ -208,3 +208,20 @@ def test_objects_of_a_vos_clip_are_chosen_in_its_first_frame():
     assert len(seen) == 6
     few = augment.apply(recipe("vos", 20, objects=9, task="vos"), sample_of(images, labels, wanted), RNG(0))
     assert np.flatnonzero(few.wanted).tolist() == [257, 258, 259, 260]
+
+
+@pytest.mark.parametrize("shape", [(2, 5, 7, 3), (3, 4, 1, 3), (2, 6, 9)])
+def test_contiguous_frames_are_those_of_numpy(shape):
+    frames = np.random.default_rng(0).integers(0, 255, shape).astype(np.uint8 if len(shape) == 4 else np.uint16)
+    for view in (frames, frames[:, :, ::-1], frames[:, 1:, ::-1][:, :, :-1], frames[:1][[0, 0]][:, :, ::-1]):
+        found = transforms.contiguous(view)
+        assert found.flags.c_contiguous and found.dtype == view.dtype
+        np.testing.assert_array_equal(found, view)
+
+
+def test_pixel_counts_are_exact():
+    labels = np.random.default_rng(0).integers(0, 65536, (3, 20, 30)).astype(np.uint16)
+    labels[:, 5:] = 65535
+    for part in (labels, labels[0], labels[:, ::-1, ::2]):
+        np.testing.assert_array_equal(pixel_counts(part), np.bincount(part.ravel(), minlength=65536))
+    assert pixel_counts(np.zeros((1, 4097, 4097), np.uint16))[0] == 4097**2  # float32 ends at 2^24 ones

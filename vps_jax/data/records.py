@@ -1,5 +1,6 @@
 """The only place that knows what a prepared record holds (written by `tfds_builders`)."""
 
+import contextlib
 import pathlib
 import zlib
 from collections.abc import Mapping
@@ -7,9 +8,11 @@ from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
+import simplejpeg
 
 from tfds_builders.frames import whole
 from vps_jax import datasets
+from vps_jax.data.sample import pixel_counts
 from vps_jax.datasets import ClassTable, LabelCode
 from vps_jax.datasets.labels import panoptic_value
 from vps_jax.types import LAST_ID, UserError
@@ -158,6 +161,9 @@ def decode_label(data: bytes, size: tuple[int, int]) -> np.ndarray:
 
 def decode_image(data: bytes) -> np.ndarray | None:
     """uint8 `[h, w, 3]` RGB, or None when the bytes are no image."""
+    if data.startswith(b"\xff\xd8"):
+        with contextlib.suppress(ValueError):  # colours that it does not convert
+            return simplejpeg.decode_jpeg(data, "RGB")  # the same pixels in four fifths of the time
     # masks lie on the stored raster, so images stay on it too; the published loaders turn an image by its EXIF tag
     return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
 
@@ -199,7 +205,7 @@ def make_ids(
       combinations: label value -> the instances that overlap in its pixels.
     """
     combinations = combinations or {}
-    area = np.bincount(labels.ravel(), minlength=65536)
+    area = pixel_counts(labels)
     shown = {value: members for value, members in combinations.items() if area[value]}
     for value, members in shown.items():
         area[list(members)] += area[value]
