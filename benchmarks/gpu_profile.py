@@ -21,7 +21,7 @@ LARGEST = 12
 def profile(sizes: Sizes) -> dict:
     """Share of the parts of the first step of `sizes.steps`, and its longest operations, of all time in operations."""
     program, state, clip, _ = gpu_models.train_program(sizes, *sizes.steps[0])
-    parts = parts_of("\n".join(half.as_text() for half in program[1:]))
+    parts = parts_of("\n".join(half.as_text() for half in program.halves))
     state, _ = jax.block_until_ready(program(state, clip))
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):

@@ -72,7 +72,7 @@ def one_set(logits, class_logits, clip, key):
     return factored(logits, embeds, class_logits[None], clip, key)
 
 
-def train_step(args):
+def model_gradients(args):
     """The compiled gradients of a step of stage 4 with Swin-T on `args.batch` clips; nothing is computed."""
     config = experiment(stage4.get_config("swin_tiny"))
     model = models.build(config.model)
@@ -112,8 +112,8 @@ def main():
             print(f"{'':12s} {time.perf_counter() - start:8.2f} s for loss and gradients")
     print(f"ratio {memory[factored] / memory[holding_all]:.3f} (goal: at most 0.2)")
     start = time.perf_counter()
-    whole = train_step(args).memory_analysis().temp_size_in_bytes / 2**20
-    print(f"Swin-T step  {whole:8.0f} MiB temporary, compiled in {time.perf_counter() - start:.1f} s")
+    whole = model_gradients(args).memory_analysis().temp_size_in_bytes / 2**20
+    print(f"Swin-T       {whole:8.0f} MiB temporary, compiled in {time.perf_counter() - start:.1f} s")
 
 
 if __name__ == "__main__":

@@ -237,7 +237,7 @@ def lowered_step(step, state, clip):
     if isinstance(step, functools.partial):
         lowered = step.func.lower(*step.args, state, clip)
         return lambda: functools.partial(lowered.compile(), *step.args)
-    halves = [half.lower() for half in step.trace(state, clip)[1:]]
+    halves = [half.lower() for half in step.trace(state, clip).halves]
     return lambda: type(step)(step.seed, *(half.compile() for half in halves))
 
 

@@ -116,7 +116,7 @@ class Fuser:
         return len(self._frames)
 
     def add(self, frame: FrameScores, *, stuff_ids: Sequence[int]) -> Iterator[PanopticFrame]:
-        """Take the next frame; gives the frames that are final now, in order, each painted when its turn comes."""
+        """Take the next frame; returns the frames that are final now, in order, each painted when it is asked for."""
         self._frames.append(self._compress(frame, stuff_ids))
         for track in frame.tracks.closed:
             self._closed[track.track_id] = label_track(track.class_logits, self._things, min_score=self.min_score)
@@ -124,10 +124,7 @@ class Fuser:
         while ready < len(self._frames) and self._frames[ready].masks.keys() <= self._closed.keys():
             ready += 1
         done, self._frames = self._frames[:ready], self._frames[ready:]
-        for one in done:  # all of a long video, if a track lasts as long
-            yield self._paint(one)
-        if frame.tracks.closed:
-            self._forget(frame.tracks.closed)
+        return self._painted(done, frame.tracks.closed)
 
     def close(self) -> None:
         """Remove the temporary file."""
@@ -137,6 +134,12 @@ class Fuser:
         labels = frame.scores.labels(stuff_ids)
         masks = put_masks(frame.tracks, self.geometry, self._blobs)
         return _Pending(frame.stem, self._blobs.put(zlib.compress(labels.tobytes(), 1)), masks)
+
+    def _painted(self, frames: Sequence[_Pending], closed: Sequence[ClosedTrack]) -> Iterator[PanopticFrame]:
+        for frame in frames:  # all of a long video, if a track lasts as long
+            yield self._paint(frame)
+        if closed:
+            self._forget(closed)
 
     def _paint(self, frame: _Pending) -> PanopticFrame:
         """Tracks over stuff in ascending order of score: the highest is on top."""

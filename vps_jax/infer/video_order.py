@@ -1,8 +1,8 @@
 """The order in which a run takes its videos, and how long it keeps their compiled programs.
 
 A network is compiled for each size of its frames, and a program takes tens of megabytes and more as long as it is kept.
-Videos of one size therefore follow one another, the largest size first: a run that has the memory for its first videos
-has it for all, and what was compiled for a size is forgotten after its last video.
+Videos of one size therefore follow one another, the largest size first, so that a run's need of memory shows early; and
+what was compiled for a size is forgotten after its last video.
 """
 
 import contextlib

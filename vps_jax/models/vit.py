@@ -117,6 +117,7 @@ def attend(q, k, v, bias=None):
 
 @jax.custom_jvp
 def _attend_long(q, k, v):
+    # not by ops.target: an export holds programs of several platforms from one trace
     return jax.lax.platform_dependent(q, k, v, cpu=_attend_in_turn, default=_attend_at_once)
 
 

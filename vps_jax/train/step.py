@@ -59,6 +59,11 @@ class Step(NamedTuple):
         state, norms = self.update(state, grads, others, scalars["loss"])
         return state, scalars | norms
 
+    @property
+    def halves(self) -> tuple[Callable, Callable]:
+        """The two programs, in order."""
+        return self.gradients, self.update
+
     def trace(self, state, clip) -> "Step":
         """Both programs traced (`jax.stages.Traced`) for arrays or their shapes."""
         gradients = self.gradients.trace(self.seed, state.step, state.variables, clip)
@@ -67,8 +72,7 @@ class Step(NamedTuple):
 
     def compile(self, state, clip, **how) -> "Step":
         """The step with both programs compiled, which then know their memory; see `jax.stages.Lowered.compile`."""
-        _, *traced = self.trace(state, clip)
-        return Step(self.seed, *(program.lower().compile(**how) for program in traced))
+        return Step(self.seed, *(half.lower().compile(**how) for half in self.trace(state, clip).halves))
 
 
 def make_update(tx, shardings: TrainState, options: StepOptions) -> Callable:
