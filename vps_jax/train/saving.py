@@ -9,6 +9,7 @@ import shutil
 import sys
 import threading
 import time
+import warnings
 
 import jax
 import numpy as np
@@ -226,23 +227,31 @@ class Checkpoints:
 def hush_threads() -> None:
     """Let the threads that write print no errors: what goes wrong there is raised in the main thread as well.
 
-    On a full disk that would be hundreds of lines, which hide the one that says so. Some come after that one.
+    On a full disk that would be hundreds of lines, which hide the one that says so. Some come after that one, from the
+    writes of a checkpoint that end, or are never awaited, when the first of them has failed.
     """
-    hook, thread_hook = sys.excepthook, threading.excepthook
+    hook, thread_hook, deletion_hook = sys.excepthook, threading.excepthook, sys.unraisablehook
 
     def is_told(record) -> bool:
-        return "_SignalingThread.run() raised an exception" not in record.getMessage()
+        message = record.getMessage()
+        return "_SignalingThread.run() raised an exception" not in message and "exception was never" not in message
 
     def other_errors(kind, error, trace) -> None:
-        if str(error) != "Event loop is closed":  # of writes that end after the first one of a checkpoint has failed
+        if str(error) != "Event loop is closed":
             hook(kind, error, trace)
 
     def of_other_threads(error) -> None:
         if not type(error.thread).__module__.startswith("tensorboard."):  # raises it again at the next event
             thread_hook(error)
 
-    logging.getLogger("absl").addFilter(is_told)
-    sys.excepthook, threading.excepthook = other_errors, of_other_threads
+    def of_deletions(unraisable) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            deletion_hook(unraisable)
+
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).addFilter(is_told)
+    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+    sys.excepthook, threading.excepthook, sys.unraisablehook = other_errors, of_other_threads, of_deletions
 
 
 def agreed(word: str | None) -> str | None:
