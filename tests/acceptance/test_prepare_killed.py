@@ -21,9 +21,9 @@ KILLS = 10
 
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory) -> pathlib.Path:
-    """A folder with 80 drawn videos of eight frames in `raw`, several shards, and what one run makes of them."""
+    """A folder with 200 drawn videos of eight frames in `raw`, several shards, and what one run makes of them."""
     folder = tmp_path_factory.mktemp("scene")
-    synthetic.synthesize(folder / "raw", train=80, val=4, test=0, sizes=((360, 640),), lengths=(8,), progress=False)
+    synthetic.synthesize(folder / "raw", train=200, val=4, test=0, sizes=((360, 640),), lengths=(8,), progress=False)
     assert finished(start(folder / "raw", folder / "whole"))[0] == 0
     return folder
 
