@@ -3,7 +3,7 @@
 import pathlib
 import tempfile
 
-HELD_BYTES = 32 << 20  # in memory; the rest is on the disk
+HELD_BYTES = 8 << 20  # in memory; the rest is on the disk
 
 
 class PendingBlobs:

@@ -4,7 +4,8 @@ import csv
 import io
 import json
 import pathlib
-from typing import Any
+from array import array
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import ndimage
@@ -18,12 +19,37 @@ COLUMNS = (
 )  # fmt: skip
 
 
+class Seen(NamedTuple):
+    """Where a track was seen: an entry per frame, in arrays, since a long video has many.
+
+    Attributes:
+      category: of its first frame.
+      stems: names of the frames.
+      scores: 0..1, of the frames that have one.
+      areas: in pixels.
+      boxes: four numbers per frame: x and y of the first pixel, width, height.
+    """
+
+    category: int
+    stems: list[str]
+    scores: array
+    areas: array
+    boxes: array
+
+    def per_frame(self) -> list[dict[str, Any]]:
+        """Rows of `frame`, `area` and `box`."""
+        return [
+            {"frame": stem, "area": area, "box": self.boxes[4 * i : 4 * i + 4].tolist()}
+            for i, (stem, area) in enumerate(zip(self.stems, self.areas, strict=True))
+        ]
+
+
 class TrackTables:
     """Collects the tracks of one video, frame by frame; a track has the number that the overlay shows."""
 
     def __init__(self, classes: ClassTable):
         self._classes = classes
-        self._tracks: dict[int, dict[str, Any]] = {}
+        self._tracks: dict[int, Seen] = {}
 
     def add(self, frame: PanopticFrame) -> None:
         """Take the next frame: area in pixels and box (x, y of the first pixel, width, height) of every track."""
@@ -31,13 +57,16 @@ class TrackTables:
         boxes = ndimage.find_objects(frame.track_ids)
         for track in np.flatnonzero(areas[1:]) + 1:
             track, (rows, columns) = int(track), boxes[track - 1]
-            box = [columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start]
-            inside = frame.track_ids[rows, columns] == track
-            category = int(frame.categories[rows, columns][inside][0])
-            row = self._tracks.setdefault(track, {"category": category, "scores": [], "frames": []})
-            row["frames"].append({"frame": frame.stem, "area": int(areas[track]), "box": box})
+            if track not in self._tracks:
+                inside = frame.track_ids[rows, columns] == track
+                category = int(frame.categories[rows, columns][inside][0])
+                self._tracks[track] = Seen(category, [], array("d"), array("q"), array("q"))
+            seen = self._tracks[track]
+            seen.stems.append(frame.stem)
+            seen.areas.append(int(areas[track]))
+            seen.boxes.extend((columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start))
             if frame.scores is not None and track in frame.scores:
-                row["scores"].append(frame.scores[track])
+                seen.scores.append(frame.scores[track])
 
     def rows(self, segment_id) -> list[dict[str, Any]]:
         """One row per track in the order of their numbers, with `per_frame` beside `COLUMNS`.
@@ -47,18 +76,17 @@ class TrackTables:
         """
         rows = []
         for track, seen in sorted(self._tracks.items()):
-            frames, scores = seen["frames"], seen["scores"]
             rows.append({
                 "track": track,
-                "class": self._classes.names[seen["category"]],
-                "category_id": self._classes.official_ids[seen["category"]],
-                "first_frame": frames[0]["frame"],
-                "last_frame": frames[-1]["frame"],
-                "frames": len(frames),
-                "mean_score": round(float(np.mean(scores)), 6) if scores else None,
-                "mean_area": round(float(np.mean([one["area"] for one in frames])), 2),
-                "segment_id": segment_id(track, seen["category"]),
-                "per_frame": frames,
+                "class": self._classes.names[seen.category],
+                "category_id": self._classes.official_ids[seen.category],
+                "first_frame": seen.stems[0],
+                "last_frame": seen.stems[-1],
+                "frames": len(seen.stems),
+                "mean_score": round(float(np.mean(seen.scores)), 6) if seen.scores else None,
+                "mean_area": round(float(np.mean(seen.areas)), 2),
+                "segment_id": segment_id(track, seen.category),
+                "per_frame": seen.per_frame(),
             })  # fmt: skip
         return rows
 
