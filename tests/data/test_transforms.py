@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from vps_jax.config import Color, Source
-from vps_jax.data import augment, transforms
-from vps_jax.data.sample import Sample, pixel_counts
+from vps_jax.data import augment, sample, transforms
+from vps_jax.data.sample import Sample, looked_up, pixel_counts
 
 RNG = np.random.default_rng
 
@@ -225,3 +225,15 @@ def test_pixel_counts_are_exact():
     for part in (labels, labels[0], labels[:, ::-1, ::2]):
         np.testing.assert_array_equal(pixel_counts(part), np.bincount(part.ravel(), minlength=65536))
     assert pixel_counts(np.zeros((1, 4097, 4097), np.uint16))[0] == 4097**2  # float32 ends at 2^24 ones
+
+
+@pytest.mark.parametrize("wide", [True, False])
+def test_entries_of_label_values(wide, monkeypatch):
+    monkeypatch.setattr("vps_jax.data.sample.WIDE_TABLES", wide and sample.WIDE_TABLES)
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 65536, (2, 31, 47), np.uint16)
+    for table in (rng.random(65536) < 0.5, rng.permutation(65536).astype(np.uint16)):
+        for part in (labels, labels[:, :, ::-1], labels[:, 3:20, 5:40], labels[:1]):
+            found = looked_up(table, part)
+            assert found.dtype == table.dtype
+            np.testing.assert_array_equal(found, table[part])

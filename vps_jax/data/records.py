@@ -12,7 +12,7 @@ import simplejpeg
 
 from tfds_builders.frames import whole
 from vps_jax import datasets
-from vps_jax.data.sample import pixel_counts
+from vps_jax.data.sample import looked_up, pixel_counts
 from vps_jax.datasets import ClassTable, LabelCode
 from vps_jax.datasets.labels import panoptic_value
 from vps_jax.types import LAST_ID, UserError
@@ -226,7 +226,7 @@ def make_ids(
         place = same[:1] if same.size else free[:1]
         overlaps[place[:, None], kept] = True
         lookup[value] = LAST_ID - place[0] if place.size else 1 + max(kept)  # the smallest when there is no room
-    return Instances(np.take(lookup, labels), instance_classes, overlaps)
+    return Instances(looked_up(lookup, labels), instance_classes, overlaps)
 
 
 def combination_rows(

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from vps_jax.config import Color
-from vps_jax.data.sample import PAD_LEVEL, Sample, Size
+from vps_jax.data.sample import PAD_LEVEL, Sample, Size, looked_up
 from vps_jax.parsing import choice, number
 
 CROP_TRIES = 10
@@ -57,10 +57,11 @@ class Crop:
         if self.crop is None:
             return sample
         height, width = self.output_size(sample.labels.shape[1:])
-        seen = np.take(sample.wanted, sample.labels[: 1 if self.reference_only else None])
+        labels = contiguous(sample.labels)
+        seen = looked_up(sample.wanted, labels[: 1 if self.reference_only else None])
         top, left = crop_corner(seen, (height, width), rng, whole=self.crop_rule == "preserving")
         window = np.s_[:, top : top + height, left : left + width]
-        return sample._replace(images=sample.images[window], labels=sample.labels[window])
+        return sample._replace(images=sample.images[window], labels=labels[window])
 
     def output_size(self, size: Size) -> Size:
         return crop_size(size, self.crop)
