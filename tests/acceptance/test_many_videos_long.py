@@ -19,6 +19,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[2]
 VIDEOS, FRAMES, KILLS = 8, 12, 10
+TO_KILL = 48  # videos of the run that is killed, so many that no kill comes after its end
 MANY, LATER = 300, 1.05  # videos; peak memory after the last of them over that after the tenth
 LONG, SHORT, LONGER = 2000, 200, 1.1  # frames of 854x480; peak memory of the first over that of the second
 
@@ -34,8 +35,8 @@ def scene(tmp_path_factory) -> pathlib.Path:
     return folder
 
 
-def start(scene: pathlib.Path, out: str | pathlib.Path) -> subprocess.Popen:
-    command = [sys.executable, "-m", "vps_jax", "predict", *sorted((scene / "in").iterdir())]
+def start(scene: pathlib.Path, out: str | pathlib.Path, videos: str = "in") -> subprocess.Popen:
+    command = [sys.executable, "-m", "vps_jax", "predict", *sorted((scene / videos).iterdir())]
     return subprocess.Popen(
         [*command, "--checkpoint", scene / "run", "--output", scene / out], cwd=ROOT, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -60,26 +61,32 @@ def recorded(out: pathlib.Path) -> int:
 
 
 def test_a_run_that_is_killed_ten_times_at_random_ends_with_the_same_bytes(scene):
-    began = time.monotonic()
-    finished(start(scene, "timed"))
-    whole, rng, done = time.monotonic() - began, random.Random(0), []
+    for i in range(TO_KILL):
+        draw(scene / "more" / f"v{i}.mp4", i, FRAMES, (96 + 16 * (i % 2), 160))
+    finished(start(scene, "undisturbed", "more"))
+    rng, done = random.Random(0), [0]
     for i in range(KILLS):
-        process = start(scene, "killed")
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(rng.uniform(0.3, 1) * whole)
+        process = start(scene, "killed", "more")
+        if i % 5:  # within a video or soon after one; the others while the run starts
+            while process.poll() is None and recorded(scene / "killed") == done[-1]:
+                time.sleep(0.01)
+            time.sleep(rng.uniform(0, 0.5))
+        else:
+            time.sleep(rng.uniform(0, 3))
+        assert process.poll() is None, "it ended before it was killed; draw more videos"
         process.send_signal((signal.SIGKILL, signal.SIGTERM)[i % 2])
         said = process.communicate()[1].strip().splitlines()
         done.append(recorded(scene / "killed") if (scene / "killed").exists() else 0)
-        if process.returncode == 130:
-            line = re.fullmatch(rf"interrupted: (\d+) of {VIDEOS} videos are finished in .* again to go on", said[-1])
-            assert int(line[1]) in (done[-1] - 1, done[-1])  # it may end between finishing a video and counting it
-    process = start(scene, "killed")
+        if process.returncode == 130 and said:  # one that has hardly started says nothing
+            line = re.fullmatch(rf"interrupted: (\d+) of {TO_KILL} videos are finished in .* again to go on", said[-1])
+            assert line is None or int(line[1]) in (done[-1] - 1, done[-1])  # it may end before a video is counted
+    process = start(scene, "killed", "more")
     out = process.communicate()[0]
-    print(f"finished after each kill: {done}; an uninterrupted run takes {whole:.1f} s; {out.strip()}")
-    assert process.returncode == 0 and done == sorted(done)
-    assert out.startswith(f"{VIDEOS - done[-1]} videos, {FRAMES * (VIDEOS - done[-1])} frames, ")
-    assert done[-1] == 0 or f", {done[-1]} were finished before" in out
-    assert files(scene / "killed") == files(scene / "whole")
+    print(f"finished after each kill: {done}; {out.strip()}")
+    assert process.returncode == 0 and done == sorted(done) and len(set(done)) > KILLS // 2
+    assert out.startswith(f"{TO_KILL - done[-1]} videos, {FRAMES * (TO_KILL - done[-1])} frames, ")
+    assert f", {done[-1]} were finished before" in out
+    assert files(scene / "killed") == files(scene / "undisturbed")
     assert not list((scene / "killed" / ".state").glob("*.claim*"))
 
 

@@ -222,18 +222,14 @@ def jitter_color(images: np.ndarray, color: Color, rng: np.random.Generator) -> 
     saturation = int(rng.integers(-color.saturation, color.saturation + 1))
     if hue or saturation:
         tables = (levels + hue) % 180, np.clip(levels + saturation, 0, 255), levels
-        flat = through(flat, cv2.COLOR_RGB2HSV, tables, cv2.COLOR_HSV2RGB)
+        table = np.stack(tables, axis=-1).astype(np.uint8)[None]
+        flat = cv2.cvtColor(cv2.LUT(cv2.cvtColor(flat, cv2.COLOR_RGB2HSV), table), cv2.COLOR_HSV2RGB)
     factor = rng.uniform(*color.contrast)
     flat = cv2.LUT(flat, np.clip(np.rint(127 + factor * (levels - 127)), 0, 255).astype(np.uint8))
     there, back, channel = LIGHTNESS[rng.integers(len(LIGHTNESS))]
     shift = int(rng.integers(-color.brightness, color.brightness + 1))
     if shift:
-        tables = [np.clip(levels + shift, 0, 255) if i == channel else levels for i in range(3)]
-        flat = through(flat, there, tables, back)
+        by = np.eye(4)[channel] * abs(shift)
+        move = cv2.add if shift > 0 else cv2.subtract  # both end at 0 and 255
+        flat = cv2.cvtColor(move(cv2.cvtColor(flat, there), by), back)
     return flat.reshape(t, h, w, 3)
-
-
-def through(image: np.ndarray, there: int, tables, back: int) -> np.ndarray:
-    """Look up each channel of a colour space: uint8 `[h, w, 3]`, three tables of 256 levels."""
-    table = np.stack(tables, axis=-1).astype(np.uint8)[None]
-    return cv2.cvtColor(cv2.LUT(cv2.cvtColor(image, there), table), back)
