@@ -3,7 +3,6 @@
 Memory is counted in processes of their own: this file is their program.
 """
 
-import contextlib
 import json
 import os
 import pathlib
