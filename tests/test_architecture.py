@@ -21,6 +21,7 @@ ALLOWED = {
     "agreement": {"types", "config"},
     "datasets": {"types", "files"},
     "files": {"types"},
+    "terminal": {"types"},
     "ops": BASE,
     "models": BASE | {"ops"},
     "losses": BASE | {"ops"},
@@ -41,6 +42,7 @@ ALLOWED = {
     "app": BASE | {"infer", "media", "runs", "viz"},
     "cli": BASE
     | {
+        "terminal",
         "app_commands",
         "data_commands",
         "weights_commands",

@@ -4,6 +4,8 @@ import os
 import pathlib
 import subprocess
 import sys
+import time
+from types import SimpleNamespace
 
 import cv2
 import jax
@@ -11,7 +13,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from vps_jax import cli, convert
+from vps_jax import cli, convert, terminal
 from vps_jax.runs import config_files, predict_files
 from vps_jax.train.checkpoint import save_converted
 
@@ -246,3 +248,31 @@ def test_a_broken_experiment_file_is_one_line(text, tmp_path, monkeypatch, capsy
         assert "mine.py" in line and BROKEN[text] in line
     done = main_py("--config=mine.py", cwd=tmp_path)
     assert done.returncode == 2 and BROKEN[text] in done.stderr and done.stderr.count("\n") == 1, done.stderr
+
+
+def test_ctrl_c_that_a_callback_of_a_library_has_swallowed_comes_again():
+    seen = []
+    told = terminal.interrupt_again(seen.append)
+    told(SimpleNamespace(exc_type=ValueError))
+    assert len(seen) == 1
+    with pytest.raises(KeyboardInterrupt):
+        told(SimpleNamespace(exc_type=KeyboardInterrupt))
+        time.sleep(5)
+    assert len(seen) == 1
+
+
+@pytest.mark.parametrize("closed, code", [(">/dev/full", 2), ("| true", None), (">&-", 0)])
+def test_an_output_that_takes_nothing(closed, code):
+    command = f"{sys.executable} -m vps_jax configs {closed}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60, cwd=ROOT)
+    assert code is None or done.returncode == code  # of a pipe it is that of its last command
+    expected = "error: standard output: cannot be written (No space left on device); send it elsewhere\n"
+    assert done.stderr == (expected if code else "")
+
+
+def test_too_little_memory_is_one_line(capsys, monkeypatch):
+    def full(*_, **__):
+        raise MemoryError("Unable to allocate 49.7 GiB")
+
+    monkeypatch.setattr(cli, "app", full)
+    assert "out of memory (Unable to allocate 49.7 GiB); choose smaller frames" in complaint("configs", capsys=capsys)

@@ -16,6 +16,7 @@ from typing import Annotated
 
 import typer
 
+from vps_jax import terminal
 from vps_jax.app_commands import app as show_page
 from vps_jax.config import EnsembleConfig
 from vps_jax.config import ensemble_experiment as read_ensemble
@@ -411,9 +412,12 @@ def main(arguments: list[str] | None = None) -> None:
     """Entry point; turns errors of the user into one line and exit code 2."""
     logging.getLogger("absl").setLevel(logging.ERROR)  # remarks of the libraries; our own errors are exceptions
     warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
+    sys.unraisablehook = terminal.interrupt_again(sys.unraisablehook)
     arguments = sys.argv[1:] if arguments is None else arguments
+    code = 0
     try:
-        code = app(arguments or ["--help"], standalone_mode=False)
+        with terminal.standard_output():
+            code = app(arguments or ["--help"], standalone_mode=False)
     except UserError as error:
         code = complain(str(error))
     except typer.exceptions.TyperException as error:
@@ -423,6 +427,8 @@ def main(arguments: list[str] | None = None) -> None:
         if extra is None:
             raise
         code = complain(f"this needs {error.name}, which is not installed; pip install 'vps-jax[{extra}]'")
+    except MemoryError as error:
+        code = complain(f"out of memory ({error}); choose smaller frames, or a machine with more")
     except (Interrupted, typer.Abort, KeyboardInterrupt) as stop:
         code = INTERRUPTED
         print(f"interrupted: {stop}".rstrip(": "), file=sys.stderr)

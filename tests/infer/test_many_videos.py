@@ -158,7 +158,7 @@ def test_damaged_videos_are_listed_at_the_end(tmp_path, folders):
     path = folders[1] / "2.png"
     report, _ = run_with_damage(tmp_path, folders, path)
     assert (report.videos, [name for name, _ in report.failed]) == (2, ["b"])
-    assert report.summary("out").splitlines()[1].startswith(f"failed: {path}: is truncated")
+    assert report.failed[0][1].startswith(f"{path}: is truncated")
     assert listed(tmp_path / "out") == ["a", "c"]
     assert sorted(p.name for p in (tmp_path / "out" / "pan_pred").iterdir()) == ["a", "c"]
 

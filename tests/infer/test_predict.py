@@ -19,6 +19,7 @@ from vps_jax.infer.predictor import DECODED_AHEAD, check_classes, make_predictor
 from vps_jax.infer.score_maps import GridScores
 from vps_jax.media import result_folders, sources
 from vps_jax.types import ClipPrediction, FrameScores, Geometry, UserError
+from vps_jax.viz.overlay import Style
 
 SKY, WALL, PERSON, CAR = 28, 0, 60, 48
 INFER = ClipInference(clip_frames=4, overlap_frames=2, short_side_px=64, max_side_px=200)
@@ -177,7 +178,7 @@ def test_several_inputs_and_a_root(tmp_path, scripted):
     report = predict([root, other], scripted_predictor, CLASSES, tmp_path / "out", overlay=False, progress=False)
     assert (report.videos, report.frames) == (3, 5)
     assert [r["video_id"] for r in json.loads((tmp_path / "out" / "pred.json").read_text())["annotations"]] == [*"abc"]
-    with pytest.raises(UserError, match="two inputs are named 'c'"):
+    with pytest.raises(UserError, match=r"two inputs are named 'c' \(.*/c, .*/c\)"):
         predict([other, other], scripted_predictor, CLASSES, tmp_path / "out")
 
 
@@ -276,7 +277,7 @@ def test_somebodys_model_is_a_row_and_a_class_of_twenty_lines(tmp_path, monkeypa
     assert image.frames == 3
     painted = cv2.imread(str(tmp_path / "vspw" / "v" / "00000006.png"), cv2.IMREAD_UNCHANGED)
     assert np.array_equal(painted, frame.categories)
-    with pytest.raises(UserError, match="layout 'coco'"):
+    with pytest.raises(UserError, match="format 'coco'"):
         predict([folder], red, CLASSES, tmp_path / "x", layout="coco")
     with pytest.raises(UserError, match="infer.level: no such key"):
         make_predictor({"name": "red"}, {}, {"level": 1})
@@ -295,3 +296,27 @@ def test_an_unwritable_output_is_refused_before_anything_runs(tmp_path, scripted
     with pytest.raises(UserError, match="cannot be written"):
         run(write_folder(tmp_path / "v", 1), tmp_path / "out")
     assert not scripted.clips
+
+
+@pytest.mark.parametrize("name", ["overlay", "tracks", ".state"])
+def test_a_video_named_like_a_folder_of_the_results_is_refused_where_it_would_take_its_place(tmp_path, scripted, name):
+    first, second = write_folder(tmp_path / "first", 2), write_folder(tmp_path / "in" / name, 2)
+    for layout in ("vspw", "vipseg"):
+        out, options = tmp_path / layout, {"layout": layout, "overlay": False, "progress": False, "tracks": True}
+        predict([first], ClipPredictor(None, {}, INFER), CLASSES, out, **options)
+        before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+        if layout == "vipseg":
+            assert predict([second], ClipPredictor(None, {}, INFER), CLASSES, out, **options).videos == 1
+            continue
+        with pytest.raises(
+            UserError, match=f"video '{name}': its results would lie in .*{name}, which holds something"
+        ):
+            predict([second], ClipPredictor(None, {}, INFER), CLASSES, out, **options)
+        assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+
+def test_wrong_classes_of_the_overlay_are_refused_before_a_folder_is_made(tmp_path, scripted):
+    folder, style = write_folder(tmp_path / "a", 1), Style(classes=["persn"])
+    with pytest.raises(UserError, match="class 'persn': .* among 124; expected one such as person"):
+        predict([folder], ClipPredictor(None, {}, INFER), CLASSES, tmp_path / "out", style=style)
+    assert not (tmp_path / "out").exists()

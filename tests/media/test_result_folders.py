@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vps_jax.datasets.classes import class_table
+from vps_jax.datasets.classes import class_table, from_rows
 from vps_jax.datasets.colors import SegmentColors, color_id
 from vps_jax.media import result_folders
 from vps_jax.media.submission_archive import write_archive
@@ -223,3 +223,19 @@ def test_an_archive_holds_the_results_alone_and_has_the_same_bytes_again(tmp_pat
         assert sorted(archive.namelist()) == ["pan_pred/v/00000001.png", "pred.json"]
         assert archive.read("pred.json") == (tmp_path / "out" / "pred.json").read_bytes()
     assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "new" / "b.zip").read_bytes()
+
+
+def test_results_of_other_classes_are_not_mixed(tmp_path):
+    writer = result_folders.VipsegWriter(tmp_path, CLASSES)
+    with writer.video("a") as result:
+        result.write(small_frame())
+    rows = CLASSES.rows()
+    recolored = from_rows([{**row, "color": [1, 2, i]} for i, row in enumerate(rows)])
+    result_folders.VipsegWriter(tmp_path, recolored)  # the same classes in other colours
+    before = (tmp_path / "classes.json").read_bytes()
+    with pytest.raises(
+        UserError, match="its videos have 124 classes from 'wall' on, these are 10 from 'wall' on; choose"
+    ):
+        result_folders.VipsegWriter(tmp_path, from_rows(rows[:10]))
+    assert (tmp_path / "classes.json").read_bytes() == before
+    result_folders.VipsegWriter(tmp_path / "new", from_rows(rows[:10]))

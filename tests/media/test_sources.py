@@ -2,7 +2,9 @@
 
 import gc
 import json
+import os
 import struct
+import sys
 
 import av
 import cv2
@@ -237,3 +239,16 @@ def test_a_frame_of_the_json_that_is_not_there_is_named(tmp_path):
     listing = {"videos": [{"video_id": "v", "images": [{"file_name": f"0000000{i}.png"} for i in (1, 2)]}]}
     (tmp_path / "panoptic_gt_VIPSeg_val.json").write_text(json.dumps(listing))
     refused(tmp_path, "frame 00000002 is missing")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are text elsewhere")
+def test_a_name_that_is_no_text_stops_no_other_video(tmp_path):
+    for name in (b"good", b"bad\xff"):
+        folder = tmp_path / os.fsdecode(name)
+        folder.mkdir()
+        cv2.imwrite(str(tmp_path / "x.png"), np.zeros((8, 8, 3), np.uint8))
+        (folder / "0.png").write_bytes((tmp_path / "x.png").read_bytes())
+    given = [str(tmp_path / os.fsdecode(name)) for name in (b"bad\xff", b"good")]
+    videos, failed = sources.open_inputs(given, keep_going=True)
+    assert [video.video_id for video in videos] == ["good"]
+    assert [reason for _, reason in failed] == [r"bad\udcff: its name is not UTF-8; expected text, rename it"]

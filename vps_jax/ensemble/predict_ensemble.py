@@ -18,7 +18,7 @@ from vps_jax.media.sources import open_inputs
 from vps_jax.media.video import Video
 from vps_jax.parsing import parse, plain
 from vps_jax.types import UserError
-from vps_jax.viz.overlay import Style
+from vps_jax.viz.overlay import Style, chosen_ids
 
 
 def predict_ensemble(
@@ -55,6 +55,7 @@ def predict_ensemble(
     videos, failed = open_inputs(sources, split=split, selection=selection, strict=strict, keep_going=keep_going)
     check_outside(videos, pathlib.Path(out))
     check_kept(members, things, videos)
+    chosen_ids(style, things.classes)
     writer, keep = make_writer(out, layout, things.classes), config.keep_scores
     if not keep:  # for tuning, members without weight matter too
         members = [m for m in members if m is things or m.weight > 0 or m.name == config.matching.member]

@@ -46,11 +46,10 @@ class Report(NamedTuple):
     failed: tuple[tuple[str, str], ...] = ()
 
     def summary(self, out) -> str:
-        """What to print: one line, and one per failure."""
+        """What to print: one line; what failed is told apart."""
         rest = [(self.skipped, "were finished before"), (self.busy, "are left to others"), (len(self.failed), "failed")]
         words = "".join(f", {count} {what}" for count, what in rest if count)
-        line = f"{self.videos} videos, {self.frames} frames, {len(self.programs)} compiled programs{words} -> {out}"
-        return "\n".join([line, *(f"failed: {reason}" for _, reason in self.failed)])
+        return f"{self.videos} videos, {self.frames} frames, {len(self.programs)} compiled programs{words} -> {out}"
 
 
 class RunOptions(NamedTuple):
@@ -117,6 +116,7 @@ def predict(
     videos, failed = open_inputs(sources, split=split, selection=selection, strict=strict, keep_going=keep_going)
     videos = videos if show is None else show(videos)
     check_outside(videos, pathlib.Path(out))
+    drawing.chosen_ids(style, classes)
     writer = result_folders.make_writer(out, layout, classes)
     run = Run(writer, classes, RunOptions(overlay, tracks, progress, made_by, keep_going, style))
     predictors = predictor if isinstance(predictor, Sequence) else [predictor]
@@ -172,7 +172,6 @@ class Run:
           UserError: they cannot.
         """
         self._writer, self._classes, self._options = writer, classes, options
-        drawing.chosen_ids(options.style, classes)
         for name, wanted in (("overlay", options.overlay), ("tracks", options.tracks)):
             if wanted:
                 result_folders.make_writable(writer.folder / name)
@@ -192,9 +191,11 @@ class Run:
           taken: the videos in the order in which they are worked on; by default as they are.
 
         Raises:
-          UserError: a video cannot be read and the run does not keep going, or results cannot be written any more.
+          UserError: a video has the name of a folder that is needed for something else; a video cannot be read and
+            the run does not keep going, or results cannot be written any more.
           KeyboardInterrupt: with what is finished, and how to go on.
         """
+        result_folders.check_places(self._writer, (video.video_id for video in videos))
         waiting, order, tried = list(taken or videos), [video.video_id for video in videos], []
         total = sum(video.num_frames for video in videos)
         try:

@@ -51,7 +51,9 @@ def read_image(path: pathlib.Path, *, upright: bool = False) -> np.ndarray:
         else:
             image = decode_other(path)
     except BROKEN as error:
-        raise UserError(f"{path}: cannot be decoded ({first_line(error)}); expected an image, restore it") from error
+        raise UserError(
+            f"{path}: cannot be decoded ({first_line(error)}); expected an RGB or grey image, restore or convert it"
+        ) from error
     return np.ascontiguousarray(UPRIGHT.get(orientation(path), lambda x: x)(image)) if upright else image
 
 
@@ -59,7 +61,7 @@ def decode_jpeg(data: bytes) -> np.ndarray:
     """RGB of a JPEG file; ValueError where the decoder would only warn and go on with garbage."""
     space = simplejpeg.decode_jpeg_header(data)[2]
     if space in ("CMYK", "YCCK"):
-        raise ValueError(f"its colours are {space}; save it as RGB")
+        raise ValueError(f"its colours are {space}")
     return simplejpeg.decode_jpeg(data, "RGB", strict=True)
 
 

@@ -7,7 +7,7 @@ import pathlib
 import shutil
 import threading
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import cv2
@@ -17,6 +17,7 @@ from vps_jax.datasets import DATASETS, recognize
 from vps_jax.datasets.classes import ClassTable, from_rows
 from vps_jax.datasets.colors import SegmentColors, color_id
 from vps_jax.files import atomic_path, write_json
+from vps_jax.media.run_state import FOLDER as STATE
 from vps_jax.media.run_state import RunState
 from vps_jax.parsing import resolve
 from vps_jax.types import PanopticFrame, UserError
@@ -31,6 +32,7 @@ FORMATS = {
     "coco-rle": "vps_jax.media.mask_lists:coco_writer",
 }
 CLASS_FILE = "classes.json"  # the class list of a result folder; pred.json has no place for it
+RESERVED = ("overlay", "tracks", STATE)  # folders beside the results
 Origin = tuple[str, str | None] | None
 UNKNOWN = 255  # category of a pixel without class
 THING_OFFSET = 256  # segments: 0..255 stuff classes, beyond it thing tracks
@@ -88,8 +90,20 @@ def make_writer(out: str | pathlib.Path, layout: str, classes: ClassTable):
     if layout not in writers and (own := recognize(pathlib.Path(layout))) is not None and own.writer:
         return resolve(own.writer)(pathlib.Path(out), classes)
     if layout not in writers:
-        raise UserError(f"layout {layout!r}: no such result layout; expected one of {', '.join(writers)}")
+        names = sorted(name for name in writers if (other := name.replace("_", "-")) == name or other not in writers)
+        raise UserError(f"format {layout!r}: there is none; expected one of {', '.join(names)}")
     return resolve(writers[layout])(pathlib.Path(out), classes)
+
+
+def check_places(writer, video_ids: Iterable[str]) -> None:
+    """Raises UserError for a video whose results would take the place of a folder with something else."""
+    for name in video_ids:
+        where = writer.place(name).relative_to(writer.folder).parts[0]
+        if where in RESERVED:
+            raise UserError(
+                f"video {name!r}: its results would lie in {writer.folder / where}, which holds something else; rename "
+                "it or choose --format vipseg"
+            )
 
 
 class WriteError(UserError):
@@ -124,11 +138,24 @@ class VipsegWriter:
         """
         self.folder = pathlib.Path(folder)
         self._classes = classes
-        make_writable(self.folder / "pan_pred")
+        make_writable(self.folder)
         self._list = RecordList(self.folder)
+        self._check_classes()
+        make_writable(self.folder / "pan_pred")
         with writing(self.folder / CLASS_FILE):
             write_json(self.folder / CLASS_FILE, classes.rows())
         self.state = RunState(self.folder)
+
+    def _check_classes(self) -> None:
+        """Raises UserError if videos are listed whose classes are others than these."""
+        if not self._list.names() or not (self.folder / CLASS_FILE).exists():
+            return
+        theirs = read_classes(self.folder)
+        if (theirs.names, theirs.official_ids) != (self._classes.names, self._classes.official_ids):
+            raise UserError(
+                f"{self.folder}: its videos have {len(theirs.names)} classes from {theirs.names[0]!r} on, these are "
+                f"{len(self._classes.names)} from {self._classes.names[0]!r} on; choose another folder"
+            )
 
     def place(self, video_id: str) -> pathlib.Path:
         """The folder of a video's PNGs."""
@@ -189,6 +216,10 @@ class RecordList:
         self._version: tuple[int, ...] | None = None
         self._texts: dict[str, bytes] = {}  # of the videos in the file, compressed; empty of those of this run
         self._read()
+
+    def names(self) -> list[str]:
+        """The videos that are listed."""
+        return list(self._texts)
 
     def write(self, names: Sequence[str], record: Callable[[str], dict], order: Sequence[str]) -> None:
         """Replace the file by one that also has the records of `names`; `order` is as for `VipsegWriter.video`."""
@@ -254,9 +285,9 @@ def writing(path: pathlib.Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        where = str(error.filename or path).removeprefix("file:")  # as FFmpeg is given names
         raise WriteError(
-            f"{error.filename or path}: cannot be written ({error.strerror or error}); finished videos are kept: mend "
-            "that and run again"
+            f"{where}: cannot be written ({error.strerror or error}); finished videos are kept: mend that and run again"
         ) from error
 
 

@@ -28,11 +28,16 @@ class Selection:
 
     def __post_init__(self):
         if self.start < 0 or (self.end is not None and self.end <= self.start):
-            raise UserError(f"--start {self.start} --end {self.end}: expected 0 or more seconds, and an end behind it")
+            raise UserError(f"{self.given('start', 'end')}: expected 0 or more seconds, and an end behind the start")
         if self.stride < 1 or (self.max_frames is not None and self.max_frames < 1):
-            raise UserError(f"--stride {self.stride} --max-frames {self.max_frames}: expected whole numbers above 0")
+            raise UserError(f"{self.given('stride', 'max_frames')}: expected whole numbers above 0")
         if self.fps is not None and not self.fps > 0:
             raise UserError(f"--fps {self.fps}: expected a number above 0")
+
+    def given(self, *names: str) -> str:
+        """Those of the options that are set, as a user writes them."""
+        values = {name: getattr(self, name) for name in names}
+        return " ".join(f"--{name.replace('_', '-')} {v}" for name, v in values.items() if v is not None)
 
 
 def seconds(text: str) -> float:
@@ -62,7 +67,7 @@ def select(video: Video, selection: Selection) -> Video:
     times = tuple(time for _, time in chosen(zip(video.stems, video.times, strict=True), selection))
     if video.num_frames and not stems:
         raise UserError(
-            f"video {video.video_id}: no frame from --start {selection.start} to --end {selection.end}; it is "
+            f"video {video.video_id}: no frame from {selection.given('start', 'end')}; it is "
             f"{video.times[-1]:.2f} s long, choose another part"
         )
 

@@ -54,7 +54,11 @@ def open_sources(
     names = [video.video_id for video in videos]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise UserError(f"two inputs are named {twice[0]!r}; expected one name per result, rename one or run twice")
+        places = [str(video.origin[0]) for video in videos if video.video_id == twice[0] and video.origin]
+        raise UserError(
+            f"two inputs are named {twice[0]!r} ({', '.join(places[:3])}); expected one name per result, rename one or "
+            "run twice"
+        )
     return videos
 
 
@@ -166,8 +170,10 @@ def open_folder(path: pathlib.Path, *, split: str | None) -> list[Video]:
 
 
 def check_name(video: Video) -> Video:
-    """The video; UserError for a name of it or of a frame that is too long for the files of its result."""
+    """The video; UserError for a name of it or of a frame that is no text or too long for the files of its result."""
     for name in (video.video_id, *video.stems):
+        if (shown := name.encode("utf-8", "backslashreplace").decode()) != name:
+            raise UserError(f"{shown}: its name is not UTF-8; expected text, rename it")
         if len(name.encode()) > LONGEST_NAME:
             raise UserError(f"{name[:40]}...: its name has {len(name.encode())} bytes; expected at most {LONGEST_NAME}")
     return video

@@ -1,6 +1,7 @@
 """Sources that are read once: cameras, network streams, standard input. Frames wait for a second reader."""
 
 import collections
+import contextlib
 import pathlib
 import re
 import shutil
@@ -70,14 +71,25 @@ def open_standard_input(*, strict: bool, source=None) -> Video:
         shutil.copyfileobj(source or sys.stdin.buffer, file)
     if not path.stat().st_size:
         raise UserError("-: standard input is empty; expected the bytes of a video file, pipe one in")
-    video = open_video_file(path, strict=strict)
+    with told_of_standard_input(path):
+        video = open_video_file(path, strict=strict)
     decode = video.frames
 
     def frames() -> Iterator[Frame]:
-        yield from decode()
+        with told_of_standard_input(path):
+            yield from decode()
         folder.name  # noqa: B018  keeps the file as long as anybody can read it
 
     return video._replace(frames=frames, fingerprint=str)
+
+
+@contextlib.contextmanager
+def told_of_standard_input(path: pathlib.Path) -> Iterator[None]:
+    """Errors of the temporary file name what the user gave."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(str(error).replace(str(path), "- (standard input)")) from error
 
 
 def live_video(name: str, connect: Callable, source: str) -> Video:

@@ -2,6 +2,7 @@
 
 import functools
 import pathlib
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -69,6 +70,8 @@ def predict(
             show=shower(first_masks, points), **options,
         )  # fmt: skip
     print(report.summary(output))
+    for _, reason in report.failed:
+        print(f"failed: {reason}", file=sys.stderr)
     if archive is not None and not report.failed:
         print(f"{write_archive(output, archive)} files -> {archive}")
     return report

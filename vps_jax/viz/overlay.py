@@ -1,6 +1,7 @@
 """Panoptic frames drawn over images: colours per track, contours, names, a legend of what is seen."""
 
 import colorsys
+import difflib
 from collections.abc import Collection
 from typing import NamedTuple
 
@@ -136,7 +137,11 @@ def chosen_ids(style: Style, table: ClassTable) -> list[int] | None:
         return None
     wrong = [name for name in style.classes if name not in table.names]
     if wrong:
-        raise UserError(f"class {wrong[0]!r}: there is none of that name; expected some of {', '.join(table.names)}")
+        near = difflib.get_close_matches(wrong[0], table.names, n=3, cutoff=0.5) or table.names[:3]
+        raise UserError(
+            f"class {wrong[0]!r}: there is none of that name among {len(table.names)}; expected one such as "
+            f"{', '.join(near)}"
+        )
     return [table.names.index(name) for name in style.classes]
 
 
