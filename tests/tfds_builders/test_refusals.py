@@ -71,6 +71,11 @@ COCO = "annotations/panoptic_train2017.json"
         (lambda c: c["annotations"][0]["segments_info"][0].update(id=1 << 24), r"segment id 16777216; expected R \+"),
         (lambda c: [row.update(id=row["id"] + 1000) for row in c["categories"]], r"category 1001 is none of the 133"),
         (lambda c: c["images"][0].update(width=71), r"0001.png: mask is 72x40, expected 71x40 as the json says"),
+        (lambda c: c["images"][0].update(id=[1]), r"images\[0\]: id is \[1\]; expected a whole number or a text"),
+        (lambda c: c["images"][0].update(file_name="../1.jpg"), r"images\[0\]: file_name is '../1.jpg'; expected"),
+        (lambda c: c["annotations"][0].update(segments_info=5), r"annotations\[0\]: segments_info is 5; expected"),
+        (lambda c: c["annotations"][0]["segments_info"][0].update(category_id=[1]),
+         r"image 1: category_id of segment 70001 is \[1\]; expected a whole number or a text"),
     ],
 )  # fmt: skip
 def test_panoptic_jsons(copy, tmp_path, change, message):
@@ -202,6 +207,8 @@ YTVIS = "train/instances.json"
         (lambda c: c["annotations"][0]["segmentations"].pop(), r"track 1 has 3 segmentations for 4 file_names"),
         (lambda c: c["videos"][0].pop("file_names"), r"videos\[0\] has no 'file_names'"),
         (lambda c: c["videos"].append(c["videos"][0]), r"videos has two entries with id 1"),
+        (lambda c: c["annotations"][1].update(id=1), r"annotations has two entries with id 1"),
+        (lambda c: c["videos"][0]["file_names"].append(c["videos"][0]["file_names"][0]), r"expected every frame once"),
         (lambda c: c["videos"][0].update(width=80), r"mask is 72x40, expected 80x40 as the json says"),
         (lambda c: mask_of(c).update(counts=[1, 2, 3]), r"cannot be read \(runs of 6 pixels for a mask of 40x72"),
         (lambda c: mask_of(c).update(counts="\x01"), r"a mask cannot be read \(a text that is no run-length code"),
@@ -281,3 +288,19 @@ def test_a_foreign_folder_is_told_what_is_missing(name, tmp_path):
     (tmp_path / "root" / "notes.md").write_text("")
     title = datasets.dataset(name).title
     refuse(name, tmp_path / "root", rf"root: no .*; nothing of it is there; expected {title} as", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"annotated_image_paths": [3]}, r"annotated_image_paths\[0\] is 3; expected the path of a file below"),
+        ({"seq_name": "../other"}, r"sequences\[0\]: seq_name is '../other'; expected the path"),
+        ({"segmentations": [5, {}, {}, {}]}, r"segmentations\[0\] is 5; expected an object"),
+        ({"height": [40]}, r"sequences\[0\]: height is \[40\]; expected a whole number of pixels"),
+    ],
+)
+def test_burst_fields_of_another_kind_are_refused(copy, tmp_path, change, message):
+    root = copy("burst")
+    (source,) = root.rglob("train.json")
+    edit(source, lambda content: content["sequences"][0].update(change))
+    refuse("burst", root, message, tmp_path)

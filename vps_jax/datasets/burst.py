@@ -6,8 +6,20 @@ from collections.abc import Mapping
 
 from vps_jax.datasets import instance_json, spec
 from vps_jax.datasets.classes import class_table
+from vps_jax.datasets.json_fields import (
+    ANY,
+    FILE,
+    ID,
+    LIST,
+    NUMBER,
+    OBJECT,
+    PIXELS,
+    checked,
+    file_list,
+    load_json,
+    rows_of,
+)
 from vps_jax.datasets.labels import MOST_INSTANCES, panoptic_code, panoptic_value
-from vps_jax.datasets.panoptic_json import load_json, rows_of
 from vps_jax.types import UserError
 
 CLASSES = class_table("davis")  # the 1,230 classes do not fit, and video object segmentation asks for none
@@ -15,7 +27,8 @@ JSONS = {"train": "train/train.json", "val": "val/all_classes.json", "test": "te
 PLACES = {"annotations beside the images": "", "annotations in a folder": "annotations/"}
 IMAGES = ("frames/{split}", "images/{split}", "{split}")
 LEAST_AREA = 100  # pixels; smaller masks are left out of their frame, as in the published loader
-NEEDS = ("id", "width", "height", "dataset", "seq_name", "annotated_image_paths", "track_category_ids", "segmentations")
+FRAMES = {"dataset": FILE, "seq_name": FILE, "annotated_image_paths": LIST, "segmentations": LIST}
+NEEDS = {"id": ID, "width": PIXELS, "height": PIXELS, "track_category_ids": ANY, **FRAMES}
 
 
 def splits(root: pathlib.Path, place: str) -> tuple[str, ...]:
@@ -35,7 +48,10 @@ def videos(root: pathlib.Path, split: str, place: str) -> list[spec.VideoFiles]:
     listed = []
     for row in rows_of(load_json(path), "sequences", NEEDS, path):
         own = f"{row['dataset']}/{row['seq_name']}"
-        images = tuple(folder / own / name for name in row["annotated_image_paths"])
+        names = row["annotated_image_paths"]
+        if names:
+            file_list(names, f"{path}: sequence {own}: annotated_image_paths")
+        images = tuple(folder / own / name for name in names)
         tracks = tracks_of(row, path, f"sequence {own}")
         there = [i for i, image in enumerate(images) if image.exists()]
         listed.append(
@@ -54,9 +70,12 @@ def tracks_of(row: Mapping, source: pathlib.Path, own: str) -> instance_json.Tra
     """
     where = f"{source}: {own}"
     frames, segmentations = len(row["annotated_image_paths"]), row["segmentations"]
-    if not isinstance(segmentations, list) or len(segmentations) != frames:
-        count = len(segmentations) if isinstance(segmentations, list) else segmentations
-        raise UserError(f"{where} has {count!r} segmentations for {frames} annotated images; expected one each")
+    if len(segmentations) != frames:
+        count = len(segmentations)
+        raise UserError(f"{where} has {count} segmentations for {frames} annotated images; expected one each")
+    for i, frame in enumerate(segmentations):
+        for name, mask in checked(frame, OBJECT, f"{where}: segmentations[{i}]").items():
+            checked(mask, OBJECT, f"{where}: segmentations[{i}]: track {name}")
     names = sorted({name for frame in segmentations for name in frame}, key=lambda name: (len(name), name))
     values, codes = [], []
     for i, name in enumerate(names):
@@ -81,14 +100,16 @@ def first_points(content: Mapping, source: pathlib.Path) -> dict[str, list[dict]
       UserError: the json breaks a rule of the form, or an object has no point.
     """
     clicks: dict[str, list[dict]] = {}
-    for row in rows_of(content, "sequences", ("dataset", "seq_name", "annotated_image_paths", "segmentations"), source):
+    for row in rows_of(content, "sequences", FRAMES, source):
         own = f"{row['dataset']}/{row['seq_name']}"
         by_track: dict[str, dict] = {}
         for image, frame in zip(row["annotated_image_paths"], row["segmentations"], strict=False):
-            for track, shown in frame.items():
-                point = shown.get("point")
+            for track, shown in checked(frame, OBJECT, f"{source}: {own}: a frame").items():
+                point = shown.get("point") if isinstance(shown, Mapping) else None
                 if not isinstance(point, Mapping) or not {"x", "y"} <= set(point):
                     raise UserError(f"{source}: {own}: track {track} has no point; expected first-frame annotations")
+                for key in "xy":
+                    checked(point[key], NUMBER, f"{source}: {own}: {key} of the point of track {track}")
                 place = {"object": int(track), "frame": pathlib.Path(image).stem, "x": point["x"], "y": point["y"]}
                 by_track.setdefault(track, place)
         clicks[own] = list(by_track.values())

@@ -4,7 +4,7 @@ import pathlib
 
 import numpy as np
 
-from vps_jax.datasets import panoptic_json, spec
+from vps_jax.datasets import json_fields, panoptic_json, spec
 from vps_jax.datasets.classes import class_table
 from vps_jax.datasets.label_files import BadFrame, read_mask
 from vps_jax.datasets.labels import MOST_INSTANCES, panoptic_code, panoptic_value
@@ -72,8 +72,8 @@ def converted_videos(root: pathlib.Path, split: str) -> list[spec.VideoFiles]:
       UserError: the json is of the form with train ids, or breaks a rule.
     """
     source = root / "gtFine" / f"cityscapes_panoptic_{split}.json"
-    categories = panoptic_json.load_json(source).get("categories") or [{"id": 7}]
-    if min(row.get("id", 7) for row in categories) < min(EVALUATED):
+    categories = json_fields.categories_of(json_fields.load_json(source), source)
+    if any(json_fields.NUMBER.fits(row.get("id")) and row["id"] < min(EVALUATED) for row in categories):
         raise UserError(
             f"{source}: category ids from 0, as --use-train-id gives; expected label ids 7..33: convert again"
         )

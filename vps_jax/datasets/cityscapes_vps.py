@@ -11,9 +11,9 @@ import numpy as np
 
 from vps_jax.datasets import numbering, spec
 from vps_jax.datasets.classes import class_table
+from vps_jax.datasets.json_fields import FILE, ID, load_json, rows_of
 from vps_jax.datasets.label_files import BadFrame, read_mask, read_rgb
 from vps_jax.datasets.labels import panoptic_code
-from vps_jax.datasets.panoptic_json import load_json, rows_of
 from vps_jax.types import UserError
 
 CLASSES = class_table("cityscapes_vps")
@@ -65,7 +65,7 @@ def dense_videos(root: pathlib.Path, split: str, labelled: Callable) -> list[spe
     if not known.is_file() or not images.is_dir():
         return videos
     frames: dict[int, dict[int, pathlib.Path]] = {}
-    for row in rows_of(load_json(known), "images", ("id", "file_name"), known):
+    for row in rows_of(load_json(known), "images", {"id": ID, "file_name": FILE}, known):
         if type(row["id"]) is not int:
             raise UserError(f"{known}: image id {row['id']!r}; expected snippet * {PER_SNIPPET} + frame, such as 50001")
         video, frame = divmod(row["id"], PER_SNIPPET)

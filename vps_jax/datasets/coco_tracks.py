@@ -2,11 +2,13 @@
 
 import pathlib
 from collections.abc import Mapping
-from typing import Any
 
-from vps_jax.datasets.panoptic_json import by_id, rows_of
+from vps_jax.datasets.json_fields import ANY, ID, OBJECT, by_id, checked, refuse_double_ids, rows_of
+from vps_jax.datasets.panoptic_json import IMAGE, SIZE
 from vps_jax.datasets.tree_patterns import numbers
 from vps_jax.types import UserError
+
+ANNOTATION = {"image_id": ID, "category_id": ID, "segmentation": ANY}
 
 
 def as_youtube_vis(content: Mapping, path: pathlib.Path) -> dict:
@@ -19,20 +21,27 @@ def as_youtube_vis(content: Mapping, path: pathlib.Path) -> dict:
     Raises:
       UserError: the json breaks a rule of its form; names the entry.
     """
-    images = by_id(rows_of(content, "images", ("id", "file_name", "height", "width"), path), "images", path)
+    images = by_id(rows_of(content, "images", IMAGE | SIZE, path), "images", path)
     videos: dict[str, list[dict]] = {}
     for row in sorted(images.values(), key=lambda row: numbers(row["file_name"])):
         videos.setdefault(video_of(row["file_name"]), []).append(row)
     place = {row["id"]: (name, i) for name, rows in videos.items() for i, row in enumerate(rows)}
     tracks: dict[tuple, dict] = {}
-    for i, row in enumerate(rows_of(content, "annotations", ("image_id", "category_id", "segmentation"), path)):
+    rows = rows_of(content, "annotations", ANNOTATION, path, may={"id": ID, "track_id": ID, "attributes": OBJECT})
+    refuse_double_ids(rows, "annotations", path)
+    for i, row in enumerate(rows):
         if row["image_id"] not in place:
             raise UserError(f"{path}: annotations[{i}] has image_id {row['image_id']!r}, which no image has")
         name, frame = place[row["image_id"]]
-        own = row.get("track_id", (row.get("attributes") or {}).get("track_id"))
+        own = track_id_of(row, f"{path}: annotations[{i}]")
         key = (name, row["category_id"], ("alone", i) if own is None else own)
         track = tracks.setdefault(key, new_track(name, row, len(videos[name])))
-        track["segmentations"][frame] = joined(track["segmentations"][frame], row["segmentation"], f"annotations[{i}]")
+        if track["segmentations"][frame] is not None:
+            raise UserError(
+                f"{path}: annotations[{i}] has track_id {own!r}, which is on {images[row['image_id']]['file_name']} "
+                "already; expected a track once on an image: join its masks"
+            )
+        track["segmentations"][frame] = [] if row["segmentation"] is None else row["segmentation"]
     heads = [
         {"id": name, "file_names": [row["file_name"] for row in rows]} | {k: rows[0][k] for k in ("height", "width")}
         for name, rows in videos.items()
@@ -51,14 +60,11 @@ def new_track(video: str, row: Mapping, frames: int) -> dict:
     return {"video_id": video, "category_id": row["category_id"], "segmentations": [None] * frames}
 
 
-def joined(before: Any, code: Any, where: str) -> Any:
-    """One mask of two annotations of a track in one image, which polygons allow.
+def track_id_of(row: Mapping, where: str) -> int | str | None:
+    """The object of an annotation through its video; None: it has none.
 
     Raises:
-      UserError: one of the two is no list of polygons.
+      UserError: it is neither a number nor a text.
     """
-    if before is None or code == before:
-        return code
-    if not (isinstance(before, list) and isinstance(code, list)):
-        raise UserError(f"{where}: its track has another mask in the same image; expected one, or polygons")
-    return before + code
+    own = row.get("track_id", (row.get("attributes") or {}).get("track_id"))
+    return own if own is None else checked(own, ID, f"{where}: track_id")

@@ -8,9 +8,21 @@ import numpy as np
 
 from vps_jax.datasets import rle
 from vps_jax.datasets.classes import ClassTable
+from vps_jax.datasets.json_fields import (
+    ID,
+    LIST,
+    PIXELS,
+    by_id,
+    categories_of,
+    file_list,
+    load_json,
+    refuse_double_ids,
+    rows_of,
+    shown,
+)  # fmt: skip
 from vps_jax.datasets.label_files import BadFrame
 from vps_jax.datasets.labels import MOST_INSTANCES, panoptic_value
-from vps_jax.datasets.panoptic_json import by_id, check_categories, load_json, rows_of
+from vps_jax.datasets.panoptic_json import check_categories
 from vps_jax.datasets.spec import LabelMap, VideoFiles
 from vps_jax.types import UserError
 
@@ -19,6 +31,10 @@ INFERENCE = {
     "task": "instance", "clip_frames": 12, "overlap_frames": 6, "score_threshold": 0.0, "max_tracks_per_clip": 10,
     "max_instances": 10,
 }  # fmt: skip
+MASKLESS = "annotations without a mask, left out"
+
+VIDEO = {"id": ID, "width": PIXELS, "height": PIXELS, "file_names": LIST}
+TRACK = {"video_id": ID, "category_id": ID, "segmentations": LIST}
 
 
 class Tracks(NamedTuple):
@@ -45,7 +61,11 @@ class Tracks(NamedTuple):
 
 
 def read_videos(
-    path: pathlib.Path, classes: ClassTable, image_of: Callable[[str], pathlib.Path], content: Mapping | None = None
+    path: pathlib.Path,
+    classes: ClassTable,
+    image_of: Callable[[str], pathlib.Path],
+    content: Mapping | None = None,
+    unknown: str = "which is no official id",
 ) -> list[VideoFiles]:
     """The videos of a json in its order; without annotations (missing, null or empty) they have no labels.
 
@@ -57,17 +77,20 @@ def read_videos(
       classes: its categories are matched by the official ids.
       image_of: entry of `file_names` -> image file.
       content: what the json holds, if that is known.
+      unknown: what a message says of a category that is none.
 
     Raises:
       UserError: the json breaks a rule of the form.
     """
     content = load_json(path) if content is None else content
-    videos = by_id(rows_of(content, "videos", ("id", "width", "height", "file_names"), path), "videos", path)
+    videos = by_id(rows_of(content, "videos", VIDEO, path), "videos", path)
     check_categories(content, classes, path)
     check_names(content, classes, path)
     rows = None
     if content.get("annotations"):
-        rows = rows_of(content, "annotations", ("video_id", "category_id", "segmentations"), path)
+        rows = rows_of(content, "annotations", TRACK, path, may={"id": ID})
+        refuse_double_ids(rows, "annotations", path)
+        refuse_boxes(rows, path)
     by_video: dict[Any, list[dict]] = {number: [] for number in videos}
     for i, row in enumerate(rows or ()):
         if row["video_id"] not in videos:
@@ -75,12 +98,11 @@ def read_videos(
         by_video[row["video_id"]].append(row)
     found = []
     for number, video in videos.items():
-        own, names = f"video {number!r}", video["file_names"]
-        if not isinstance(names, list) or not names:
-            raise UserError(f"{path}: {own}: file_names is {names!r}; expected a list of image files")
+        own = f"video {number!r}"
+        names = file_list(video["file_names"], f"{path}: {own}: file_names")
         images = tuple(image_of(name) for name in names)
         name = str(pathlib.PurePosixPath(names[0]).parent)
-        tracks = tracks_of(by_video[number], video, classes, path, own) if rows is not None else None
+        tracks = tracks_of(by_video[number], video, classes, path, own, unknown) if rows is not None else None
         there = [i for i, image in enumerate(images) if image.exists()]
         if not there:
             found.append(VideoFiles(name, (), None))
@@ -89,10 +111,23 @@ def read_videos(
     return found
 
 
+def without_mask(masks: Sequence[Any]) -> int:
+    """How many annotations of a track have no mask; null says that the track is not seen, which is no fault."""
+    return sum(mask is not None and not mask for mask in masks) or int(not any(masks))
+
+
+def refuse_boxes(rows: list[dict], path: pathlib.Path) -> None:
+    """Raises UserError when no annotation has a mask."""
+    if not any(any(row["segmentations"]) for row in rows):
+        raise UserError(
+            f"{path}: none of {len(rows)} annotations has a mask; expected masks, boxes cannot be trained on"
+        )
+
+
 def check_names(content: Mapping, classes: ClassTable, path: pathlib.Path) -> None:
     """Raises UserError when most categories have other names: two editions number different classes alike."""
     names = dict(zip(classes.official_ids, (name.casefold() for name in classes.names), strict=True))
-    rows = [row for row in content.get("categories") or () if "name" in row and row["id"] in names]
+    rows = [row for row in categories_of(content, path) if "name" in row and row.get("id") in names]
     other = [row for row in rows if names[row["id"]] != str(row["name"]).casefold()]
     if 2 * len(other) > len(rows):
         found, expected = other[0]["name"], classes.names[classes.official_ids.index(other[0]["id"])]
@@ -110,33 +145,35 @@ def kept(images: Sequence[pathlib.Path], tracks: Tracks | None, there: list[int]
     return tuple(images[i] for i in there), None, tracks
 
 
-def tracks_of(rows: list[dict], video: Mapping, classes: ClassTable, source: pathlib.Path, name: str) -> Tracks:
+def tracks_of(
+    rows: list[dict], video: Mapping, classes: ClassTable, source: pathlib.Path, name: str, unknown: str
+) -> Tracks:
     """Tracks of one video.
 
     Raises:
       UserError: a category that is none, or another number of masks than frames.
     """
     index = {number: c for c, number in enumerate(classes.official_ids)}
-    frames, values, codes, seen, crowd, beyond = len(video["file_names"]), [], [], {}, 0, 0
+    frames, values, codes, seen, crowd, beyond, empty = len(video["file_names"]), [], [], {}, 0, 0, 0
     for row in rows:
         own = f"{source}: {name}: track {row.get('id', len(values))!r}"
         category = index.get(row["category_id"])
         if category is None:
-            raise UserError(f"{own} has category {row['category_id']!r}, which is no official id")
+            raise UserError(f"{own} has category {row['category_id']!r}, {unknown}")
         masks = row["segmentations"]
-        if not isinstance(masks, list) or len(masks) != frames:
-            count = len(masks) if isinstance(masks, list) else masks
+        if len(masks) != frames:
             raise UserError(
-                f"{own} has {count!r} segmentations for {frames} file_names; expected one or null per frame"
+                f"{own} has {len(masks)} segmentations for {frames} file_names; expected one or null per frame"
             )
         crowd += bool(row.get("iscrowd"))
+        empty += without_mask(masks)
         if not any(masks):
             continue
         seen[category] = seen.get(category, 0) + 1
         beyond += seen[category] > MOST_INSTANCES
         values.append(panoptic_value(category, seen[category] if seen[category] <= MOST_INSTANCES else 0))
         codes.append(tuple(mask or None for mask in masks))
-    findings = (("crowd tracks", crowd), ("objects beyond 255 of their class", beyond))
+    findings = (("crowd tracks", crowd), (MASKLESS, empty), ("objects beyond 255 of their class", beyond))
     size = int(video["height"]), int(video["width"])
     first = panoptic_value(len(classes.names), 0)
     return Tracks(size, tuple(values), tuple(codes), tuple(f for f in findings if f[1]), source, name, first)
@@ -165,8 +202,10 @@ def decode(code: Any, size: tuple[int, int], where: str) -> np.ndarray:
     if isinstance(code, list) and code and isinstance(code[0], list):
         return of_polygons(code, size, where)
     counts = code.get("counts") if isinstance(code, dict) else code
-    own = tuple(code["size"]) if isinstance(code, dict) and "size" in code else size
-    if own != tuple(size):
+    own = code["size"] if isinstance(code, dict) and "size" in code else list(size)
+    if not isinstance(own, list) or len(own) != 2 or not all(PIXELS.fits(side) for side in own):
+        raise BadFrame(f"{where}: the size of a mask is {shown(own)}; expected height and width in pixels")
+    if own != list(size):
         raise BadFrame(f"{where}: mask is {own[1]}x{own[0]}, expected {size[1]}x{size[0]} as the json says")
     try:
         return rle.to_mask(rle.parse_counts(counts), *size)

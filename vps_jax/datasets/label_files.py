@@ -14,6 +14,24 @@ class BadFrame(UserError):
     """A frame that cannot be used, with the file and the reason."""
 
 
+class StrayValues(BadFrame):
+    """A label whose values mean nothing.
+
+    Attributes:
+      path: the label.
+      pixels: of every value, in words such as `value 99`.
+      reason: what is wrong with them and what to do.
+    """
+
+    def __init__(self, path: pathlib.Path, pixels: dict[str, int], reason: str):
+        self.path, self.pixels, self.reason = path, pixels, reason
+        told = ", ".join(f"{value} on {count} pixels" for value, count in pixels.items())
+        super().__init__(f"{path}: {told} {'are' if len(pixels) > 1 else 'is'} {reason}")
+
+    def __reduce__(self):
+        return type(self), (self.path, self.pixels, self.reason)  # processes send it to each other
+
+
 def read_mask(path: pathlib.Path) -> np.ndarray:
     """Values of a single-channel PNG, grey of 1 to 16 bits or palette indices: `[h, w]` uint8 or uint16.
 

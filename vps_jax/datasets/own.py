@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from vps_jax.datasets import coco_tracks, instance_json, own_labels, panoptic_json, spec
+from vps_jax.datasets import coco_tracks, instance_json, json_fields, own_labels, spec
 from vps_jax.datasets.class_file import ClassFile
 from vps_jax.datasets.classes import ClassTable
 from vps_jax.datasets.labels import class_of, panoptic_code
@@ -188,10 +188,12 @@ def track_videos(root: pathlib.Path, split: str, own: Own) -> list[spec.VideoFil
     if not source.is_file():
         rows = videos_of(frames_of(root, split, own), own.max_gap)
         return [spec.VideoFiles(name, tuple(path for _, path in row), None) for name, row in rows.items()]
-    content = panoptic_json.load_json(source)
+    content = json_fields.load_json(source)
     if own.form == "coco":
         content = coco_tracks.as_youtube_vis(content, source)
-    found = instance_json.read_videos(source, own.classes.classes, lambda file: folder / file, content)
+    found = instance_json.read_videos(
+        source, own.classes.classes, lambda file: folder / file, content, f"which is {own_labels.UNLISTED}"
+    )
     if own.form == "coco":  # where an image without a folder is a video of its own
         names = [str(pathlib.PurePosixPath(head["id"]).with_suffix("")) for head in content["videos"]]
         found = [video._replace(name=name) for video, name in zip(found, names, strict=True)]

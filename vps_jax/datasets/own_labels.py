@@ -2,16 +2,17 @@
 
 import functools
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from vps_jax.datasets import numbering
 from vps_jax.datasets.class_file import ClassFile
-from vps_jax.datasets.label_files import BadFrame, png_kind, read_mask, read_rgb
+from vps_jax.datasets.json_fields import FILE, ID, LIST, by_id, checked, load_json, rows_of, shown
+from vps_jax.datasets.label_files import BadFrame, StrayValues, png_kind, read_mask, read_rgb
 from vps_jax.datasets.labels import VALUES
-from vps_jax.datasets.panoptic_json import by_id, load_json, rows_of
+from vps_jax.datasets.panoptic_json import ANNOTATION, IMAGE
 from vps_jax.datasets.spec import LabelMap, VideoFiles
 from vps_jax.files import read_lines
 from vps_jax.types import UserError
@@ -20,6 +21,7 @@ PER_CLASS = 1000  # Cityscapes' form: class * 1000 + object
 VOID, UNKNOWN = -1, -2
 RGB = (2, 6)  # colour types of the PNG header
 TO_ID = np.array([1, 256, 65536])
+UNLISTED = "not in the class file; add it to its classes or to void"
 BEYOND = "objects beyond 255 of their class"
 
 
@@ -65,11 +67,9 @@ def wide_values(video: VideoFiles, index: int) -> np.ndarray:
     mask = of_colors(path, dict(notes.colors)) if notes.colors and png_kind(path)[1] in RGB else read_mask(path)
     category, number = (table[mask] for table in meaning(notes.classes))
     if (category == UNKNOWN).any():
-        value = int(mask[category == UNKNOWN][0])
-        count = int((mask == value).sum())
-        raise BadFrame(
-            f"{path}: value {value} on {count} pixels is not in the class file; add it to its classes or to void"
-        )
+        values, counts = (row.tolist() for row in np.unique(mask[category == UNKNOWN], return_counts=True))
+        names = [f"value {value}" for value in values]
+        raise StrayValues(path, dict(zip(names, counts, strict=True)), UNLISTED)
     if notes.objects[index] is not None:
         number = read_mask(notes.objects[index]).astype(np.int64)
         if number.shape != category.shape:
@@ -85,12 +85,17 @@ def of_colors(path: pathlib.Path, colors: Mapping[int, int]) -> np.ndarray:
       BadFrame: it shows a colour that the label map does not list.
     """
     ids = read_rgb(path).astype(np.int64) @ TO_ID
-    shown, place = np.unique(ids, return_inverse=True)
-    for one in shown.tolist():
-        if one not in colors:
-            rgb = [one % 256, one // 256 % 256, one // 65536]
-            raise BadFrame(f"{path}: color {rgb} is not in labelmap.txt; expected the label map of this export")
-    return np.array([colors[one] for one in shown.tolist()])[place].reshape(ids.shape)
+    found, place, counts = np.unique(ids, return_inverse=True, return_counts=True)
+    rows = zip(found.tolist(), counts.tolist(), strict=True)
+    unknown = {f"color {rgb_of(one)}": count for one, count in rows if one not in colors}
+    if unknown:
+        raise StrayValues(path, unknown, "not in labelmap.txt; expected the label map of this export")
+    return np.array([colors[one] for one in found.tolist()])[place].reshape(ids.shape)
+
+
+def rgb_of(number: int) -> list[int]:
+    """Red, green and blue of an RGB id."""
+    return [number % 256, number // 256 % 256, number // 65536]
 
 
 def label_map(path: pathlib.Path, classes: ClassFile) -> tuple[tuple[int, int], ...]:
@@ -158,23 +163,47 @@ def read_panoptic(path: pathlib.Path) -> Segments:
       UserError: the json breaks a rule of its form.
     """
     content = load_json(path)
-    rows = rows_of(content, "annotations", (), path)
+    rows = rows_of(content, "annotations", {}, path)
+    if all("annotations" in row for row in rows):
+        return of_videos(content, path)
+    images = by_id(rows_of(content, "images", IMAGE, path), "images", path)
+    annotations = rows_of(content, "annotations", ANNOTATION, path)
+    by_id(annotations, "annotations", path, "image_id")
     segments: Segments = {}
-    if all(isinstance(row, dict) and "annotations" in row for row in rows):
-        for i, row in enumerate(rows):
-            own = f"annotations[{i}] of {row.get('video_id')!r}"
-            for frame in rows_of(row, "annotations", ("file_name", "segments_info"), f"{path}: {own}"):
-                segments[str(row.get("video_id")), pathlib.PurePosixPath(frame["file_name"]).stem] = frame[
-                    "segments_info"
-                ]
-        return segments
-    images = by_id(rows_of(content, "images", ("id", "file_name"), path), "images", path)
-    for i, row in enumerate(rows_of(content, "annotations", ("image_id", "file_name", "segments_info"), path)):
+    for i, row in enumerate(annotations):
         if row["image_id"] not in images:
             raise UserError(f"{path}: annotations[{i}] has image_id {row['image_id']!r}, which no image has")
         name = pathlib.PurePosixPath(images[row["image_id"]]["file_name"])
-        segments[name.parent.name or name.stem, name.stem] = row["segments_info"]
+        put(segments, (name.parent.name or name.stem, name.stem), row["segments_info"], f"{path}: annotations[{i}]")
     return segments
+
+
+def of_videos(content: Mapping, path: pathlib.Path) -> Segments:
+    """`read_panoptic` of annotations of videos.
+
+    Raises:
+      UserError: a rule of the form is broken, or a video or frame is there twice.
+    """
+    segments: Segments = {}
+    rows = rows_of(content, "annotations", {"video_id": ID, "annotations": LIST}, path)
+    by_id(rows, "annotations", path, "video_id")
+    for i, row in enumerate(rows):
+        own = f"{path}: annotations[{i}] of {row['video_id']!r}"
+        for frame in rows_of(row, "annotations", {"file_name": FILE, "segments_info": LIST}, own):
+            key = str(row["video_id"]), pathlib.PurePosixPath(frame["file_name"]).stem
+            put(segments, key, frame["segments_info"], own)
+    return segments
+
+
+def put(segments: Segments, key: tuple[str, str], rows: list[dict], where: str) -> None:
+    """Keep the segments of a frame.
+
+    Raises:
+      UserError: it has some already.
+    """
+    if key in segments:
+        raise UserError(f"{where}: frame {key[1]!r} of video {key[0]!r} is there twice; expected every frame once")
+    segments[key] = rows
 
 
 class SegmentNotes(NamedTuple):
@@ -196,13 +225,28 @@ def numbered(frames: list[list[dict] | None], classes: ClassFile, where: str) ->
       UserError: a segment has no id or category, or a category that the class file does not know.
     """
     index = {value: c for c, value in enumerate(classes.classes.official_ids)}
-    rows = [[pair_of(row, index, classes.void, where) for row in frame or ()] for frame in frames]
+    rows = [pairs_of(frame or (), index, classes.void, where) for frame in frames]
     rank = {number: i for i, number in enumerate(sorted({number for frame in rows for number, _ in frame}), start=1)}
     wide = {(n, c): c * numbering.WIDE + rank[n] for frame in rows for n, c in frame if c != VOID}
     things = classes.classes.thing_ids
     values = numbering.renumber(wide.values(), things)
     pairs = tuple(tuple((n, values[wide[n, c]] if c != VOID else 0) for n, c in frame) for frame in rows)
     return SegmentNotes(pairs, numbering.beyond(values, things))
+
+
+def pairs_of(rows: Sequence[Any], index: Mapping[int, int], void: tuple[int, ...], where: str) -> list[tuple[int, int]]:
+    """Id and class of every segment of a frame.
+
+    Raises:
+      UserError: as of `numbered`, or an id is there twice.
+    """
+    pairs = [pair_of(row, index, void, where) for row in rows]
+    seen: set[int] = set()
+    for number, _ in pairs:
+        if number in seen:
+            raise UserError(f"{where}: segment id {number} stands in segments_info of a frame twice; expected one each")
+        seen.add(number)
+    return pairs
 
 
 def pair_of(row: Any, index: Mapping[int, int], void: tuple[int, ...], where: str) -> tuple[int, int]:
@@ -212,9 +256,10 @@ def pair_of(row: Any, index: Mapping[int, int], void: tuple[int, ...], where: st
       UserError: as of `numbered`.
     """
     if not isinstance(row, dict) or not {"id", "category_id"} <= row.keys():
-        raise UserError(f"{where}: segment {row!r}; expected id and category_id")
+        raise UserError(f"{where}: segment {shown(row)}; expected id and category_id")
     if type(row["id"]) is not int or not 0 < row["id"] < 1 << 24:
-        raise UserError(f"{where}: segment id {row['id']!r}; expected R + 256 G + 65536 B, 1..16777215")
+        raise UserError(f"{where}: segment id {shown(row['id'])}; expected R + 256 G + 65536 B, 1..16777215")
+    checked(row["category_id"], ID, f"{where}: category_id of segment {row['id']}")
     if row["category_id"] not in index and row["category_id"] not in void:
         raise UserError(
             f"{where}: segment {row['id']} has category {row['category_id']!r}, which is not in the class file; "
@@ -227,7 +272,11 @@ def read_rgb_ids(video: VideoFiles, index: int) -> LabelMap:
     """Labels of one frame of RGB segment ids; ids that the json does not list are void."""
     ids = read_rgb(video.masks[index]).astype(np.int64) @ TO_ID
     values = {0: 0, **dict(video.notes.frames[index])}
-    strays = np.setdiff1d(ids, list(values)).size
-    findings = {"ids in a PNG that its json does not list": int(strays)} if strays else {}
+    present = np.unique(ids)
+    strays = {
+        "ids in a PNG that its json does not list": np.setdiff1d(present, list(values)).size,
+        "ids in a json that its PNG does not show": np.setdiff1d(list(values)[1:], present).size,
+    }
+    findings = {words: int(count) for words, count in strays.items() if count}
     findings |= told_once(video, index, video.notes.beyond)
     return LabelMap(numbering.look_up(ids, values), findings=findings)

@@ -3,18 +3,33 @@
 Everything is looked at before it is used: a message names the file, the entry and the value.
 """
 
-import json
 import pathlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from vps_jax.datasets.classes import ClassTable
+from vps_jax.datasets.json_fields import (
+    FILE,
+    ID,
+    LIST,
+    PIXELS,
+    by_id,
+    categories_of,
+    checked,
+    load_json,
+    rows_of,
+    shown,
+)
 from vps_jax.datasets.label_files import BadFrame, read_rgb
 from vps_jax.datasets.labels import MOST_INSTANCES, panoptic_value
 from vps_jax.datasets.spec import LabelMap, VideoFiles
 from vps_jax.types import UserError
+
+IMAGE = {"id": ID, "file_name": FILE}
+SIZE = {"height": PIXELS, "width": PIXELS}
+ANNOTATION = {"image_id": ID, "file_name": FILE, "segments_info": LIST}
 
 
 class Segments(NamedTuple):
@@ -31,53 +46,6 @@ class Segments(NamedTuple):
     values: tuple[int, ...]
     size: tuple[int, int] | None
     findings: tuple[tuple[str, int], ...]
-
-
-def load_json(path: pathlib.Path) -> dict:
-    """Content of a json file.
-
-    Raises:
-      UserError: it cannot be read, or is no object.
-    """
-    try:
-        content = json.loads(path.read_bytes())
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror or 'cannot be read'}; expected a json file there") from None
-    except ValueError as error:
-        raise UserError(f"{path}: not valid json ({error}); fetch the file again") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: holds a {type(content).__name__}; expected an object with images and annotations")
-    return content
-
-
-def rows_of(content: Mapping, key: str, needs: Iterable[str], path: pathlib.Path) -> list[dict]:
-    """A list of objects with some keys.
-
-    Raises:
-      UserError: the list or a key is missing; names the entry.
-    """
-    rows = content.get(key)
-    if not isinstance(rows, list):
-        raise UserError(f"{path}: {key!r} is {'missing' if rows is None else 'no list'}; expected a list of {key}")
-    for i, row in enumerate(rows):
-        for need in needs:
-            if not isinstance(row, dict) or need not in row:
-                raise UserError(f"{path}: {key}[{i}] has no {need!r}; expected {', '.join(needs)} in every entry")
-    return rows
-
-
-def by_id(rows: list[dict], key: str, path: pathlib.Path) -> dict[Any, dict]:
-    """Rows by their `id`.
-
-    Raises:
-      UserError: two have the same.
-    """
-    rows_by_id: dict[Any, dict] = {}
-    for row in rows:
-        if row["id"] in rows_by_id:
-            raise UserError(f"{path}: {key} has two entries with id {row['id']!r}; expected one each")
-        rows_by_id[row["id"]] = row
-    return rows_by_id
 
 
 def read_images(
@@ -98,10 +66,10 @@ def read_images(
       UserError: the json breaks a rule of the form.
     """
     content = load_json(path)
-    images = by_id(rows_of(content, "images", ("id", "file_name"), path), "images", path)
+    images = by_id(rows_of(content, "images", IMAGE, path, may=SIZE), "images", path)
     check_categories(content, classes, path)
     videos, seen = [], set()
-    for i, row in enumerate(rows_of(content, "annotations", ("image_id", "file_name", "segments_info"), path)):
+    for i, row in enumerate(rows_of(content, "annotations", ANNOTATION, path)):
         if row["image_id"] not in images:
             raise UserError(f"{path}: annotations[{i}] has image_id {row['image_id']!r}, which no image has")
         if row["image_id"] in seen:
@@ -121,7 +89,7 @@ def read_images(
 def check_categories(content: Mapping, classes: ClassTable, path: pathlib.Path) -> None:
     """Raises UserError when most categories of the json are not in the class table; unused ones do no harm."""
     known = set(classes.official_ids)
-    ids = [row.get("id") if isinstance(row, dict) else None for row in content.get("categories") or ()]
+    ids = [row.get("id") for row in categories_of(content, path)]
     foreign = [number for number in ids if number not in known]
     if 2 * len(foreign) > len(ids):
         raise UserError(
@@ -140,14 +108,13 @@ def read_segments(rows: Any, classes: ClassTable, size: tuple[int, int] | None, 
     """
     index = {number: c for c, number in enumerate(classes.official_ids)}
     values, seen, beyond, crowd = {0: 0}, {}, 0, 0
-    if not isinstance(rows, list):
-        raise UserError(f"{where}: segments_info is {type(rows).__name__}; expected a list")
-    for row in rows:
+    for row in checked(rows, LIST, f"{where}: segments_info"):
         if not isinstance(row, dict) or not {"id", "category_id"} <= row.keys():
             raise UserError(f"{where}: segment {row!r} lacks id or category_id")
-        number, category = row["id"], index.get(row["category_id"])
-        if not isinstance(number, int) or not 0 < number < 1 << 24:
-            raise UserError(f"{where}: segment id {number!r}; expected R + 256 G + 65536 B, 1..16777215")
+        number = row["id"]
+        category = index.get(checked(row["category_id"], ID, f"{where}: category_id of segment {shown(number)}"))
+        if type(number) is not int or not 0 < number < 1 << 24:
+            raise UserError(f"{where}: segment id {shown(number)}; expected R + 256 G + 65536 B, 1..16777215")
         if number in values:
             raise UserError(f"{where}: segment id {number} stands in segments_info twice; expected one each")
         if category is None:
