@@ -13,7 +13,7 @@ from tfds_builders.frames import whole
 from vps_jax import datasets, files
 from vps_jax.data.records import decode_image
 from vps_jax.datasets import DatasetSpec, VideoFiles
-from vps_jax.datasets.label_files import BadFrame
+from vps_jax.datasets.label_files import BadFrame, StrayValues
 
 LOOK_AHEAD = 64  # videos
 SHORT = 4  # frames
@@ -67,7 +67,16 @@ class VideoCounts(NamedTuple):
     objects: int
     size: str
     findings: dict[str, int]
-    problems: list[str]
+    problems: list["str | Strays"]
+
+
+class Strays(NamedTuple):
+    """Pixels of a label that mean nothing."""
+
+    where: pathlib.Path
+    value: str
+    pixels: int
+    reason: str
 
 
 def check(
@@ -97,9 +106,25 @@ def check(
         if layout.strays is not None:
             problems += layout.strays(source, split)
         looks = list(looked_at(videos, spec, split, workers or min(16, os.cpu_count() or 1), progress))
-        problems += [line for video in looks for line in video.problems]
+        problems += joined([line for video in looks for line in video.problems])
         counts.append(summed(split, looks))
     return Report(layout.name, tuple(counts), (*listed_twice(splits), *problems))
+
+
+def joined(problems: list[str | Strays]) -> list[str]:
+    """Lines of a split in their order; a value that means nothing has one line, where it was seen first."""
+    frames: dict[tuple[str, str], list[Strays]] = {}
+    for one in problems:
+        if isinstance(one, Strays):
+            frames.setdefault((one.value, one.reason), []).append(one)
+    lines = []
+    for one in problems:
+        if not isinstance(one, Strays):
+            lines.append(one)
+        elif (rows := frames.pop((one.value, one.reason), None)) is not None:
+            count = f" in {len(rows)} frames, first this one," if len(rows) > 1 else ""
+            lines.append(f"{one.where}: {one.value} on {sum(row.pixels for row in rows)} pixels{count} is {one.reason}")
+    return lines
 
 
 def listed_twice(splits: dict[str, list[VideoFiles]]) -> Iterator[str]:
@@ -148,6 +173,9 @@ def look_at(video: VideoFiles, spec: DatasetSpec, split: str) -> VideoCounts:
             continue
         try:
             labels = spec.read_label(scanned, i)
+        except StrayValues as error:
+            problems += [Strays(error.path, value, pixels, error.reason) for value, pixels in error.pixels.items()]
+            continue
         except BadFrame as error:
             problems.append(str(error))
             continue
@@ -162,15 +190,15 @@ def look_at(video: VideoFiles, spec: DatasetSpec, split: str) -> VideoCounts:
 
 def mask_problems(
     values: np.ndarray, size: tuple[int, int] | None, where: pathlib.Path, spec: DatasetSpec
-) -> list[str]:
+) -> list[str | Strays]:
     """Problems of label values `[h, w]` whose image has a size."""
-    problems = []
+    problems: list[str | Strays] = []
     if size is not None and values.shape != size:
         shape = f"{values.shape[1]}x{values.shape[0]}"
         problems.append(f"{where}: mask is {shape}, its image {size[1]}x{size[0]}")
     counts = np.bincount(values.ravel(), minlength=65536)
     strays = np.flatnonzero((counts > 0) & ~spec.labels.known)
-    return problems + [f"{where}: value {v} on {counts[v]} pixels is no class" for v in strays.tolist()]
+    return problems + [Strays(where, f"value {v}", int(counts[v]), "no class") for v in strays.tolist()]
 
 
 def image_size(image: pathlib.Path) -> tuple[tuple[int, int] | None, list[str]]:
