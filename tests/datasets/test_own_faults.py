@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import own_scenes
 import pytest
 
@@ -169,3 +170,46 @@ def test_a_value_that_means_nothing_has_one_line_whatever_number_of_frames(root,
     paths[0].unlink()
     with pytest.raises(UserError, match="1.png: value 98 on 1 pixels, value 99 on 3 pixels are not in the class file"):
         prepare.prepare(spec, root, tmp_path / "out", progress=False)
+
+
+def move(path, *parts):
+    target = path.parent.joinpath(*parts)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    path.rename(target)
+
+
+def test_files_that_nothing_accounts_for_are_counted_and_the_first_is_named(root):
+    spec = made(root, "index")
+    images, labels = root / "frames" / "train", root / "labels" / "train"
+    (images / "train0" / "1.png").unlink()
+    files.write_image(images / "train0" / "2.jpg", np.zeros((24, 32, 3), np.uint8))
+    (images / "empty").mkdir()
+    move(root / "frames" / "val" / "val0", "more", "val0")  # so the split has no frame at all
+    move(root / "labels" / "val" / "val0", "more", "val0")
+    assert check.check(spec, root, progress=False).problems == (
+        f"1 frames of train have two images, first {images / 'train0' / '2.jpg'} and 2.png; expected one each",
+        f"1 folders of train have no frame, first {images / 'empty'}",
+        f"1 labels of train have no image, first {labels / 'train0' / '1.png'}",
+        f"1 object maps of train have no image, first {root / 'instances' / 'train' / 'train0' / '1.png'}",
+        f"3 images of val are one folder further down than --frames says, first "
+        f"{root / 'frames' / 'val' / 'more' / 'val0' / '0.png'}",
+        f"3 object maps of val have no image, first {root / 'instances' / 'val' / 'val0' / '0.png'}",
+    )
+
+
+@pytest.mark.parametrize("form", ["panoptic-video", "ytvis", "coco"])
+def test_images_that_a_json_lists_and_that_are_not_there_are_named(root, form):
+    spec = made(root, form)
+    path = root / "frames" / "train" / "train1" / "1.png"
+    path.unlink()
+    problems = check.check(spec, root, progress=False).problems
+    source = root / "train.json"
+    assert problems[0] == {
+        "panoptic-video": f"1 labels of train have no image, first {root / 'labels' / 'train' / 'train1' / '1.png'}",
+    }.get(form, f"{source}: 1 listed images are not there, first {path}")
+    if form == "panoptic-video":
+        (root / "labels" / "train" / "train0" / "2.png").unlink()
+        assert check.check(spec, root, progress=False).problems[1:] == (
+            f"1 frames of {source} have no image, first train1/1",
+            f"1 frames of {source} have no label, first train0/2",
+        )

@@ -119,3 +119,28 @@ def test_what_does_not_fit_is_refused_and_leaves_nothing(root, tmp_path):
         command("prepare", root, "--out", out)
     command("prepare", root, "--out", out, "--workers", 1, "--again")
     assert len(list((out / "frames" / "val" / "drive").glob("*.jpg"))) == 3
+
+
+def test_images_beside_video_files_and_two_files_of_one_video_are_refused(root, tmp_path):
+    write(root / "frames" / "train" / "walk" / "0.png", np.zeros((32, 48, 3), np.uint8))
+    for name in ("check", "prepare"):
+        more = ("--out", tmp_path / "out") if name == "prepare" else ()
+        with pytest.raises(UserError, match="walk/0.png is an image and .*drive.mp4 a video file, one of 2; expected"):
+            command(name, root, *more)
+    shutil.rmtree(root / "frames" / "train" / "walk")
+    write_video(root / "frames" / "train" / "drive.avi")
+    with pytest.raises(UserError, match="drive.avi and drive.mp4 are one video; expected one file for each"):
+        command("check", root)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_video_file_without_a_label_is_counted(root, tmp_path):
+    write_video(root / "frames" / "train" / "walk.mp4")
+    line = "video files without a label, such as walk: 1"
+    assert f"train: {line}" in command("check", root)
+    out = tmp_path / "out"
+    assert f"  {line}" in command("prepare", root, "--out", out, "--workers", 1)
+    assert [video.name for video in dataset(str(out / "truth")).predicted(out / "truth", "train")] == ["drive"]
+    (root / "labels" / "train" / "drive").rename(root / "labels" / "train" / "other")
+    with pytest.raises(UserError, match="drive.mp4: none of the 2 video files of train has a label; expected --labels"):
+        command("check", root)

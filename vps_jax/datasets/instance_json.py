@@ -136,6 +136,18 @@ def check_names(content: Mapping, classes: ClassTable, path: pathlib.Path) -> No
         )
 
 
+def missing_images(path: pathlib.Path, image_of: Callable[[str], pathlib.Path], videos: Sequence[Mapping]) -> list[str]:
+    """A line for the images that a json lists and that are not there, or none.
+
+    Args:
+      path: the json.
+      image_of: entry of `file_names` -> image file.
+      videos: rows of the json, as `read_videos` takes them.
+    """
+    missing = [image for video in videos for name in video["file_names"] if not (image := image_of(name)).exists()]
+    return [f"{path}: {len(missing)} listed images are not there, first {missing[0]}"] if missing else []
+
+
 def kept(images: Sequence[pathlib.Path], tracks: Tracks | None, there: list[int]) -> tuple:
     """Images that exist, no mask files, and the tracks in them."""
     if tracks is not None:

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from vps_jax.datasets import coco_tracks, instance_json, json_fields, own_labels, spec
+from vps_jax.datasets import coco_tracks, instance_json, json_fields, own_labels, own_strays, spec
 from vps_jax.datasets.class_file import ClassFile
 from vps_jax.datasets.classes import ClassTable
 from vps_jax.datasets.labels import class_of, panoptic_code
-from vps_jax.datasets.tree_patterns import files_of, globbed, number_of
+from vps_jax.datasets.tree_patterns import above, files_of, globbed, number_of
 from vps_jax.types import UserError
 
 FRAMES, LABELS = "frames/{split}/{video}/{frame}", "labels/{split}/{video}/{frame}.png"
@@ -84,6 +84,7 @@ def specification(own: Own) -> spec.DatasetSpec:
         functools.partial(splits, own=own),
         functools.partial(form.videos, own=own),
         truth=above(getattr(own, form.needs[-1])),
+        strays=functools.partial(own_strays.strays, own=own, needs=form.needs, splits=splits),
     )
     things = bool(classes.thing_ids)
     return spec.DatasetSpec(
@@ -99,12 +100,6 @@ def specification(own: Own) -> spec.DatasetSpec:
         metrics=form.metrics if things else ("miou", "vc"),
         sparse=True,
     )
-
-
-def above(pattern: str) -> str:
-    """The folder or file of a pattern that tells a split: its parts up to the first with a video or frame."""
-    parts = pathlib.PurePosixPath(pattern).parts
-    return "/".join(parts[: next((i for i, p in enumerate(parts) if "{video}" in p or "{frame}" in p), len(parts))])
 
 
 def splits(root: pathlib.Path, own: Own) -> tuple[str, ...]:
@@ -158,6 +153,7 @@ def map_videos(root: pathlib.Path, split: str, own: Own) -> list[spec.VideoFiles
         keys, images = zip(*rows, strict=True)
         notes = own_labels.MapNotes(tuple(objects.get(key) for key in keys), own.classes.of_labels(), colors)
         found.append(spec.VideoFiles(name, images, tuple(labels.get(key) for key in keys), notes))
+    found = with_told(found, unlabelled_files(split, own))
     return found if labels else [video._replace(masks=None, notes=None) for video in found]
 
 
@@ -175,7 +171,23 @@ def panoptic_videos(root: pathlib.Path, split: str, own: Own) -> list[spec.Video
         notes = own_labels.numbered([segments.get(key) for key in keys], own.classes, f"{source}: video {name}")
         masks = tuple(labels.get(key) if key in segments else None for key in keys)
         found.append(spec.VideoFiles(name, images, masks, notes))
-    return found
+    return with_told(found, unlabelled_files(split, own)) if segments is not None else found
+
+
+def unlabelled_files(split: str, own: Own) -> tuple[tuple[str, int], ...]:
+    """A line of the report for video files of which no frame is unpacked, since none has a label."""
+    folder = pathlib.Path(own.unpacked) / split
+    folders = [path for path in spec.visible(folder) if path.is_dir()] if own.unpacked and folder.is_dir() else []
+    empty = [path.name for path in folders if not spec.frame_files(path)]
+    return ((f"video files without a label, such as {empty[0]}", len(empty)),) if empty else ()
+
+
+def with_told(videos: list[spec.VideoFiles], told: tuple[tuple[str, int], ...]) -> list[spec.VideoFiles]:
+    """The videos, of which the first one with a label tells a line of the report too."""
+    first = next((i for i, video in enumerate(videos) if any(video.masks or ())), None)
+    if told and first is not None:
+        videos[first] = videos[first]._replace(notes=videos[first].notes._replace(told=told))
+    return videos
 
 
 def track_videos(root: pathlib.Path, split: str, own: Own) -> list[spec.VideoFiles]:

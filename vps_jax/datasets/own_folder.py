@@ -80,6 +80,7 @@ def bound(own: spec.DatasetSpec, source: pathlib.Path) -> spec.DatasetSpec:
         needs=(NAME,),
         splits=functools.partial(_at, function=layout.splits, source=source),
         videos=functools.partial(_at, function=layout.videos, source=source),
+        strays=functools.partial(_at, function=layout.strays, source=source),
         truth=TRACKS_TRUTH if layout.name in TRACKS else f"{place}/{layout.truth}",
     )
     return dataclasses.replace(own, layouts=(here,))

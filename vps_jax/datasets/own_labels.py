@@ -33,12 +33,14 @@ class MapNotes(NamedTuple):
       classes: the class file.
       colors: RGB id -> label value, for maps that are colour pictures; empty for others.
       values: label value of every wide value of the video, see `numbering`.
+      told: counts for the report, told with the first labelled frame.
     """
 
     objects: tuple[pathlib.Path | None, ...]
     classes: ClassFile
     colors: tuple[tuple[int, int], ...] = ()
     values: Mapping[int, int] = {}
+    told: tuple[tuple[str, int], ...] = ()
 
 
 @functools.cache
@@ -146,9 +148,11 @@ def read_maps(video: VideoFiles, index: int) -> LabelMap:
 
 
 def told_once(video: VideoFiles, index: int, beyond: int) -> dict[str, int]:
-    """How many objects of a video found no number, told with its first labelled frame."""
+    """What a video tells with its first labelled frame alone, such as how many objects found no number."""
     first = next(i for i, mask in enumerate(video.masks) if mask is not None)
-    return {BEYOND: beyond} if beyond and index == first else {}
+    if index != first:
+        return {}
+    return ({BEYOND: beyond} if beyond else {}) | dict(video.notes.told)
 
 
 Segments = dict[tuple[str, str], list[dict]]  # by video and frame
@@ -212,10 +216,12 @@ class SegmentNotes(NamedTuple):
     Attributes:
       frames: of every frame, pairs of a segment's id and its label value.
       beyond: how many objects of the video found no number.
+      told: counts for the report, told with the first labelled frame.
     """
 
     frames: tuple[tuple[tuple[int, int], ...], ...]
     beyond: int = 0
+    told: tuple[tuple[str, int], ...] = ()
 
 
 def numbered(frames: list[list[dict] | None], classes: ClassFile, where: str) -> SegmentNotes:

@@ -13,7 +13,12 @@ def globbed(pattern: str, split: str = "*") -> str:
 
 
 def files_of(root: pathlib.Path, pattern: str, split: str, suffixes: tuple[str, ...]) -> dict[Key, pathlib.Path]:
-    """Files of a split by video and frame, frames in the order of their numbers; a video without a name is its frame.
+    """Files of a split by video and frame, as of `fitting`; of two files of one frame the last."""
+    return dict(fitting(root, pattern, split, suffixes))
+
+
+def fitting(root: pathlib.Path, pattern: str, split: str, suffixes: tuple[str, ...]) -> list[tuple[Key, pathlib.Path]]:
+    """Video, frame and file of a split, frames in the order of their numbers; a video without a name is its frame.
 
     Args:
       root: the pattern is below it.
@@ -24,15 +29,27 @@ def files_of(root: pathlib.Path, pattern: str, split: str, suffixes: tuple[str, 
     end = "" if re.search(r"\.\w+$", pattern) else r"\.[^./]+"
     parts = re.split(r"(\{split\}|\{video\}|\{frame\}|\*)", pattern)
     whole = re.compile("".join(expression(part, split, parts[:i]) for i, part in enumerate(parts)) + end)
-    by_key: dict[Key, pathlib.Path] = {}
+    found: list[tuple[Key, pathlib.Path]] = []
     for path in root.glob(globbed(pattern, split) + (".*" if end else "")):
         place = path.relative_to(root)
         fit = whole.fullmatch(place.as_posix())
         if fit and path.suffix.lower() in suffixes and not any(part.startswith(".") for part in place.parts):
             fields = fit.groupdict()
             frame = fields.get("frame", path.stem)
-            by_key[fields.get("video", frame), frame] = path
-    return dict(sorted(by_key.items(), key=lambda row: (row[0][0], numbers(row[0][1]))))
+            found.append(((fields.get("video", frame), frame), path))
+    return sorted(found, key=lambda row: (row[0][0], numbers(row[0][1]), row[0][1], row[1]))
+
+
+def doubled(found: list[tuple[Key, pathlib.Path]]) -> list[tuple[pathlib.Path, pathlib.Path]]:
+    """Pairs of files that stand for the same video and frame."""
+    pairs = zip(found, found[1:], strict=False)
+    return [(path, other) for (key, path), (own, other) in pairs if key == own]
+
+
+def above(pattern: str) -> str:
+    """The folder or file of a pattern that tells a split: its parts up to the first with a video or frame."""
+    parts = pathlib.PurePosixPath(pattern).parts
+    return "/".join(parts[: next((i for i, p in enumerate(parts) if "{video}" in p or "{frame}" in p), len(parts))])
 
 
 def expression(part: str, split: str, before: list[str]) -> str:

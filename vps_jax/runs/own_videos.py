@@ -10,7 +10,7 @@ from typing import NamedTuple
 from vps_jax import files
 from vps_jax.datasets.own import FORMS, Own, frames_of
 from vps_jax.datasets.spec import SPLITS
-from vps_jax.datasets.tree_patterns import files_of, number_of
+from vps_jax.datasets.tree_patterns import doubled, files_of, fitting, number_of
 from vps_jax.media.video import Video
 from vps_jax.media.video_files import VIDEO_SUFFIXES, frame_name, open_video_file
 from vps_jax.types import UserError
@@ -51,14 +51,18 @@ def unpacked(own: Own, source: pathlib.Path, out: pathlib.Path, *, again: bool =
       progress: show a progress bar.
 
     Raises:
-      UserError: a video cannot be read, has changed, or is shorter than its labels say; no space.
+      UserError: there are images beside video files, or two files of one video; a video cannot be read, has changed,
+        or is shorter than its labels say; no video of `train` has a label; no space.
     """
     splits = [split for split in SPLITS if split == "train" or "{split}" in own.frames]
-    if any(frames_of(source, split, own) for split in splits):
+    found = {split: files_of_videos(own, source, split) for split in splits}
+    if images := [path for split in splits for path in frames_of(source, split, own).values()]:
+        refuse_both(images[0], [path for paths in found.values() for path in paths.values()])
         return own
     if again:
         shutil.rmtree(out / FOLDER, ignore_errors=True)
-    todo = [video for split in splits for video in video_files(own, source, out / FOLDER, split)]
+    todo = [video for split in splits for video in video_files(own, source, out / FOLDER, split, found[split])]
+    refuse_unlabelled([one for one in todo if not one.rest], own)
     if not todo:
         return own
     left = [one for one in todo if not is_unpacked(one)]
@@ -71,15 +75,47 @@ def unpacked(own: Own, source: pathlib.Path, out: pathlib.Path, *, again: bool =
     return dataclasses.replace(own, frames=IMAGES, unpacked=str(out / FOLDER))
 
 
-def video_files(own: Own, source: pathlib.Path, folder: pathlib.Path, split: str) -> Iterator[VideoFile]:
+def files_of_videos(own: Own, source: pathlib.Path, split: str) -> dict[str, pathlib.Path]:
+    """Video files of a split by the name of their video.
+
+    Raises:
+      UserError: two are of one video.
+    """
+    found = fitting(source, own.frames.partition("/{frame}")[0], split, VIDEO_SUFFIXES)
+    found = [(key, path) for key, path in found if path.is_file()]
+    for path, other in doubled(found):
+        raise UserError(f"{path} and {other.name} are one video; expected one file for each: rename or remove one")
+    return {name: path for (name, _), path in found}
+
+
+def refuse_both(image: pathlib.Path, videos: list[pathlib.Path]) -> None:
+    """Raises UserError when there are video files where images are too."""
+    if videos:
+        raise UserError(
+            f"{image} is an image and {videos[0]} a video file, one of {len(videos)}; expected one kind in a source: "
+            "unpack those videos into folders of images, or move them away"
+        )
+
+
+def refuse_unlabelled(videos: list[VideoFile], own: Own) -> None:
+    """Raises UserError when no video of which the labelled frames are wanted has one."""
+    if videos and not any(one.labels for one in videos):
+        raise UserError(
+            f"{videos[0].video.source}: none of the {len(videos)} video files of train has a label; expected "
+            f"--labels {own.labels!r}, with the number of the frame counted from 0"
+        )
+
+
+def video_files(
+    own: Own, source: pathlib.Path, folder: pathlib.Path, split: str, found: dict[str, pathlib.Path]
+) -> Iterator[VideoFile]:
     """The video files of a split with the names of their labels."""
-    pattern = own.frames.partition("/{frame}")[0]
     labels: dict[str, dict[int, str]] = {}
     by_file = "labels" in FORMS[own.form].needs
     for video, frame in files_of(source, own.labels, split, (".png",)) if by_file else ():
         if (number := number_of(frame)) is not None:
             labels.setdefault(video, {})[number] = frame
-    for (name, _), path in files_of(source, pattern, split, VIDEO_SUFFIXES).items():
+    for name, path in found.items():
         rest = split != "train" or not by_file
         yield VideoFile(open_video_file(path), folder / split / name, labels.get(name, {}), rest)
 
