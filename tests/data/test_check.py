@@ -117,3 +117,13 @@ def test_check_and_prepare_agree_on_palettes_and_things_without_number(source, t
     assert f"  unknown label value 3 on 6 pixels (first in {place}): trained as pixels of its class" in (
         prepare.describe_report({"train": report})
     )
+
+
+@pytest.mark.parametrize("name", ["youtube_vis_2021", "ovis", "burst"])
+def test_an_image_that_a_json_lists_and_that_is_not_there_is_named(name, tmp_path):
+    sizes = {"sizes": ((40, 72),), "lengths": (4,)}
+    synthetic.synthesize(tmp_path, layout=name, train=2, val=1, test=1, progress=False, **sizes)
+    image = datasets.dataset(name).videos(tmp_path, "train")[1].images[2]
+    image.unlink()
+    (line,) = check.check(name, tmp_path, progress=False).problems
+    assert line.endswith(f".json: 1 listed images are not there, first {image}")

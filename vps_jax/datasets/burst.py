@@ -43,8 +43,7 @@ def videos(root: pathlib.Path, split: str, place: str) -> list[spec.VideoFiles]:
       UserError: the json breaks a rule of the form.
     """
     path = root / (place + JSONS[split])
-    places = [root / folder.format(split=split) for folder in IMAGES]
-    folder = next((p for p in places if any(q.is_dir() for q in spec.visible(p))), places[0])
+    folder = image_folder(root, split)
     listed = []
     for row in rows_of(load_json(path), "sequences", NEEDS, path):
         own = f"{row['dataset']}/{row['seq_name']}"
@@ -60,6 +59,20 @@ def videos(root: pathlib.Path, split: str, place: str) -> list[spec.VideoFiles]:
             else spec.VideoFiles(own, (), None)
         )
     return listed
+
+
+def image_folder(root: pathlib.Path, split: str) -> pathlib.Path:
+    """The folder of the sequences of a split."""
+    places = [root / folder.format(split=split) for folder in IMAGES]
+    return next((p for p in places if any(q.is_dir() for q in spec.visible(p))), places[0])
+
+
+def strays(root: pathlib.Path, split: str, place: str) -> list[str]:
+    """A line for the images of a split that its json lists and that are not there, or none."""
+    source, folder = root / (place + JSONS[split]), image_folder(root, split)
+    rows = load_json(source)["sequences"]
+    names = [[f"{row['dataset']}/{row['seq_name']}/{name}" for name in row["annotated_image_paths"]] for row in rows]
+    return instance_json.missing_images(source, lambda file: folder / file, [{"file_names": row} for row in names])
 
 
 def tracks_of(row: Mapping, source: pathlib.Path, own: str) -> instance_json.Tracks:
@@ -123,6 +136,7 @@ def layout(name: str, place: str) -> spec.Layout:
         ("|".join(place + json for json in JSONS.values()),),
         functools.partial(splits, place=place),
         functools.partial(videos, place=place),
+        strays=functools.partial(strays, place=place),
     )
 
 

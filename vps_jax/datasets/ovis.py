@@ -5,6 +5,7 @@ import pathlib
 
 from vps_jax.datasets import instance_json, spec
 from vps_jax.datasets.classes import class_table
+from vps_jax.datasets.json_fields import load_json
 from vps_jax.datasets.labels import panoptic_code
 
 CLASSES = class_table("ovis")
@@ -20,10 +21,20 @@ def splits(root: pathlib.Path, json: str) -> tuple[str, ...]:
 
 def videos(root: pathlib.Path, split: str, json: str) -> list[spec.VideoFiles]:
     """The videos of a split in the json's order."""
-    name = FOLDERS[split]
-    places = [root / place.format(split=name) for place in IMAGES]
-    folder = next((place for place in places if place.is_dir()), places[-1])
-    return instance_json.read_videos(root / json.format(split=name), CLASSES, lambda file: folder / file)
+    folder = image_folder(root, split)
+    return instance_json.read_videos(root / json.format(split=FOLDERS[split]), CLASSES, lambda file: folder / file)
+
+
+def image_folder(root: pathlib.Path, split: str) -> pathlib.Path:
+    """The folder of the videos of a split."""
+    places = [root / place.format(split=FOLDERS[split]) for place in IMAGES]
+    return next((place for place in places if place.is_dir()), places[-1])
+
+
+def strays(root: pathlib.Path, split: str, json: str) -> list[str]:
+    """A line for the images of a split that its json lists and that are not there, or none."""
+    source, folder = root / json.format(split=FOLDERS[split]), image_folder(root, split)
+    return instance_json.missing_images(source, lambda file: folder / file, load_json(source)["videos"])
 
 
 def layout(name: str, json: str) -> spec.Layout:
@@ -34,6 +45,7 @@ def layout(name: str, json: str) -> spec.Layout:
         functools.partial(splits, json=json),
         functools.partial(videos, json=json),
         truth=json,
+        strays=functools.partial(strays, json=json),
     )
 
 
