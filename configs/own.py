@@ -98,8 +98,8 @@ def frames(config) -> None:
     config.train.steps = 4_000
     config.train.checkpoint_every = 500
     config.train.batch_size = 4
-    steps = config.train.get_ref("steps")  # more of them stretch the schedule
-    config.train.evaluate_every = steps
+    steps = config.train.get_ref("steps").identity()  # more of them stretch the schedule, and not the other way round
+    config.train.evaluate_every = steps.identity()
     config.optim.schedule = "warmup_poly"
     config.optim.warmup_steps = 100
     config.optim.total_steps = steps

@@ -85,3 +85,12 @@ def test_a_size_of_another_kind_is_refused():
     for argument, line in (("image,swin_tiny", "'swin_tiny'"), ("semantic,beit_large_640", "'beit_large_640'")):
         with pytest.raises(UserError, match=f"argument {line} of the experiment: expected one of tiny, small"):
             own.get_config(argument)
+
+
+def test_an_evaluation_that_is_turned_off_leaves_the_steps_alone():
+    """The schedule follows the steps, and the steps follow nothing."""
+    config = own.get_config("semantic,tiny")
+    config.train.steps = 3
+    assert (config.train.evaluate_every, config.optim.total_steps) == (3, 3)
+    config.train.evaluate_every = 0
+    assert (config.train.steps, config.optim.total_steps) == (3, 3)
