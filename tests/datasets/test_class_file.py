@@ -74,6 +74,11 @@ def test_black_and_equal_colours_are_changed_and_said(read):
         ("[{value: 3, name: on}]", "name True; expected a text; put it between quotes"),
         ("[{name: sky}]", r"classes\[0\]: value None; expected the whole number"),
         ("[{value: -1, name: sky}]", "value -1"),
+        ("[{value: 65536, name: sky}]", "value 65536; expected the whole number, 0 to 65535, that labels show"),
+        ('[{value: 0, name: "a\\nb"}]', r"name 'a\\nb'; expected a text in one line"),
+        ("{ignore: [255], classes: [{value: 0, name: sky}]}", "unknown key 'ignore'; expected name, void and classes"),
+        ("{void: [255], void: [1], classes: [{value: 0, name: sky}]}", "the key 'void' is there twice; expected every"),
+        ("[{value: 0, value: 1, name: sky}]", "the key 'value' is there twice"),
         ("[{value: true, name: sky}]", "value True"),
         ("[sky]", r"classes\[0\] is 'sky'"),
         ("[{value: 0, name: sky, colour: [1, 2, 3]}]", "unknown key 'colour'"),
@@ -90,6 +95,11 @@ def test_mistakes(read, text, words):
     with pytest.raises(UserError, match=words) as caught:
         read(text)
     assert "\n" not in str(caught.value) and "classes.yaml" in str(caught.value)
+
+
+def test_a_doubled_key_of_a_json(read):
+    with pytest.raises(UserError, match="classes.json: the key 'void' is there twice"):
+        read('{"void": [255], "void": [1], "classes": [{"value": 0, "name": "sky"}]}', "classes.json")
 
 
 def test_a_missing_file(tmp_path):

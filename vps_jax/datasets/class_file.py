@@ -17,17 +17,18 @@ import itertools
 import json
 import pathlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import yaml
 
 from vps_jax.datasets.classes import ClassTable
-from vps_jax.datasets.labels import MOST_CLASSES
+from vps_jax.datasets.labels import MOST_CLASSES, VALUES
 from vps_jax.types import UserError
 
 MOST = MOST_CLASSES - 1  # label values above the last class are kept for overlapping objects
+HEAD = {"name", "void", "classes"}
 KEYS = {"value", "name", "color", "thing", "like"}
 BLACK = (0, 0, 0)  # nothing, in every panoptic picture
 GOLDEN = 0.618034  # of the circle of hues, between one chosen colour and the next
@@ -77,14 +78,45 @@ def read(path: str | pathlib.Path) -> ClassFile:
     path = pathlib.Path(path)
     try:
         text = path.read_text()
-        content = json.loads(text) if path.suffix.lower() == ".json" else yaml.safe_load(text)
+        is_json = path.suffix.lower() == ".json"
+        content = json.loads(text, object_pairs_hook=once) if is_json else yaml.load(text, OnceLoader)
     except OSError as error:
         words = error.strerror or "cannot be read"
         raise UserError(f"{path}: {words}; expected a class file: `vps-jax data classes` drafts one") from None
+    except DoubledKey as error:
+        raise UserError(f"{path}: {error}") from None
     except (ValueError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path}: neither YAML nor json ({reason}); expected name, void and classes") from None
     return parse(content, path)
+
+
+class DoubledKey(ValueError):
+    """A mapping of a file has a key twice, of which only one would count."""
+
+
+def once(pairs: Iterable[tuple[Any, Any]]) -> dict:
+    """A mapping of pairs.
+
+    Raises:
+      DoubledKey: a key is there twice.
+    """
+    mapping: dict = {}
+    for key, value in pairs:
+        if key in mapping:
+            raise DoubledKey(f"the key {key!r} is there twice; expected every key once")
+        mapping[key] = value
+    return mapping
+
+
+class OnceLoader(yaml.SafeLoader):
+    """YAML in which no mapping has a key twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        """The mapping of a node, as of `once`."""
+        keys = [key for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+        once((self.construct_object(key, deep=True), None) for key in keys if isinstance(key, yaml.ScalarNode))
+        return super().construct_mapping(node, deep)
 
 
 def parse(content: Any, path: pathlib.Path) -> ClassFile:
@@ -95,9 +127,13 @@ def parse(content: Any, path: pathlib.Path) -> ClassFile:
       path: for messages, and its stem for a file that gives no name.
 
     Raises:
-      UserError: there is no class or too many, a name or value is missing, wrong or doubled, a colour is none.
+      UserError: a key is unknown, there is no class or too many, a name or value is missing, wrong or doubled, or a
+        colour is none.
     """
     head = content if isinstance(content, dict) else {"classes": content}
+    unknown = sorted(str(key) for key in head if key not in HEAD)
+    if unknown and "classes" in head:  # a json of COCO has many keys, and categories in place of classes
+        raise UserError(f"{path}: unknown key {unknown[0]!r}; expected name, void and classes")
     rows = head.get("classes", head.get("categories"))
     if not isinstance(rows, list) or not rows:
         raise UserError(f"{path}: no class at all; expected a list `classes` of value and name")
@@ -119,7 +155,7 @@ def number_of(row: Any, where: str) -> int:
     """The label value of a class; COCO's categories call it `id` and may have keys of their own.
 
     Raises:
-      UserError: it is missing or no whole number from 0, or the class has an unknown key.
+      UserError: it is missing or no value of a label map, or the class has an unknown key.
     """
     if not isinstance(row, Mapping):
         raise UserError(f"{where} is {row!r}; expected value and name, such as {{value: 0, name: sky}}")
@@ -127,8 +163,10 @@ def number_of(row: Any, where: str) -> int:
     if unknown:
         raise UserError(f"{where}: unknown key {unknown[0]!r}; expected value, name, color, thing or like")
     value = row.get("value", row.get("id"))
-    if type(value) is not int or value < 0:
-        raise UserError(f"{where}: value {value!r}; expected the whole number, from 0, that labels show for the class")
+    if type(value) is not int or not 0 <= value < VALUES:
+        raise UserError(
+            f"{where}: value {value!r}; expected the whole number, 0 to {VALUES - 1}, that labels show for the class"
+        )
     return value
 
 
@@ -136,12 +174,14 @@ def text_of(row: Mapping, key: str, where: str) -> str:
     """A text of a class.
 
     Raises:
-      UserError: it is missing, empty or no text.
+      UserError: it is missing, empty, no text, or of several lines.
     """
     text = row.get(key)
     if not isinstance(text, str) or not text.strip():
         quotes = "; put it between quotes" if isinstance(text, bool | int | float) else ""
         raise UserError(f"{where}: {key} {text!r}; expected a text{quotes}")
+    if len(text.splitlines()) > 1:
+        raise UserError(f"{where}: {key} {text!r}; expected a text in one line")
     return text.strip()
 
 
