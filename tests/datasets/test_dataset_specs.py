@@ -146,6 +146,9 @@ def test_the_converted_layout_follows_its_truth(tmp_path):
 def test_a_foreign_root_is_told_what_was_looked_for(tmp_path):
     with pytest.raises(UserError, match="no imgs; nothing of it is there; expected VIPSeg as raw"):
         datasets.dataset("vipseg").layout(tmp_path)
+    for name in ("coco_panoptic", "ade20k_panoptic"):
+        with pytest.raises(UserError, match=r"expected \w+ panoptic( 2017)? as downloaded \("):
+            datasets.dataset(name).layout(tmp_path)
     (tmp_path / "images").mkdir()
     with pytest.raises(UserError, match="no train.txt or val.txt.*its layout 'converted' is there in part"):
         datasets.dataset("vipseg").layout(tmp_path)

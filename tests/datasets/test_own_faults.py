@@ -213,3 +213,14 @@ def test_images_that_a_json_lists_and_that_are_not_there_are_named(root, form):
             f"1 frames of {source} have no image, first train1/1",
             f"1 frames of {source} have no label, first train0/2",
         )
+
+
+def test_names_that_are_not_those_of_the_class_file_are_told(root):
+    spec = made(root, "ytvis")
+    edit(root / "train.json", put("categories", 2, "name", "elephant"))
+    with pytest.warns(UserWarning, match="train.json: categories have other names .*: 20 is 'elephant', there 'ball'$"):
+        assert not check.check(spec, root, progress=False).problems
+    spec = made(root, "palette")
+    (root / "labelmap.txt").write_text("background:0,0,0::\nSky:1,1,1::\ncars:2,2,2::\n")
+    with pytest.warns(UserWarning, match="labelmap.txt: cars: no class of the class file, so void$"):
+        check.check(spec, root, progress=False)

@@ -173,3 +173,13 @@ def test_results_are_scored_with_the_classes_of_the_folder(folder, tmp_path):
         folder / "truth", tmp_path / "out", split="val", metrics="vpq,miou", windows=(1, 2), processes=1
     )
     assert scores["vpq"]["vpq"]["all"] == 100 and scores["miou"]["miou"] == 100  # void does not count
+
+
+def test_a_missing_split_is_told_with_the_one_that_is_there(folder):
+    for kind in ("frames", "labels", "instances"):
+        (folder.parent / "park" / kind / "val").rename(folder.parent / f"val_{kind}")
+    config = own_config.get_config("semantic,tiny")
+    config.own.data = str(folder)
+    found = own_experiment.filled(experiment(config.to_dict()))
+    with pytest.raises(UserError, match="split 'val'; set --config.evaluate.split=train, or add the split"):
+        runs.check_truth(found.evaluate)

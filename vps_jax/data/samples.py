@@ -41,7 +41,8 @@ def make_buckets(data: Data, opened: Mapping[str, records.Records]) -> list[mixt
                     shape = padded_shape(inner, source, data.pad_multiple)
                     rows.setdefault((shape, short_side, objects), []).extend([i] * times)
         if not rows:
-            raise UserError(f"data.sources.{name}: no usable video in {source_records.folder}; prepare it again")
+            why = why_unusable(source, [video.instances for video in source_records.videos])
+            raise UserError(f"data.sources.{name}: no usable video in {source_records.folder}; {why}")
         totals = collections.Counter()
         for (_, _, objects), videos in rows.items():
             totals[objects if source.object_shares == "equal" else 0] += len(videos)
@@ -49,6 +50,16 @@ def make_buckets(data: Data, opened: Mapping[str, records.Records]) -> list[mixt
             total = totals[key[2] if source.object_shares == "equal" else 0]
             buckets.append(mixture.Bucket(name, *key, tuple(videos), len(videos) / total))
     return buckets
+
+
+def why_unusable(source: Source, instances: Sequence[Sequence[int]]) -> str:
+    """Why no video of a source can be drawn, and what to do, from the numbers of objects in the frames of each."""
+    if instances and source.needs_instances and not any(map(any, instances)):
+        return (
+            f"none of its {len(instances)} videos shows an object with a number, which task {source.task!r} needs; "
+            "expected object numbers: prepare own data with --instances, or train a task without them, such as semantic"
+        )
+    return "expected videos with labels: prepare it again"
 
 
 def augmentations(source: Source, where: str) -> dict[int, tuple[augment.Operation, ...]]:

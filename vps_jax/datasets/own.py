@@ -3,7 +3,8 @@
 import functools
 import pathlib
 import re
-from collections.abc import Callable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -206,6 +207,7 @@ def track_videos(root: pathlib.Path, split: str, own: Own) -> list[spec.VideoFil
     found = instance_json.read_videos(
         source, own.classes.classes, lambda file: folder / file, content, f"which is {own_labels.UNLISTED}"
     )
+    warn_of_names(content, own.classes.classes, source)
     if own.form == "coco":  # where an image without a folder is a video of its own
         names = [str(pathlib.PurePosixPath(head["id"]).with_suffix("")) for head in content["videos"]]
         found = [video._replace(name=name) for video, name in zip(found, names, strict=True)]
@@ -213,6 +215,20 @@ def track_videos(root: pathlib.Path, split: str, own: Own) -> list[spec.VideoFil
         refuse_stuff(video, own.classes.classes)
     cut = [part for video in found for part in parts_of(video, own.max_gap)]
     return [video._replace(number=i) for i, video in enumerate(cut, start=1)]
+
+
+def warn_of_names(content: Mapping, classes: ClassTable, source: pathlib.Path) -> None:
+    """Warns of categories whose name in a json is another than in the class file; the numbers decide."""
+    names = dict(zip(classes.official_ids, classes.names, strict=True))
+    rows = [(row.get("id"), row.get("name")) for row in json_fields.categories_of(content, source)]
+    other = [
+        f"{number} is {name!r}, there {names[number]!r}"
+        for number, name in rows
+        if number in names and name is not None and str(name).casefold() != names[number].casefold()
+    ]
+    if other:
+        told = "; ".join(other)
+        warnings.warn(f"{source}: categories have other names than in the class file: {told}", stacklevel=2)
 
 
 def refuse_stuff(video: spec.VideoFiles, classes: ClassTable) -> None:

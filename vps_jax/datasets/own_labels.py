@@ -2,6 +2,7 @@
 
 import functools
 import pathlib
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ from vps_jax.types import UserError
 
 PER_CLASS = 1000  # Cityscapes' form: class * 1000 + object
 VOID, UNKNOWN = -1, -2
+BACKGROUND = "background"  # the name that CVAT gives to pixels without a label
 RGB = (2, 6)  # colour types of the PNG header
 TO_ID = np.array([1, 256, 65536])
 UNLISTED = "not in the class file; add it to its classes or to void"
@@ -103,13 +105,14 @@ def rgb_of(number: int) -> list[int]:
 def label_map(path: pathlib.Path, classes: ClassFile) -> tuple[tuple[int, int], ...]:
     """RGB id -> label value of a `labelmap.txt` of CVAT (`name:r,g,b:parts:actions`), by the names of the class file.
 
-    Names that are no class are void, which needs a void value in the class file.
+    Names that are no class are void, which needs a void value in the class file, and are told in a warning.
 
     Raises:
       UserError: a line is of another form, two names share a colour, or void has no value.
     """
     values = {name.casefold(): v for name, v in zip(classes.classes.names, classes.classes.official_ids, strict=True)}
     by_color: dict[int, int] = {}
+    foreign: list[str] = []
     for line in read_lines(path):
         if line.startswith("#"):
             continue
@@ -122,7 +125,11 @@ def label_map(path: pathlib.Path, classes: ClassFile) -> tuple[tuple[int, int], 
             raise UserError(f"{path}: {name!r} has the color of an earlier label; expected one color each")
         if name.casefold() not in values and not classes.void:
             raise UserError(f"{path}: {name!r} is no class of the class file; add it there, or give a void value")
+        if name.casefold() not in (*values, BACKGROUND):
+            foreign.append(name)
         by_color[color] = values[name.casefold()] if name.casefold() in values else classes.void[0]
+    if foreign:
+        warnings.warn(f"{path}: {', '.join(foreign)}: no class of the class file, so void", stacklevel=2)
     return tuple(by_color.items())
 
 

@@ -146,7 +146,8 @@ class DatasetSpec:
             if (root / f"{name}.zip").is_file():
                 raise UserError(f"{root / name}.zip is still packed; expected the folder {name}: unpack it there")
         lacks = lacks.replace("|", " or ")
-        others = " or ".join(f"{layout.name} ({', '.join(layout.needs)})" for layout in self.layouts)
+        others = [f"{layout.name.removeprefix('as ')} ({', '.join(layout.needs)})" for layout in self.layouts]
+        others = " or ".join(others)
         state = f"its layout {nearest.name!r} is there in part" if half else "nothing of it is there"
         raise UserError(f"{root}: no {lacks}; {state}; expected {self.title} as {others.replace('|', ' or ')}")
 

@@ -14,6 +14,7 @@ from vps_jax import agreement
 from vps_jax.config import Evaluate, Experiment, Synthetic
 from vps_jax.datasets import dataset
 from vps_jax.datasets.classes import ClassTable, class_table
+from vps_jax.datasets.spec import SPLITS
 from vps_jax.evaluation.metrics import check_metrics, headline, headline_names
 from vps_jax.runs import own_experiment
 from vps_jax.types import UserError
@@ -142,9 +143,11 @@ def check_truth(settings: Evaluate) -> None:
     spec, root = dataset(settings.layout), pathlib.Path(settings.truth)
     if spec.truth_file(root, settings.split) is None:
         wanted = " or ".join(str(root / one.truth.format(split=settings.split)) for one in spec.layouts if one.truth)
+        others = [split for split in SPLITS if spec.truth_file(root, split) is not None]
+        advice = f"--config.evaluate.split={others[-1]}, or add the split" if others else "--config.evaluate.truth"
         raise UserError(
             f"evaluate.truth: {wanted} is not there; expected {spec.title} with the truth of split {settings.split!r}; "
-            "set --config.evaluate.truth"
+            f"set {advice}"
         )
 
 
