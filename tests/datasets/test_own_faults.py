@@ -224,3 +224,14 @@ def test_names_that_are_not_those_of_the_class_file_are_told(root):
     (root / "labelmap.txt").write_text("background:0,0,0::\nSky:1,1,1::\ncars:2,2,2::\n")
     with pytest.warns(UserWarning, match="labelmap.txt: cars: no class of the class file, so void$"):
         check.check(spec, root, progress=False)
+
+
+def test_a_picture_in_place_of_a_label_does_not_fill_the_report(root, tmp_path):
+    spec = made(root, "index")
+    path = root / "labels" / "train" / "train0" / "0.png"
+    files.write_image(path, (1000 + np.arange(24 * 32).reshape(24, 32)).astype(np.uint16))
+    problems = check.check(spec, root, progress=False).problems
+    assert len(problems) == check.VALUES + 1 and problems[0].startswith(f"{path}: value 1000 on 1 pixels is not in")
+    assert problems[-1].startswith(f"{24 * 32 - check.VALUES} more values mean nothing; expected labels in the form")
+    with pytest.raises(UserError, match="value 1007 on 1 pixels, 760 more are not in the class file"):
+        prepare.prepare(spec, root, tmp_path / "out", progress=False)

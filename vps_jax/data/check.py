@@ -2,6 +2,7 @@
 
 import collections
 import concurrent.futures
+import itertools
 import os
 import pathlib
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from vps_jax.datasets.label_files import BadFrame, StrayValues
 
 LOOK_AHEAD = 64  # videos
 SHORT = 4  # frames
+VALUES = 50  # that mean nothing, with a line each
 
 
 class SplitCounts(NamedTuple):
@@ -112,19 +114,23 @@ def check(
 
 
 def joined(problems: list[str | Strays]) -> list[str]:
-    """Lines of a split in their order; a value that means nothing has one line, where it was seen first."""
+    """Lines of a split in their order; a value that means nothing has one line, where it was seen first.
+
+    Of more values than `VALUES` the rest are counted at the end: a picture taken for a label may have thousands.
+    """
     frames: dict[tuple[str, str], list[Strays]] = {}
     for one in problems:
         if isinstance(one, Strays):
             frames.setdefault((one.value, one.reason), []).append(one)
-    lines = []
+    lines, more = [], max(0, len(frames) - VALUES)
+    shown = dict(itertools.islice(frames.items(), VALUES))
     for one in problems:
         if not isinstance(one, Strays):
             lines.append(one)
-        elif (rows := frames.pop((one.value, one.reason), None)) is not None:
+        elif (rows := shown.pop((one.value, one.reason), None)) is not None:
             count = f" in {len(rows)} frames, first this one," if len(rows) > 1 else ""
             lines.append(f"{one.where}: {one.value} on {sum(row.pixels for row in rows)} pixels{count} is {one.reason}")
-    return lines
+    return lines + ([f"{more} more values mean nothing; expected labels in the form that is named"] if more else [])
 
 
 def listed_twice(splits: dict[str, list[VideoFiles]]) -> Iterator[str]:

@@ -7,6 +7,7 @@ import numpy as np
 from vps_jax.types import UserError
 
 PNG = b"\x89PNG\r\n\x1a\n"
+SHOWN = 8  # values in a message
 GREY, PALETTE = 0, 3  # colour types of the PNG header
 
 
@@ -25,7 +26,8 @@ class StrayValues(BadFrame):
 
     def __init__(self, path: pathlib.Path, pixels: dict[str, int], reason: str):
         self.path, self.pixels, self.reason = path, pixels, reason
-        told = ", ".join(f"{value} on {count} pixels" for value, count in pixels.items())
+        rows = [f"{value} on {count} pixels" for value, count in pixels.items()]
+        told = ", ".join(rows[:SHOWN] + ([f"{len(rows) - SHOWN} more"] if len(rows) > SHOWN else []))
         super().__init__(f"{path}: {told} {'are' if len(pixels) > 1 else 'is'} {reason}")
 
     def __reduce__(self):
