@@ -19,7 +19,7 @@ from vps_jax.datasets.json_fields import (
     refuse_double_ids,
     rows_of,
     shown,
-)  # fmt: skip
+)
 from vps_jax.datasets.label_files import BadFrame
 from vps_jax.datasets.labels import MOST_INSTANCES, panoptic_value
 from vps_jax.datasets.panoptic_json import check_categories
@@ -214,10 +214,10 @@ def decode(code: Any, size: tuple[int, int], where: str) -> np.ndarray:
     if isinstance(code, list) and code and isinstance(code[0], list):
         return of_polygons(code, size, where)
     counts = code.get("counts") if isinstance(code, dict) else code
-    own = code["size"] if isinstance(code, dict) and "size" in code else list(size)
-    if not isinstance(own, list) or len(own) != 2 or not all(PIXELS.fits(side) for side in own):
+    own = code["size"] if isinstance(code, dict) and "size" in code else size
+    if not isinstance(own, list | tuple) or len(own) != 2 or not all(PIXELS.fits(side) for side in own):
         raise BadFrame(f"{where}: the size of a mask is {shown(own)}; expected height and width in pixels")
-    if own != list(size):
+    if tuple(own) != tuple(size):
         raise BadFrame(f"{where}: mask is {own[1]}x{own[0]}, expected {size[1]}x{size[0]} as the json says")
     try:
         return rle.to_mask(rle.parse_counts(counts), *size)
