@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -76,10 +77,13 @@ def test_a_broken_frame_is_a_user_error_and_no_set_is_left(raw_vipseg, tmp_path)
     assert any("left out" in line for line in prepare.describe_report(report))
 
 
-def test_space_is_checked(tmp_path):
+def test_space_is_checked(tmp_path, monkeypatch):
     files.require_space(tmp_path / "not" / "there", 1)
     with pytest.raises(UserError, match=r"GB free, the files need 1000000000.0 GB"):
         files.require_space(tmp_path, 10**18)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=2_340_000))
+    with pytest.raises(UserError, match=r"has 2.3 MB free, the files need 5.0 MB; free some"):
+        files.require_space(tmp_path, 5_000_000)
 
 
 def contents(folder):

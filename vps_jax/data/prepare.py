@@ -10,6 +10,7 @@ import tempfile
 from typing import Any
 
 from vps_jax import datasets, files
+from vps_jax.data.check import ALL_VOID
 from vps_jax.datasets.spec import FRAME_SUFFIXES as IMAGES
 from vps_jax.datasets.spec import DatasetSpec
 from vps_jax.types import UserError
@@ -134,6 +135,8 @@ def describe_report(report: dict[str, dict]) -> list[str]:
                 f"  {counts['videos_with_instances']} videos show instances, "
                 f"{100 * counts['unlabelled_share']:.2f} % of the pixels are unlabelled"
             )
+        if counts["unlabelled_share"] == 1:
+            lines.append(f"  {ALL_VOID}")
         if counts["images_without_mask"]:
             lines.append(f"  {counts['images_without_mask']} images have no mask and were left out")
         if counts.get("short_videos"):

@@ -134,11 +134,14 @@ class DatasetSpec:
         """The layout of a root.
 
         Raises:
-          UserError: none fits; names what was looked for first, and the variant of which a part is there.
+          UserError: there is no such folder; or none fits: names what was looked for first, and the variant of which a
+            part is there.
         """
         for layout in self.layouts:
             if not layout.missing(root):
                 return layout
+        if not root.exists():
+            raise UserError(f"{root}: no such folder; expected the root of {self.title}")
         half = [layout for layout in self.layouts if len(layout.missing(root)) < len(layout.needs)]
         nearest = min(half or self.layouts[:1], key=lambda layout: len(layout.missing(root)))
         lacks = nearest.missing(root)[0]
