@@ -107,25 +107,23 @@ def prepare(
 
     Example: vps-jax data prepare vipseg --source data/VIPSeg_720P --out data/prepared --short-side 512
     """
-    from vps_jax.data import decoders, own_prepare
+    from vps_jax.data import decoders, prepare_lock
     from vps_jax.data import prepare as preparation
-    from vps_jax.runs import own_preview, own_videos
+    from vps_jax.runs import own_set
 
     decoders.quieten()
     refuse_small(short_side=short_side, workers=workers, max_gap=max_gap)
     own = own_data(name, source, classes, form, frames, labels, instances, annotations, max_gap)
-    options = {"skip_bad": skip_bad, "short_side": short_side, "workers": workers or os.cpu_count() or 1}
-    if own is not None:
-        own = own_videos.unpacked(own, source, out, again=again)
-        report = own_prepare.prepare(own, source, out, again=again, **options)
-    elif again:
+    if again and own is None:
         raise UserError(f"--again means nothing with {name}; expected it with own: leave it out")
-    else:
-        report = preparation.prepare(name, source, out, **options)
+    options = {"skip_bad": skip_bad, "short_side": short_side, "workers": workers or os.cpu_count() or 1}
+    with prepare_lock.held(out, name):
+        if own is None:
+            print("\n".join(preparation.describe_report(preparation.prepare(name, source, out, **options))))
+            return
+        report, preview = own_set.prepare(own, source, out, again=again, **options)
     print("\n".join(preparation.describe_report(report)))
-    if own is not None:
-        shown = own_preview.write(out, report) or "no picture, since no frame has a pixel of a class"
-        print(f"names on labels -> {shown}")
+    print(f"names on labels -> {preview or 'no picture, since no frame has a pixel of a class'}")
 
 
 @data.command()

@@ -19,6 +19,7 @@ from vps_jax.datasets.own import Own, specification
 from vps_jax.datasets.tree_patterns import files_of
 from vps_jax.evaluation.runner import evaluate_folders
 from vps_jax.media.result_folders import make_writer
+from vps_jax.runs import own_set
 from vps_jax.types import PanopticFrame, UserError
 
 ROWS = [
@@ -398,7 +399,7 @@ def test_commands_need_nothing_but_files(frames, tmp_path):
     changed = Own(class_file.read(classes))
     with pytest.raises(UserError, match="was prepared from another class file; give --again"):
         own_prepare.prepare(changed, frames, out, progress=False)
-    own_prepare.prepare(changed, frames, out, again=True, progress=False)
+    own_set.prepare(changed, frames, out, again=True, progress=False)
     assert class_file.read(out / "classes.yaml").void == (255, 254)
     frames.rename(tmp_path / "moved")
     with pytest.raises(UserError, match="its source .* is not there"):
