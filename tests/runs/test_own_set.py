@@ -5,8 +5,9 @@ import shutil
 
 import own_scenes
 import pytest
+from small_disk import small_disk
 
-from vps_jax.data import own_swap
+from vps_jax.data import own_swap, prepare_lock
 from vps_jax.datasets import own_folder
 from vps_jax.runs import own_set
 from vps_jax.types import UserError
@@ -87,6 +88,17 @@ def test_what_a_run_for_another_set_left_is_not_gone_on_with(sources, out, tmp_p
 def test_another_size_names_the_option_that_replaces(sources, out):
     with pytest.raises(UserError, match="records was prepared from other files or options than .*; give --again to"):
         prepare(sources, "old", out, short_side=24)
+
+
+def test_a_finished_set_is_reported_where_nothing_can_be_written(sources, tmp_path):
+    with small_disk(tmp_path / "disk", "16m") as remount:
+        out = tmp_path / "disk" / "out"
+        first = prepare(sources, "old", out)
+        remount("ro")
+        with prepare_lock.held(out, "own"):
+            assert prepare(sources, "old", out) == first
+        with pytest.raises(UserError, match=r"disk/out cannot be written \(Read-only file system\); choose another"):
+            prepare(sources, "new", out, again=True)
 
 
 @pytest.mark.parametrize("function", ["replace", "rmtree"])

@@ -50,10 +50,14 @@ def prepare(
         spec, source, out, skip_bad=skip_bad, short_side=short_side, workers=workers, progress=progress,
         folder=RECORDS, replace=replace, remedy=REMEDY,
     )  # fmt: skip
-    files.write_text(out / CLASSES, yaml.safe_dump(own.classes.as_mapping(), sort_keys=False, default_flow_style=None))
-    if own.form in TRACKS:
-        own_truth.write(spec, source, out / TRUTH)
-    own_folder.write(out / TRUTH, own, source)
+    text = yaml.safe_dump(own.classes.as_mapping(), sort_keys=False, default_flow_style=None)
+    # a set that is whole is not touched: its disk may be read-only
+    if not (out / CLASSES).is_file() or (out / CLASSES).read_text() != text:
+        files.write_text(out / CLASSES, text)
+    if own_folder.kept(out / TRUTH) != own_folder.described(own, source):  # written last
+        if own.form in TRACKS:
+            own_truth.write(spec, source, out / TRUTH)
+        own_folder.write(out / TRUTH, own, source)
     return report
 
 

@@ -4,10 +4,12 @@ While `out/.again` is written, the old set is as it was. Its renaming to `out/.s
 finds the folder ends the exchange, so that no set is a mixture of two, whenever a run is killed.
 """
 
+import contextlib
 import json
 import os
 import pathlib
 import shutil
+from collections.abc import Iterator
 
 from vps_jax import files
 from vps_jax.data.own_prepare import CLASSES, FRAMES, PREVIEW, RECORDS, TRUTH
@@ -50,8 +52,9 @@ def take_place(out: pathlib.Path) -> None:
     Raises:
       UserError: the disk refuses.
     """
-    files.write_json(out / AGAIN / ALL, [part for part in PARTS if (out / AGAIN / part).exists()])
-    os.replace(out / AGAIN, out / SWAP)
+    with one_line(out):
+        files.write_json(out / AGAIN / ALL, [part for part in PARTS if (out / AGAIN / part).exists()])
+        os.replace(out / AGAIN, out / SWAP)
     finish(out)
 
 
@@ -64,10 +67,17 @@ def finish(out: pathlib.Path) -> None:
     swap = out / SWAP
     if not swap.is_dir():
         return
-    try:
+    with one_line(out):
         if (swap / ALL).is_file():  # it goes when all is done
             exchange(out, swap, json.loads((swap / ALL).read_text()))
         shutil.rmtree(swap)
+
+
+@contextlib.contextmanager
+def one_line(out: pathlib.Path) -> Iterator[None]:
+    """Turns what the disk refuses into a UserError."""
+    try:
+        yield
     except OSError as error:
         raise UserError(f"{out} cannot be written ({error.strerror}); make room and start again: it goes on") from error
 

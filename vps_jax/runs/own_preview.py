@@ -1,5 +1,6 @@
 """A picture of a user's own data as they were prepared: frames with the names on their labels, and all classes."""
 
+import os
 import pathlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
@@ -54,6 +55,8 @@ def write(out: str | pathlib.Path, splits: Iterable[str]) -> pathlib.Path | None
     examples = [example for one in opened for example in examples_of(one, LOOKED_AT // len(opened))]
     if not examples:
         return None
+    if (out / PREVIEW).is_file() and not os.access(out, os.W_OK):  # a disk that is read-only by now
+        return out / PREVIEW
     try:
         files.write_image(out / PREVIEW, sheet(examples, opened[0].classes))
     except OSError as error:
