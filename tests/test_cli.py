@@ -84,7 +84,7 @@ def test_no_command_is_help(capsys):
         (["data", "check", *OWN, "--max-gap", "0"], "--max-gap 0; expected 1 or more"),
         (["data", "check", *OWN, "--json", "nodir/x.json"], "nodir/x.json: nodir is no folder; expected a file in"),
         (["data", "check", *OWN, "--json", "."], ". is a folder; expected a file to write"),
-        (["data", "check", "vipseg", "--source", "/nowhere"], "/nowhere: no such folder; expected the root of VIPSeg"),
+        (["data", "check", "vipseg", "--source", "/nowhere"], "there is no such folder; expected VIPSeg"),
         (["evaluate", "--truth", "/nowhere", "--predictions", "x"], "/nowhere: no truth"),
         (["convert", "x.pth", "--config", "/nowhere.py", "--output", "y"], "/nowhere.py is not there"),
         (["convert", "x.pth", "--output", "y"], "--config is missing"),

@@ -134,14 +134,11 @@ class DatasetSpec:
         """The layout of a root.
 
         Raises:
-          UserError: there is no such folder; or none fits: names what was looked for first, and the variant of which a
-            part is there.
+          UserError: none fits; names what was looked for first, and the variant of which a part is there.
         """
         for layout in self.layouts:
             if not layout.missing(root):
                 return layout
-        if not root.exists():
-            raise UserError(f"{root}: no such folder; expected the root of {self.title}")
         half = [layout for layout in self.layouts if len(layout.missing(root)) < len(layout.needs)]
         nearest = min(half or self.layouts[:1], key=lambda layout: len(layout.missing(root)))
         lacks = nearest.missing(root)[0]
@@ -151,6 +148,7 @@ class DatasetSpec:
         lacks = lacks.replace("|", " or ")
         others = " or ".join(f"{layout.name} ({', '.join(layout.needs)})" for layout in self.layouts)
         state = f"its layout {nearest.name!r} is there in part" if half else "nothing of it is there"
+        state = state if root.exists() else "there is no such folder"
         raise UserError(f"{root}: no {lacks}; {state}; expected {self.title} as {others.replace('|', ' or ')}")
 
     def splits(self, root: pathlib.Path) -> tuple[str, ...]:
