@@ -23,6 +23,7 @@ COMMANDS = [
     "data check", "data instances", "app", "weights list", "weights get",
 ]  # fmt: skip
 ENSEMBLE = ROOT / "configs" / "ensemble.py"
+OWN = ["own", "--source", "/nowhere", "--classes", "none.yaml"]
 PREDICT = ["predict", "a.mp4", "--output", "y"]
 TUNE = ["tune-ensemble", "--ensemble", ENSEMBLE, "--predictions", "x"]
 
@@ -75,7 +76,17 @@ def test_no_command_is_help(capsys):
         (["data", "convert", "vipseg", "--source", "x", "--out", "y", "--height", "tall"], "--height 'tall'"),
         (["data", "prepare", "imagenet", "--source", "x", "--out", "y"], "data set 'imagenet' is unknown"),
         (["data", "prepare", "vipseg", "--source", "/nowhere", "--out", "y"], "/nowhere is no folder"),
-        (["data", "check", "vipseg", "--source", "/nowhere"], "/nowhere"),
+        (["data", "prepare", *OWN, "--out", "y"], "--source /nowhere: no such folder"),
+        (["data", "prepare", *OWN, "--out", "y", "--short-side", "-1"], "--short-side -1; expected 16 or more"),
+        (["data", "prepare", *OWN, "--out", "y", "--short-side", "0"], "--short-side 0; expected 16 or more"),
+        (["data", "prepare", *OWN, "--out", "y", "--max-gap", "-3"], "--max-gap -3; expected 1 or more"),
+        (["data", "prepare", *OWN, "--out", "y", "--workers", "0"], "--workers 0; expected 1 or more"),
+        (["data", "prepare", "vipseg", "--source", "x", "--out", "y", "--workers", "-2"], "--workers -2; expected 1"),
+        (["data", "check", *OWN], "--source /nowhere: no such folder"),
+        (["data", "check", *OWN, "--max-gap", "0"], "--max-gap 0; expected 1 or more"),
+        (["data", "check", *OWN, "--json", "nodir/x.json"], "nodir/x.json: nodir is no folder; expected a file in"),
+        (["data", "check", *OWN, "--json", "."], ". is a folder; expected a file to write"),
+        (["data", "check", "vipseg", "--source", "/nowhere"], "there is no such folder; expected VIPSeg"),
         (["evaluate", "--truth", "/nowhere", "--predictions", "x"], "/nowhere: no truth"),
         (["convert", "x.pth", "--config", "/nowhere.py", "--output", "y"], "/nowhere.py is not there"),
         (["convert", "x.pth", "--output", "y"], "--config is missing"),

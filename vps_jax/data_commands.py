@@ -25,6 +25,9 @@ Instances = Annotated[str | None, Text("--instances", help="own: pattern of the 
 Annotations = Annotated[str | None, Text("--annotations", help="own: pattern of the json of a split.")]
 MaxGap = Annotated[int | None, Text("--max-gap", help="own: a larger step of frame numbers cuts a video.")]
 
+# of the numbers that options take; in frames of fewer pixels nothing can be seen
+LEAST = {"short_side": 16, "workers": 1, "max_gap": 1}
+
 
 @data.command()
 def synthesize(
@@ -104,22 +107,23 @@ def prepare(
 
     Example: vps-jax data prepare vipseg --source data/VIPSeg_720P --out data/prepared --short-side 512
     """
-    from vps_jax.data import own_prepare
+    from vps_jax.data import decoders, prepare_lock
     from vps_jax.data import prepare as preparation
-    from vps_jax.runs import own_preview, own_videos
+    from vps_jax.runs import own_set
 
-    own = own_data(name, classes, form, frames, labels, instances, annotations, max_gap)
-    options = {"skip_bad": skip_bad, "short_side": short_side, "workers": workers or os.cpu_count() or 1}
-    if own is not None:
-        own = own_videos.unpacked(own, source, out, again=again)
-        report = own_prepare.prepare(own, source, out, again=again, **options)
-    elif again:
+    decoders.quieten()
+    refuse_small(short_side=short_side, workers=workers, max_gap=max_gap)
+    own = own_data(name, source, classes, form, frames, labels, instances, annotations, max_gap)
+    if again and own is None:
         raise UserError(f"--again means nothing with {name}; expected it with own: leave it out")
-    else:
-        report = preparation.prepare(name, source, out, **options)
+    options = {"skip_bad": skip_bad, "short_side": short_side, "workers": workers or os.cpu_count() or 1}
+    with prepare_lock.held(out, name):
+        if own is None:
+            print("\n".join(preparation.describe_report(preparation.prepare(name, source, out, **options))))
+            return
+        report, preview = own_set.prepare(own, source, out, again=again, **options)
     print("\n".join(preparation.describe_report(report)))
-    if own is not None:
-        print(f"names on labels -> {own_preview.write(out, report) or 'no picture, since no frame has a label'}")
+    print(f"names on labels -> {preview or 'no picture, since no frame has a pixel of a class'}")
 
 
 @data.command()
@@ -141,10 +145,15 @@ def check(
     """
     from vps_jax import files
     from vps_jax.data import check as checking
+    from vps_jax.data import decoders
     from vps_jax.datasets.own import specification
     from vps_jax.runs import own_videos
 
-    own = own_data(name, classes, form, frames, labels, instances, annotations, max_gap)
+    decoders.quieten()
+    refuse_small(max_gap=max_gap)
+    if json_out is not None:
+        files.require_target(json_out)
+    own = own_data(name, source, classes, form, frames, labels, instances, annotations, max_gap)
     with tempfile.TemporaryDirectory() as folder:  # of the frames of video files
         if own is not None:
             own = own_videos.unpacked(own, source, pathlib.Path(folder))
@@ -166,8 +175,9 @@ def draft_classes(
 
     Example: vps-jax data classes --labels 'labels/train/*/*.png' --out classes.yaml
     """
-    from vps_jax.data import class_draft
+    from vps_jax.data import class_draft, decoders
 
+    decoders.quieten()
     values = class_draft.draft(labels, out)
     for one in values:
         print(f"value {one.value}: {one.share:7.2%} of the pixels, most in {one.example}")
@@ -176,14 +186,22 @@ def draft_classes(
     )
 
 
-def own_data(name: str, classes: Folder | None, form: str | None, *patterns: str | int | None):
+def refuse_small(**given: int | None) -> None:
+    """Raises UserError for a number of an option that is below the least."""
+    for key, value in given.items():
+        if value is not None and value < LEAST[key]:
+            raise UserError(f"--{key.replace('_', '-')} {value}; expected {LEAST[key]} or more, or leave it out")
+
+
+def own_data(name: str, source: Folder, classes: Folder | None, form: str | None, *patterns: str | int | None):
     """What the options say of a user's own data, `datasets.own.Own`; None for a data set that is known by name.
 
     Raises:
-      UserError: there is no class file, or an option of own data stands beside another name.
+      UserError: there is no class file or no source, a given pattern of object PNGs fits none, or an option of own
+        data stands beside another name.
     """
     from vps_jax.datasets import class_file
-    from vps_jax.datasets.own import Own
+    from vps_jax.datasets.own import Own, require_objects
 
     keys = ("form", "frames", "labels", "instances", "annotations", "max_gap")
     given = {key: value for key, value in zip(keys, (form, *patterns), strict=True) if value is not None}
@@ -193,6 +211,11 @@ def own_data(name: str, classes: Folder | None, form: str | None, *patterns: str
         return None
     if classes is None:
         raise UserError("own data need --classes, a class file; `vps-jax data classes` drafts one from the labels")
+    if not source.is_dir():
+        raise UserError(f"--source {source}: no such folder; expected the folder of your data")
     read = class_file.read(classes)
     print("\n".join(read.notes), end="\n" if read.notes else "")
-    return Own(read, **given)
+    own = Own(read, **given)
+    if "instances" in given:
+        require_objects(own, source)
+    return own

@@ -143,9 +143,27 @@ def require_space(folder: pathlib.Path, needed: int, purpose: str = "the files")
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise UserError(
-            f"{folder} has {free / 1e9:.1f} GB free, {purpose} need {needed / 1e9:.1f} GB; "
-            "free some or choose another folder"
+            f"{folder} has {amount(free)} free, {purpose} need {amount(needed)}; free some or choose another folder"
         )
+
+
+def amount(size: int) -> str:
+    """Bytes in words: `2.5 GB`, or `2.5 MB` of what is less than one GB."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
+
+
+def require_target(path: pathlib.Path) -> None:
+    """Check that a file can be written.
+
+    Raises:
+      UserError: it is a folder, or lies in none that can be written.
+    """
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; expected a file to write")
+    if not path.parent.is_dir():
+        raise UserError(f"{path}: {path.parent} is no folder; expected a file in a folder: make it or name another")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise UserError(f"{path}: folder {path.parent} cannot be written; choose another")
 
 
 def read_lines(path: pathlib.Path) -> list[str]:

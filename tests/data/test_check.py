@@ -5,8 +5,10 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
 from vps_jax import datasets
+from vps_jax.cli import app
 from vps_jax.data import check, prepare, synthetic
 from vps_jax.types import UserError
 
@@ -54,6 +56,34 @@ def test_damage_is_found(source):
     ):  # fmt: skip
         assert sum(text in line for line in found) == 1, (text, found)
     assert len(found) == 7
+
+
+def test_labels_that_are_void_alone_are_told(source, tmp_path):
+    """In val by `check`, and by `prepare` with the split."""
+    for name in (source / "val.txt").read_text().split():
+        for mask in (source / "panomasks" / name).glob("*.png"):
+            cv2.imwrite(str(mask), np.zeros_like(cv2.imread(str(mask), cv2.IMREAD_UNCHANGED)))
+    assert problems(source) == (f"val: {check.ALL_VOID}",)
+    report = prepare.prepare("vipseg", source, tmp_path / "out", progress=False)
+    for split in ("train", "val"):
+        lines = prepare.describe_report({split: report[split]})
+        assert (f"  {check.ALL_VOID}" in lines) == (split == "val")
+
+
+def test_opencv_says_nothing_of_its_own(source, tmp_path, capfd):
+    path = sorted((source / "panomasks").rglob("*.png"))[0]
+    path.write_bytes(path.read_bytes()[:60])
+    level = cv2.utils.logging
+    level.setLogLevel(level.LOG_LEVEL_WARNING)
+    assert problems(source) and "WARN" in capfd.readouterr().err  # what it says unless it is told not to
+    for given in (
+        ("check", "vipseg", "--source", source),
+        ("prepare", "vipseg", "--source", source, "--out", tmp_path / "out", "--workers", "1"),
+        ("classes", "--labels", path, "--out", tmp_path / "draft.yaml"),
+    ):
+        level.setLogLevel(level.LOG_LEVEL_WARNING)
+        result = CliRunner().invoke(app, ["data", *map(str, given)])
+        assert result.exit_code and "WARN" not in capfd.readouterr().err, given
 
 
 def test_lists_are_compared_with_folders(source):

@@ -1,3 +1,5 @@
+import errno
+import fcntl
 import os
 import pathlib
 import shutil
@@ -5,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -12,7 +15,8 @@ import pytest
 
 from tfds_builders import shards
 from vps_jax import files
-from vps_jax.data import prepare, records, synthetic
+from vps_jax.cli import app
+from vps_jax.data import prepare, prepare_lock, records, synthetic
 from vps_jax.types import UserError
 
 
@@ -76,10 +80,13 @@ def test_a_broken_frame_is_a_user_error_and_no_set_is_left(raw_vipseg, tmp_path)
     assert any("left out" in line for line in prepare.describe_report(report))
 
 
-def test_space_is_checked(tmp_path):
+def test_space_is_checked(tmp_path, monkeypatch):
     files.require_space(tmp_path / "not" / "there", 1)
     with pytest.raises(UserError, match=r"GB free, the files need 1000000000.0 GB"):
         files.require_space(tmp_path, 10**18)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=2_340_000))
+    with pytest.raises(UserError, match=r"has 2.3 MB free, the files need 5.0 MB; free some"):
+        files.require_space(tmp_path, 5_000_000)
 
 
 def contents(folder):
@@ -237,3 +244,60 @@ def test_a_disk_that_fills_up_ends_in_one_line(raw_vipseg, tmp_path, many_shards
     prepare.prepare("vipseg", raw_vipseg, tmp_path / "out", progress=False)
     prepare.prepare("vipseg", raw_vipseg, tmp_path / "whole", progress=False)
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+HOLD = "import pathlib, sys, time\nfrom vps_jax.data import prepare_lock\n" + (
+    "with prepare_lock.held(pathlib.Path(sys.argv[1]), 'vipseg'):\n    print('held', flush=True)\n    time.sleep(60)\n"
+)
+
+
+def test_two_runs_for_one_folder(raw_vipseg, tmp_path):
+    """The second is refused and changes nothing; a lock whose owner was killed holds nobody up."""
+    out = tmp_path / "new" / "out"
+    command = ["data", "prepare", "vipseg", "--source", str(raw_vipseg), "--out", str(out), "--workers", "1"]
+    other = subprocess.Popen(
+        [sys.executable, "-c", HOLD, out], stdout=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": str(pathlib.Path(__file__).parents[2])},
+    )  # fmt: skip
+    assert other.stdout.readline() == "held\n"
+    line = rf"new/out is being prepared by process {other.pid} on .*: wait for its end, or name another --out"
+    with pytest.raises(UserError, match=line):
+        app(command, standalone_mode=False)
+    assert [path.name for path in out.iterdir()] == [".vipseg.lock"]
+    other.kill()
+    other.wait()
+    app(command, standalone_mode=False)
+    assert [path.name for path in out.iterdir()] == ["vipseg"]
+
+
+def test_a_lock_leaves_nothing_and_is_no_condition(tmp_path, monkeypatch):
+    out = tmp_path / "new" / "out"
+    with prepare_lock.held(out, "own"):
+        assert (out / ".own.lock").is_file()
+        with pytest.raises(UserError, match=f"process {os.getpid()} on "), prepare_lock.held(out, "own"):
+            pass
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "file").write_text("")
+    with prepare_lock.held(tmp_path / "file" / "out", "own"):  # where nothing can be written
+        pass
+
+    def unknown(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", unknown)  # a disk of the network
+    with prepare_lock.held(out, "own"), prepare_lock.held(out, "own"):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_what_a_killed_run_left_goes_from_a_finished_set_too(raw_vipseg, tmp_path):
+    prepare.prepare("vipseg", raw_vipseg, tmp_path, progress=False)
+    for name in ("incomplete.1A2B3C_1.0.0", ".1.0.0.parts"):  # the first as TFDS names it, the second ended too early
+        (tmp_path / "vipseg" / name).mkdir()
+        (tmp_path / "vipseg" / name / "half").write_bytes(b"x")
+    prepare.prepare("vipseg", raw_vipseg, tmp_path, progress=False)
+    assert [p.name for p in (tmp_path / "vipseg").iterdir()] == ["1.0.0"]
+    shutil.rmtree(tmp_path / "vipseg" / "1.0.0")
+    (tmp_path / "vipseg" / "incomplete.1A2B3C_1.0.0").mkdir()
+    prepare.prepare("vipseg", raw_vipseg, tmp_path, progress=False)
+    assert [p.name for p in (tmp_path / "vipseg").iterdir()] == ["1.0.0"]

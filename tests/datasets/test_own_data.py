@@ -19,6 +19,7 @@ from vps_jax.datasets.own import Own, specification
 from vps_jax.datasets.tree_patterns import files_of
 from vps_jax.evaluation.runner import evaluate_folders
 from vps_jax.media.result_folders import make_writer
+from vps_jax.runs import own_set
 from vps_jax.types import PanopticFrame, UserError
 
 ROWS = [
@@ -388,6 +389,8 @@ def test_commands_need_nothing_but_files(frames, tmp_path):
     assert truth.classes == CLASSES.classes and dataset(str(out / "truth")).name == "rooms"
     assert [video.name for video in truth.predicted(out / "truth", "val")] == ["c"]
     assert truth.truth_file(out / "truth", "val") == frames / "labels" / "val"
+    with pytest.raises(UserError, match="truth: no truth of split 'vall'; expected one of train, val$"):
+        evaluate_folders(out / "truth", tmp_path, split="vall")
     rows = [row | {"like": "road"} for row in CLASSES.as_mapping()["classes"]]  # says nothing of the labels
     alike = class_file.parse(CLASSES.as_mapping() | {"classes": rows}, classes)
     own_prepare.prepare(Own(alike), frames, out, progress=False)
@@ -396,12 +399,30 @@ def test_commands_need_nothing_but_files(frames, tmp_path):
     changed = Own(class_file.read(classes))
     with pytest.raises(UserError, match="was prepared from another class file; give --again"):
         own_prepare.prepare(changed, frames, out, progress=False)
-    own_prepare.prepare(changed, frames, out, again=True, progress=False)
+    own_set.prepare(changed, frames, out, again=True, progress=False)
     assert class_file.read(out / "classes.yaml").void == (255, 254)
     frames.rename(tmp_path / "moved")
     with pytest.raises(UserError, match="its source .* is not there"):
         recognize(out / "truth")
     assert own.form == "index"
+
+
+def test_object_maps_that_are_not_there(frames, tmp_path):
+    """A pattern that fits none is refused; a frame that has none is counted where others of its video have one."""
+    own, classes = as_index(frames), tmp_path / "classes.json"
+    classes.write_text(json.dumps(CLASSES.as_mapping()))
+    options = ("--source", frames, "--classes", classes, "--instances", "objects/{split}/{video}/{frame}.png")
+    for name, more in (("check", ()), ("prepare", ("--out", tmp_path / "none"))):
+        code, text, error = command("data", name, "own", *options, *more)
+        assert code and "--instances 'objects/{split}/{video}/{frame}.png' fits no PNG below" in str(error)
+        assert not text and not (tmp_path / "none").exists()
+    (frames / "instances" / "train" / "b" / "9.png").unlink()
+    shutil.rmtree(frames / "instances" / "val")
+    counted = {"labelled frames without an object PNG, in videos that have some": 1}
+    report = check.check(specification(own), frames, progress=False)
+    assert not report.problems and [split.findings for split in report.splits] == [counted, {}]
+    report = prepare.prepare(specification(own), frames, tmp_path / "out", progress=False)
+    assert [report[split]["findings"] for split in SPLITS] == [counted, {}]
 
 
 def test_options_that_mean_nothing_are_refused(frames, tmp_path):

@@ -360,7 +360,7 @@ def test_too_little_room_is_said_before_anything_runs(tmp_path, monkeypatch, sou
     usage = type("Usage", (), {"free": 1000})
     monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
     member = vps()._replace(load=lambda: pytest.fail("loaded"))
-    with pytest.raises(module.UserError, match="GB free, the files need"):
+    with pytest.raises(module.UserError, match="MB free, the files need"):
         run(monkeypatch, sources, tmp_path / "out", [member, image_member()], "in_turn")
 
 

@@ -115,10 +115,15 @@ def test_what_does_not_fit_is_refused_and_leaves_nothing(root, tmp_path):
     (root / "labels" / "train" / "drive" / "12.png").unlink()
     command("prepare", root, "--out", out, "--workers", 1)
     write_video(root / "frames" / "val" / "drive.mp4", COLORS[:3])
-    with pytest.raises(UserError, match="frames/val/drive is not of .*drive.mp4, or that has changed; give --again"):
+    with pytest.raises(UserError, match="frames/val/drive is not of .*drive.mp4, or that or its labels have"):
         command("prepare", root, "--out", out)
     command("prepare", root, "--out", out, "--workers", 1, "--again")
     assert len(list((out / "frames" / "val" / "drive").glob("*.jpg"))) == 3
+    write_label(root, "train", "f_04")  # a frame that was not unpacked
+    with pytest.raises(UserError, match="frames/train/drive is not of .* its labels have changed; give --again"):
+        command("prepare", root, "--out", out)
+    command("prepare", root, "--out", out, "--workers", 1, "--again")
+    assert len(list((out / "frames" / "train" / "drive").glob("*.jpg"))) == 3
 
 
 def test_images_beside_video_files_and_two_files_of_one_video_are_refused(root, tmp_path):

@@ -337,7 +337,7 @@ def test_full_disk_is_met_before_training(tmp_path, monkeypatch):
     checkpoint.check_disk_space(tmp_path, state, 2)
     usage = type("Usage", (), {"free": 100})
     monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
-    with pytest.raises(UserError, match="0.0 GB free, 4 checkpoints need"):
+    with pytest.raises(UserError, match="0.0 MB free, 4 checkpoints need"):
         checkpoint.check_disk_space(tmp_path, state, 2)
     # those of an earlier start are part of what the run needs
     (tmp_path / "checkpoints").mkdir()

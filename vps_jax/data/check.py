@@ -19,6 +19,7 @@ from vps_jax.datasets.label_files import BadFrame, StrayValues
 LOOK_AHEAD = 64  # videos
 SHORT = 4  # frames
 VALUES = 50  # that mean nothing, with a line each
+ALL_VOID = "all labelled pixels are void; expected pixels of classes: look at the labels, or at your class file"
 
 
 class SplitCounts(NamedTuple):
@@ -70,6 +71,7 @@ class VideoCounts(NamedTuple):
     size: str
     findings: dict[str, int]
     problems: list["str | Strays"]
+    all_void: bool = False
 
 
 class Strays(NamedTuple):
@@ -109,6 +111,8 @@ def check(
             problems += layout.strays(source, split)
         looks = list(looked_at(videos, spec, split, workers or min(16, os.cpu_count() or 1), progress))
         problems += joined([line for video in looks for line in video.problems])
+        if labelled := [video for video in looks if video.labelled]:
+            problems += [f"{split}: {ALL_VOID}"] * all(video.all_void for video in labelled)
         counts.append(summed(split, looks))
     return Report(layout.name, tuple(counts), (*listed_twice(splits), *problems))
 
@@ -158,6 +162,7 @@ def look_at(video: VideoFiles, spec: DatasetSpec, split: str) -> VideoCounts:
     problems, sizes, labelled = [], [], 0
     findings: collections.Counter = collections.Counter()
     seen: set[int] = set()
+    all_void = True
     if not video.images:
         problems.append(f"{video.name}: listed in {split}, but no image of it is there")
     scanned = spec.scan(video) if spec.scan is not None and video.labelled else video
@@ -188,10 +193,12 @@ def look_at(video: VideoFiles, spec: DatasetSpec, split: str) -> VideoCounts:
         labelled += 1
         problems += mask_problems(labels.values, size, video.masks[i] if video.masks else image, spec)
         findings.update(labels.findings)
-        values = np.flatnonzero(np.bincount(labels.values.ravel(), minlength=65536) * spec.labels.is_instance)
+        counts = np.bincount(labels.values.ravel(), minlength=65536)
+        values = np.flatnonzero(counts * spec.labels.is_instance)
         seen |= {*values.tolist(), *(int(v) for members in labels.combinations for v in members)}
+        all_void &= counts[list(spec.labels.void)].sum() == labels.values.size
     size = f"{sizes[0][1]}x{sizes[0][0]}" if sizes else ""
-    return VideoCounts(len(video.images), labelled, len(seen), size, dict(findings), problems)
+    return VideoCounts(len(video.images), labelled, len(seen), size, dict(findings), problems, all_void)
 
 
 def mask_problems(

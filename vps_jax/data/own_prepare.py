@@ -1,7 +1,6 @@
 """A user's own data as a folder of records, class file and truth, which is all that later commands need."""
 
 import pathlib
-import shutil
 
 import yaml
 
@@ -13,6 +12,8 @@ from vps_jax.datasets.own import TRACKS, Own, specification
 from vps_jax.types import UserError
 
 RECORDS, TRUTH, CLASSES = "records", "truth", "classes.yaml"
+FRAMES, PREVIEW = "frames", "preview.jpg"
+REMEDY = "give --again to replace it, or name another --out"
 
 
 def prepare(
@@ -20,7 +21,7 @@ def prepare(
     source: str | pathlib.Path,
     out: str | pathlib.Path,
     *,
-    again: bool = False,
+    replace: bool = False,
     skip_bad: bool = False,
     short_side: int | None = None,
     workers: int = 1,
@@ -32,7 +33,7 @@ def prepare(
       own: what the user says of the data.
       source: folder of the data; the truth is read from there, so it stays.
       out: folder to write. A finished one of the same source, patterns and class file is only reported.
-      again: replace one that was made from others.
+      replace: write records that were made from others anew.
       skip_bad, short_side, workers, progress: as of `prepare.prepare`.
 
     Returns:
@@ -44,23 +45,26 @@ def prepare(
     source, out = pathlib.Path(source), pathlib.Path(out)
     spec = specification(own)
     spec.layout(source)
-    if again:
-        for folder in (RECORDS, TRUTH):
-            shutil.rmtree(out / folder, ignore_errors=True)
     refuse_change(out / TRUTH, own_folder.described(own, source))
     report = preparation.prepare(
-        spec, source, out, skip_bad=skip_bad, short_side=short_side, workers=workers, progress=progress, folder=RECORDS
-    )
-    files.write_text(out / CLASSES, yaml.safe_dump(own.classes.as_mapping(), sort_keys=False, default_flow_style=None))
-    if own.form in TRACKS:
-        own_truth.write(spec, source, out / TRUTH)
-    own_folder.write(out / TRUTH, own, source)
+        spec, source, out, skip_bad=skip_bad, short_side=short_side, workers=workers, progress=progress,
+        folder=RECORDS, replace=replace, remedy=REMEDY,
+    )  # fmt: skip
+    text = yaml.safe_dump(own.classes.as_mapping(), sort_keys=False, default_flow_style=None)
+    # a set that is whole is not touched: its disk may be read-only
+    if not (out / CLASSES).is_file() or (out / CLASSES).read_text() != text:
+        files.write_text(out / CLASSES, text)
+    if own_folder.kept(out / TRUTH) != own_folder.described(own, source):  # written last
+        if own.form in TRACKS:
+            own_truth.write(spec, source, out / TRUTH)
+        own_folder.write(out / TRUTH, own, source)
     return report
 
 
 def refuse_change(folder: pathlib.Path, now: dict) -> None:
     """Raises UserError when a folder was prepared from another source, other patterns or another class file.
 
+    `now` may have a part of the keys of `own_folder.described`, of which the classes must be one.
     `like` of a class file may change: it says where training starts, and nothing of the labels.
     """
     before = own_folder.kept(folder)
@@ -70,7 +74,7 @@ def refuse_change(folder: pathlib.Path, now: dict) -> None:
     changed = [key for key in now if before.get(key) != now[key]]
     if changed:
         what = {"source": "another source", "classes": "another class file"}.get(changed[0], f"another {changed[0]}")
-        raise UserError(f"{folder.parent} was prepared from {what}; give --again to replace it, or name another --out")
+        raise UserError(f"{folder.parent} was prepared from {what}; {REMEDY}")
 
 
 def without_like(content: dict) -> dict:

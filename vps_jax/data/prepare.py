@@ -10,6 +10,7 @@ import tempfile
 from typing import Any
 
 from vps_jax import datasets, files
+from vps_jax.data.check import ALL_VOID
 from vps_jax.datasets.spec import FRAME_SUFFIXES as IMAGES
 from vps_jax.datasets.spec import DatasetSpec
 from vps_jax.types import UserError
@@ -25,6 +26,8 @@ def prepare(
     workers: int = 1,
     progress: bool = True,
     folder: str = "",
+    replace: bool = False,
+    remedy: str = "remove it or name another",
 ) -> dict[str, dict]:
     """Write the records of a data set below `out/<name>/<version>`.
 
@@ -40,6 +43,8 @@ def prepare(
       workers: processes; 1 works in this one, with threads.
       progress: show progress bars.
       folder: name of the folder below `out`; empty for the data set's name.
+      replace: write a finished set of other files anew, instead of refusing.
+      remedy: what the line of a refused set says to do.
 
     Returns:
       The report of each split, see `describe_report`.
@@ -49,22 +54,30 @@ def prepare(
     """
     spec = name if isinstance(name, DatasetSpec) else datasets.dataset(name)
     folder, source, out = folder or spec.name, pathlib.Path(source), pathlib.Path(out)
-    builder = make_builder(spec, out, folder)
-    builder.skip_bad, builder.short_side, builder.workers = skip_bad, short_side, workers
-    if is_prepared(builder):
-        check_source(builder, source, out / folder)
-    else:
+    make = functools.partial(make_builder, spec, out, folder, skip_bad, short_side, workers)
+    builder = make()
+    remove_leftovers(builder, out / folder)
+    if replace and is_prepared(builder) and is_of_others(builder, source):
+        shutil.rmtree(builder.data_dir)
+        builder = make()
+    if not is_prepared(builder):
         check_folders(source, out)
         builder.track = functools.partial(_track, show=progress)
         run(builder, source, out / folder)
+    elif is_of_others(builder, source):
+        raise UserError(f"{out / folder} was prepared from other files or options than {source}; {remedy}")
     return {split: builder.info.metadata[f"report_{split}"] for split in builder.info.splits}
 
 
-def make_builder(spec: DatasetSpec, out: pathlib.Path, folder: str) -> Any:
+def make_builder(
+    spec: DatasetSpec, out: pathlib.Path, folder: str, skip_bad: bool, short_side: int | None, workers: int
+) -> Any:
     """The builder, writing array_record below `out/<folder>`."""
     from tfds_builders import base
 
-    return base.builder_of(spec, folder)(data_dir=str(out), file_format="array_record")
+    builder = base.builder_of(spec, folder)(data_dir=str(out), file_format="array_record")
+    builder.skip_bad, builder.short_side, builder.workers = skip_bad, short_side, workers
+    return builder
 
 
 def is_prepared(builder: Any) -> bool:
@@ -72,14 +85,20 @@ def is_prepared(builder: Any) -> bool:
     return (pathlib.Path(builder.data_dir) / "dataset_info.json").exists()
 
 
-def check_source(builder: Any, source: pathlib.Path, folder: pathlib.Path) -> None:
-    """Refuse a source that is there and is not the one that the finished set was made from.
+def remove_leftovers(builder: Any, folder: pathlib.Path) -> None:
+    """Remove what killed runs left in the set's folder, but for the shards that an unfinished set goes on with."""
+    leftovers = [*folder.glob("incomplete.*"), *folder.glob("*.incomplete*")]  # names of TFDS, now and earlier
+    for leftover in [*leftovers, *(folder.glob(".*.parts") if is_prepared(builder) else ())]:
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
+def is_of_others(builder: Any, source: pathlib.Path) -> bool:
+    """Whether a source is there and is not the one that the finished set was made from.
 
     Sets of earlier versions say nothing of their source, and a source that was moved away cannot be asked.
     """
     before = builder.info.metadata.get("source")
-    if before is not None and source.is_dir() and builder.source_fingerprint(source) != before:
-        raise UserError(f"{folder} was prepared from other files or options than {source}; remove it or name another")
+    return before is not None and source.is_dir() and builder.source_fingerprint(source) != before
 
 
 def check_folders(source: pathlib.Path, out: pathlib.Path) -> None:
@@ -101,8 +120,6 @@ def run(builder: Any, source: pathlib.Path, folder: pathlib.Path) -> None:
     """Prepare, turning what is wrong with the source or the disk into a `UserError`."""
     import tensorflow_datasets as tfds
 
-    for leftover in folder.glob("*.incomplete*"):
-        shutil.rmtree(leftover, ignore_errors=True)
     logging.getLogger("absl").setLevel(logging.ERROR)
     tfds.disable_progress_bar()
     config = tfds.download.DownloadConfig(manual_dir=str(source))
@@ -134,6 +151,8 @@ def describe_report(report: dict[str, dict]) -> list[str]:
                 f"  {counts['videos_with_instances']} videos show instances, "
                 f"{100 * counts['unlabelled_share']:.2f} % of the pixels are unlabelled"
             )
+        if counts["unlabelled_share"] == 1:
+            lines.append(f"  {ALL_VOID}")
         if counts["images_without_mask"]:
             lines.append(f"  {counts['images_without_mask']} images have no mask and were left out")
         if counts.get("short_videos"):

@@ -17,6 +17,7 @@ from vps_jax.types import UserError
 
 FRAMES, LABELS = "frames/{split}/{video}/{frame}", "labels/{split}/{video}/{frame}.png"
 OBJECTS, JSON = "instances/{split}/{video}/{frame}.png", "{split}.json"
+WITHOUT_OBJECTS = "labelled frames without an object PNG, in videos that have some"
 
 
 class Form(NamedTuple):
@@ -73,6 +74,15 @@ class Own:
             raise UserError(f"--frames {self.frames!r} has no {{frame}}; expected a pattern such as {FRAMES!r}")
         if self.form in TRACKS and not self.classes.classes.thing_ids:  # as in jsons, which do not say it
             object.__setattr__(self, "classes", self.classes.of_things())
+
+
+def require_objects(own: Own, root: pathlib.Path) -> None:
+    """Raises UserError when the pattern of the object PNGs fits no file."""
+    if not any(files_of(root, own.instances, split, (".png",)) for split in spec.SPLITS):
+        raise UserError(
+            f"--instances {own.instances!r} fits no PNG below {root}; expected a pattern such as {OBJECTS!r}: mend it, "
+            "or leave it out"
+        )
 
 
 def specification(own: Own) -> spec.DatasetSpec:
@@ -156,6 +166,14 @@ def map_videos(root: pathlib.Path, split: str, own: Own) -> list[spec.VideoFiles
         found.append(spec.VideoFiles(name, images, tuple(labels.get(key) for key in keys), notes))
     found = with_told(found, unlabelled_files(split, own))
     return found if labels else [video._replace(masks=None, notes=None) for video in found]
+
+
+def read_maps(video: spec.VideoFiles, index: int) -> spec.LabelMap:
+    """Labels of one frame of class maps; an object map that only other frames of the video have is told."""
+    labels, objects = own_labels.read_maps(video, index), video.notes.objects
+    if objects[index] is not None or not any(objects):
+        return labels
+    return labels._replace(findings={**labels.findings, WITHOUT_OBJECTS: 1})
 
 
 def panoptic_videos(root: pathlib.Path, split: str, own: Own) -> list[spec.VideoFiles]:
@@ -255,10 +273,10 @@ PANOPTIC = ("vpq", "stq", "pq", "miou", "vc")
 TRACKS = ("ytvis", "coco")  # forms that say nothing of stuff
 FORMS = {
     "index": Form(
-        map_videos, own_labels.read_maps, ("frames", "labels"), "vps_jax.evaluation.mask_folders", PANOPTIC
+        map_videos, read_maps, ("frames", "labels"), "vps_jax.evaluation.mask_folders", PANOPTIC
     ),
     "palette": Form(
-        map_videos, own_labels.read_maps, ("frames", "labels"), "vps_jax.evaluation.mask_folders", PANOPTIC
+        map_videos, read_maps, ("frames", "labels"), "vps_jax.evaluation.mask_folders", PANOPTIC
     ),
     "panoptic-video": Form(
         panoptic_videos, own_labels.read_rgb_ids, ("frames", "labels", "annotations"),

@@ -149,6 +149,7 @@ class DatasetSpec:
         others = [f"{layout.name.removeprefix('as ')} ({', '.join(layout.needs)})" for layout in self.layouts]
         others = " or ".join(others)
         state = f"its layout {nearest.name!r} is there in part" if half else "nothing of it is there"
+        state = state if root.exists() else "there is no such folder"
         raise UserError(f"{root}: no {lacks}; {state}; expected {self.title} as {others.replace('|', ' or ')}")
 
     def splits(self, root: pathlib.Path) -> tuple[str, ...]:

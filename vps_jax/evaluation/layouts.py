@@ -6,6 +6,7 @@ import pathlib
 from collections.abc import Sequence
 
 from vps_jax.datasets import DATASETS, DatasetSpec, dataset, own_folder
+from vps_jax.datasets.spec import SPLITS
 from vps_jax.evaluation.plan import Plan, TruthSource
 from vps_jax.types import UserError
 
@@ -20,6 +21,9 @@ def read(truth: pathlib.Path, predictions: pathlib.Path, split: str, videos: Seq
     """
     recognized = recognize(truth, split)
     if recognized is None:
+        own = own_folder.opened(truth)
+        if own is not None and (splits := scored_splits(own, truth)):
+            raise UserError(f"{truth}: no truth of split {split!r}; expected one of {', '.join(splits)}")
         files = dict.fromkeys(
             f"{layout.truth.format(split=split)} ({spec.title})"
             for spec in DATASETS.values()
@@ -30,6 +34,11 @@ def read(truth: pathlib.Path, predictions: pathlib.Path, split: str, videos: Seq
     spec, source = recognized
     reader = importlib.import_module(spec.truth)
     return reader.plan(TruthSource(truth, split, spec, source, videos), predictions)
+
+
+def scored_splits(own: DatasetSpec, root: pathlib.Path) -> list[str]:
+    """Splits of a user's own data that have a truth."""
+    return [split for split in SPLITS if own.truth_file(root, split) is not None]
 
 
 def recognize(root: pathlib.Path, split: str) -> tuple[DatasetSpec, pathlib.Path] | None:

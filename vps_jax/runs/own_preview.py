@@ -1,5 +1,6 @@
 """A picture of a user's own data as they were prepared: frames with the names on their labels, and all classes."""
 
+import os
 import pathlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
@@ -8,13 +9,12 @@ import numpy as np
 
 from vps_jax import files
 from vps_jax.data import records
-from vps_jax.data.own_prepare import RECORDS
+from vps_jax.data.own_prepare import PREVIEW, RECORDS
 from vps_jax.datasets import ClassTable, LabelCode
 from vps_jax.types import PanopticFrame, UserError
 from vps_jax.viz import sheets
 from vps_jax.viz.overlay import UNKNOWN, overlay
 
-NAME = "preview.jpg"
 LOOKED_AT = 96  # frames, evenly over all, of which the sheet shows some
 COLUMNS, CELLS = 3, 12
 CELL_WIDTH, LEGEND_WIDTH = 480, 288  # pixels; the sheet is five columns of the legend wide
@@ -55,11 +55,13 @@ def write(out: str | pathlib.Path, splits: Iterable[str]) -> pathlib.Path | None
     examples = [example for one in opened for example in examples_of(one, LOOKED_AT // len(opened))]
     if not examples:
         return None
+    if (out / PREVIEW).is_file() and not os.access(out, os.W_OK):  # a disk that is read-only by now
+        return out / PREVIEW
     try:
-        files.write_image(out / NAME, sheet(examples, opened[0].classes))
+        files.write_image(out / PREVIEW, sheet(examples, opened[0].classes))
     except OSError as error:
-        raise UserError(f"{out / NAME} cannot be written ({error.strerror}); make room and start again") from error
-    return out / NAME
+        raise UserError(f"{out / PREVIEW} cannot be written ({error.strerror}); make room and start again") from error
+    return out / PREVIEW
 
 
 def examples_of(opened: records.Records, most: int) -> Iterator[Example]:

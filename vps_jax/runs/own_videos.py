@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from vps_jax import files
+from vps_jax.data.own_prepare import FRAMES
 from vps_jax.datasets.own import FORMS, Own, frames_of
 from vps_jax.datasets.spec import SPLITS
 from vps_jax.datasets.tree_patterns import doubled, files_of, fitting, number_of
@@ -15,8 +16,7 @@ from vps_jax.media.video import Video
 from vps_jax.media.video_files import VIDEO_SUFFIXES, frame_name, open_video_file
 from vps_jax.types import UserError
 
-FOLDER = "frames"  # of the prepared folder
-MADE_FROM = ".made_from"  # in a video's folder: the fingerprint of its file
+MADE_FROM = ".made_from"  # in a video's folder: see `origin`
 IMAGES = "{split}/{video}/{frame}.jpg"
 BYTES_PER_PIXEL = 0.5  # of a JPEG, about
 
@@ -47,7 +47,7 @@ def unpacked(own: Own, source: pathlib.Path, out: pathlib.Path, *, again: bool =
       own: what the user says; video files are looked for where `--frames` has the folder of a video.
       source: folder of the data.
       out: folder to write.
-      again: unpack all anew.
+      again: unpack a video anew that has changed, instead of refusing it.
       progress: show a progress bar.
 
     Raises:
@@ -59,20 +59,18 @@ def unpacked(own: Own, source: pathlib.Path, out: pathlib.Path, *, again: bool =
     if images := [path for split in splits for path in frames_of(source, split, own).values()]:
         refuse_both(images[0], [path for paths in found.values() for path in paths.values()])
         return own
-    if again:
-        shutil.rmtree(out / FOLDER, ignore_errors=True)
-    todo = [video for split in splits for video in video_files(own, source, out / FOLDER, split, found[split])]
+    todo = [video for split in splits for video in video_files(own, source, out / FRAMES, split, found[split])]
     refuse_unlabelled([one for one in todo if not one.rest], own)
     if not todo:
         return own
-    left = [one for one in todo if not is_unpacked(one)]
+    left = [one for one in todo if not is_unpacked(one, again)]
     pixels = sum(one.video.num_frames * one.video.size()[0] * one.video.size()[1] for one in left)
     files.require_space(out, int(pixels * BYTES_PER_PIXEL), "the frames of the videos")
     total = sum(one.video.num_frames for one in left)
     with files.progress_bar("unpack", total=total, show=progress) as advance:
         for one in left:
             unpack(one, advance)
-    return dataclasses.replace(own, frames=IMAGES, unpacked=str(out / FOLDER))
+    return dataclasses.replace(own, frames=IMAGES, unpacked=str(out / FRAMES))
 
 
 def files_of_videos(own: Own, source: pathlib.Path, split: str) -> dict[str, pathlib.Path]:
@@ -120,18 +118,28 @@ def video_files(
         yield VideoFile(open_video_file(path), folder / split / name, labels.get(name, {}), rest)
 
 
-def is_unpacked(one: VideoFile) -> bool:
-    """Whether the images of a video are there.
+def is_unpacked(one: VideoFile, again: bool) -> bool:
+    """Whether the images of a video are there; with `again` those of another file are removed.
 
     Raises:
-      UserError: they are of another file.
+      UserError: they are of another file or of other labels.
     """
     if not one.folder.is_dir():
         return False
     made_from = one.folder / MADE_FROM
-    if not made_from.is_file() or made_from.read_text() != one.video.fingerprint():
-        raise UserError(f"{one.folder} is not of {one.video.source}, or that has changed; give --again to replace it")
-    return True
+    if made_from.is_file() and made_from.read_text() == origin(one):
+        return True
+    if not again:
+        raise UserError(
+            f"{one.folder} is not of {one.video.source}, or that or its labels have changed; give --again to replace it"
+        )
+    shutil.rmtree(one.folder)
+    return False
+
+
+def origin(one: VideoFile) -> str:
+    """What decides the images of a video: its file and its labels."""
+    return "\n".join([one.video.fingerprint(), *one.labels.values()])
 
 
 def unpack(one: VideoFile, advance: Callable[[], None]) -> None:
@@ -153,7 +161,7 @@ def unpack(one: VideoFile, advance: Callable[[], None]) -> None:
                         f"{one.video.source}: no frame for label {one.labels[number]}; expected a number from 0 to "
                         f"{last}, counted from 0"
                     )
-            files.write_text(folder / MADE_FROM, one.video.fingerprint())
+            files.write_text(folder / MADE_FROM, origin(one))
     except OSError as error:
         raise UserError(f"{one.folder} cannot be written ({error.strerror}); make room and start again") from error
 
