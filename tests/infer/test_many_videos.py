@@ -361,3 +361,21 @@ def test_two_processes_share_an_output_and_write_the_bytes_of_one(tmp_path):
     assert [(p.communicate()[1], p.returncode) for p in both] == [("", 0)] * 2
     assert results(tmp_path / "out") == results(tmp_path / "whole")
     assert len(list((tmp_path / "out" / ".state").glob("*.json"))) == 6
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's heaps")
+def test_threads_of_a_run_share_one_heap():
+    """`malloc_stats` lists the heaps: one for each of several threads that allocate, unless they share."""
+    script = (
+        "import ctypes, threading\nfrom vps_jax.infer import process_memory\n{}\n"
+        "c = ctypes.CDLL(None)\nc.malloc.restype = ctypes.c_void_p\n"
+        "gate = threading.Barrier(4)\n"
+        "def work():\n    gate.wait()\n    c.malloc(1000)\n    gate.wait()\n"
+        "threads = [threading.Thread(target=work) for _ in range(4)]\n"
+        "[t.start() for t in threads]\n[t.join() for t in threads]\nc.malloc_stats()\n"
+    )
+    heaps = []
+    for line in ("", "process_memory.one_heap()"):
+        done = subprocess.run([sys.executable, "-c", script.format(line)], capture_output=True, text=True, timeout=60)
+        heaps.append(done.stderr.count("Arena "))
+    assert heaps[0] > heaps[1] == 1

@@ -8,7 +8,6 @@ members, see `tube_matching`.
 """
 
 import contextlib
-import ctypes
 import functools
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,6 +31,7 @@ from vps_jax.ensemble.kept_scores import (
 from vps_jax.ensemble.members import Member, kept_folder, member_id, stuff_names
 from vps_jax.ensemble.tube_matching import match_tracks
 from vps_jax.infer.predictor import build_predictor
+from vps_jax.infer.process_memory import return_free_memory
 from vps_jax.infer.score_maps import GridScores
 from vps_jax.media.video import Video
 from vps_jax.types import Array, FrameScores, FrameTracks, Geometry, PanopticFrame, UserError
@@ -55,7 +55,7 @@ class Group:
     def unload(self) -> None:
         """Let go of the weights and of the memory that they had."""
         self._predictor = None
-        give_back_memory()
+        return_free_memory()
 
     @property
     def programs(self) -> dict[str, int]:
@@ -72,12 +72,6 @@ class Group:
     def fuse(self, frames: Iterator[FrameScores]) -> Iterator[PanopticFrame]:
         """Panoptic frames as the first member makes them."""
         return self._predictor.fuse(frames, self.members[0].classes)
-
-
-def give_back_memory() -> None:
-    """Return freed memory to the system: on a CPU, glibc would keep part of what a member had."""
-    with contextlib.suppress(AttributeError, OSError, TypeError):  # another C library
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def scaled(scores: Array, scale: str) -> Array:

@@ -5,13 +5,12 @@ Videos of one size therefore follow one another, the largest size first, so that
 what was compiled for a size is forgotten after its last video.
 """
 
-import contextlib
-import ctypes
 import gc
 from collections.abc import Callable, Iterator, Sequence
 
 import jax
 
+from vps_jax.infer.process_memory import return_free_memory
 from vps_jax.media.video import Video
 from vps_jax.types import PanopticFrame, UserError
 
@@ -59,9 +58,3 @@ class VideoOrder:
     @staticmethod
     def _rank(size: Size) -> tuple[int, Size]:
         return -size[0] * size[1], size
-
-
-def return_free_memory() -> None:
-    """Give the system what this process has freed; glibc keeps it where something in use lies behind it."""
-    with contextlib.suppress(OSError, AttributeError, TypeError):  # another C library
-        ctypes.CDLL(None).malloc_trim(0)

@@ -236,8 +236,11 @@ def predict_with_checkpoint(
       UserError: no checkpoint, nothing to read, or `out` cannot be written.
     """
     from vps_jax.infer.predict import predict
+    from vps_jax.infer.process_memory import one_heap
     from vps_jax.runs.segmenter import load
 
+    if options.get("keep_going"):  # the process is the run's own
+        one_heap()
     segmenter = load(checkpoint, weights=weights, **(asked or {}))
     return predict(
         list(sources), segmenter.predictors(devices), segmenter.classes, out, split=split, overlay=overlay,
