@@ -21,7 +21,7 @@ ALLOWED = {
     "agreement": {"types", "config"},
     "datasets": {"types", "files"},
     "files": {"types"},
-    "terminal": {"types"},
+    "command_line": {"types"},
     "ops": BASE,
     "models": BASE | {"ops"},
     "losses": BASE | {"ops"},
@@ -42,7 +42,7 @@ ALLOWED = {
     "app": BASE | {"infer", "media", "runs", "viz"},
     "cli": BASE
     | {
-        "terminal",
+        "command_line",
         "app_commands",
         "data_commands",
         "weights_commands",

@@ -16,7 +16,7 @@ from typing import Annotated
 
 import typer
 
-from vps_jax import terminal
+from vps_jax import command_line
 from vps_jax.app_commands import app as show_page
 from vps_jax.config import EnsembleConfig
 from vps_jax.config import ensemble_experiment as read_ensemble
@@ -260,12 +260,10 @@ def evaluate(
                 progress=process.watched(),
             )  # fmt: skip
     if check:
-        with process.printing():
-            print("\n".join([*faults, f"{count} videos, {len(faults)} faults"]), flush=True)
+        print("\n".join([*faults, f"{count} videos, {len(faults)} faults"]), flush=True)
         raise typer.Exit(1 if faults else 0)
     taken = files.to_stdout()  # for `--json /dev/stdout | jq`
-    with process.printing():
-        runner.print_report(result, console=Console(stderr=taken), classes=classes or None)
+    runner.print_report(result, console=Console(stderr=taken), classes=classes or None)
 
 
 @app.command()
@@ -301,8 +299,7 @@ def compare(
         ]  # fmt: skip
         with scoring.one_line(f"{a} and {b}"):  # a json may be of another version
             comparison = compared(*both, samples=samples, seed=seed)
-    with process.printing():
-        print_comparison(comparison, rows=rows)
+    print_comparison(comparison, rows=rows)
 
 
 @app.command()
@@ -412,11 +409,11 @@ def main(arguments: list[str] | None = None) -> None:
     """Entry point; turns errors of the user into one line and exit code 2."""
     logging.getLogger("absl").setLevel(logging.ERROR)  # remarks of the libraries; our own errors are exceptions
     warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
-    sys.unraisablehook = terminal.interrupt_again(sys.unraisablehook)
+    sys.unraisablehook = command_line.interrupt_again(sys.unraisablehook)
     arguments = sys.argv[1:] if arguments is None else arguments
     code = 0
     try:
-        with terminal.standard_output():
+        with command_line.standard_output():
             code = app(arguments or ["--help"], standalone_mode=False)
     except UserError as error:
         code = complain(str(error))

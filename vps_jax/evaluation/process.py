@@ -7,8 +7,6 @@ import sys
 import threading
 from collections.abc import Iterator
 
-from vps_jax.types import UserError
-
 
 @contextlib.contextmanager
 def tidy() -> Iterator[None]:
@@ -32,19 +30,6 @@ def tidy() -> Iterator[None]:
 def watched() -> bool:
     """Whether somebody looks at standard error, which may be closed."""
     return sys.stderr is not None and sys.stderr.isatty()
-
-
-@contextlib.contextmanager
-def printing() -> Iterator[None]:
-    """Turn a standard output that takes nothing, such as a file on a full disk, into one line."""
-    try:
-        yield
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        # what is still in the buffer would fail once more at the end of the process
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise UserError(f"standard output: {error.strerror or error}") from None
 
 
 def _terminated(number: int, frame) -> None:

@@ -42,7 +42,7 @@ def standard_output() -> Iterator[None]:
         if error.filename is not None or error.errno != errno.ENOSPC:
             raise
         silence()
-        raise UserError(f"standard output: cannot be written ({error.strerror}); send it elsewhere") from error
+        raise UserError(f"standard output: {error.strerror}") from error
 
 
 def silence() -> None:
