@@ -67,6 +67,33 @@ def atomic_path(path: pathlib.Path) -> Iterator[pathlib.Path]:
         temporary.unlink(missing_ok=True)
 
 
+class InUse(Exception):
+    """Another process holds a lock; says which, in words, or nothing."""
+
+
+def lock(number: int) -> bool:
+    """Lock an open file until it is closed or the process ends, and write into it whose it is.
+
+    Returns:
+      False where there are no locks, as on some disks of a network and on Windows.
+
+    Raises:
+      InUse: another process holds it.
+    """
+    try:
+        import fcntl
+
+        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise InUse(os.pread(number, 200, 0).decode(errors="replace").strip()) from None
+    except (ImportError, OSError):
+        return False
+    with contextlib.suppress(OSError):  # a full disk, of which the run says it
+        os.ftruncate(number, 0)
+        os.pwrite(number, f"process {os.getpid()} on {platform.node()}\n".encode(), 0)
+    return True
+
+
 def write_text(path: pathlib.Path, text: str) -> None:
     """Write a text file atomically."""
     with atomic_path(path) as temporary:

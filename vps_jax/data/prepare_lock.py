@@ -3,9 +3,9 @@
 import contextlib
 import os
 import pathlib
-import platform
 from collections.abc import Iterator
 
+from vps_jax import files
 from vps_jax.types import UserError
 
 TRIES = 8  # at a file that its owner may remove in between
@@ -43,10 +43,6 @@ def taken(path: pathlib.Path) -> int | None:
     Raises:
       UserError: another process holds it.
     """
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return None
     for _ in range(TRIES):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -56,22 +52,18 @@ def taken(path: pathlib.Path) -> int | None:
         except OSError:
             return None
         try:
-            fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            owner = os.pread(number, 200, 0).decode(errors="replace").strip()
+            locked = files.lock(number)
+        except files.InUse as owner:
             os.close(number)
             raise UserError(
-                f"{path.parent} is being prepared by {owner or 'another process'}; expected one run at a time: wait "
-                "for its end, or name another --out"
+                f"{path.parent} is being prepared by {str(owner) or 'another process'}; expected one run at a time: "
+                "wait for its end, or name another --out"
             ) from None
-        except OSError:  # a disk of the network without locks
+        if not locked:
             path.unlink(missing_ok=True)
             os.close(number)
             return None
         if is_same(number, path):
-            with contextlib.suppress(OSError):  # a full disk, of which the run says it
-                os.ftruncate(number, 0)
-                os.pwrite(number, f"process {os.getpid()} on {platform.node()}\n".encode(), 0)
             return number
         os.close(number)
     return None

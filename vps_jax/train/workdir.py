@@ -1,7 +1,6 @@
 """The folder of a run: whose it is, that one run at a time is in it, and what its disk says."""
 
 import contextlib
-import os
 import pathlib
 import secrets
 from collections.abc import Iterator
@@ -9,14 +8,10 @@ from collections.abc import Iterator
 import jax
 from jax.experimental import multihost_utils
 
+from vps_jax import files
 from vps_jax.files import write_text
 from vps_jax.train.checkpoint import FOLDER, SHOWN, is_of_training, newest_step
 from vps_jax.types import UserError
-
-try:
-    import fcntl
-except ModuleNotFoundError:  # Windows
-    fcntl = None
 
 MARK = "run_id"  # file that tells one run from another, see `run_mark`
 WRITTEN = ("config.json", "metrics.json", "predictions", "samples")  # what else a run writes
@@ -60,7 +55,7 @@ def locked(workdir: pathlib.Path) -> Iterator[None]:
     Raises:
       UserError: another run is in it.
     """
-    if jax.process_index() or fcntl is None:
+    if jax.process_index():
         yield
         return
     try:
@@ -69,18 +64,11 @@ def locked(workdir: pathlib.Path) -> Iterator[None]:
         raise UserError(f"cannot write to {workdir / LOCK} ({error.strerror}); choose another folder") from None
     with file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
+            files.lock(file.fileno())
+        except files.InUse as owner:
             raise UserError(
-                f"{workdir} is in use by {file.read().strip() or 'another run'}; wait for its end, or choose another "
-                "--workdir"
+                f"{workdir} is in use by {str(owner) or 'another run'}; wait for its end, or choose another --workdir"
             ) from None
-        except OSError:  # a file system without locks
-            pass
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {os.uname().nodename}\n")
-        file.flush()
         yield
 
 
