@@ -1,7 +1,8 @@
 """VidEoMT's forward pass in PyTorch, written from docs/reference/videomt.md: the baseline of ours. Needs torch.
 
-Products are `linear` with queries, keys and values in one, attention is `scaled_dot_product_attention`, convolutions
-run in channels-last memory, and the trunk and the heads see all frames as one batch.
+Products are `linear` with queries, keys and values in one, attention is `scaled_dot_product_attention`, and the trunk
+and the heads see all frames as one batch. Convolutions run in channels-last memory, or in PyTorch's own order of axes,
+as the published code leaves them.
 """
 
 from collections.abc import Mapping
@@ -21,13 +22,17 @@ class TorchVidEoMT:
       eps: of the norms of tokens.
       patch: side of a patch, pixels.
       upscales: doublings of the patch grid.
+      memory: order of the axes of maps in memory.
     """
 
-    def __init__(self, params: Mapping, *, heads: int, eps: float, patch: int, upscales: int):
+    def __init__(
+        self, params: Mapping, *, heads: int, eps: float, patch: int, upscales: int, channels_last: bool = True
+    ):
         """`params`: tree of arrays of `models.videomt.VidEoMT` with a position table."""
         self.heads, self.eps, self.patch, self.upscales = heads, eps, patch, upscales
+        self.memory = torch.channels_last if channels_last else torch.contiguous_format
         trunk, ends = params["trunk"], params["heads"]
-        self.embed = convolution(trunk["patch_embed"]["proj"])
+        self.embed = convolution(trunk["patch_embed"]["proj"], self.memory)
         self.first = tensor(np.concatenate([trunk["cls_token"], trunk["reg_token"]], axis=1))
         self.table = tensor(trunk["pos_embed"])[0]
         self.trunk_blocks, self.query_blocks = blocks(trunk["blocks"]), blocks(params["blocks"])
@@ -35,7 +40,7 @@ class TorchVidEoMT:
         self.norm = norm(params["norm"])
         self.class_head = linear(ends["class_head"])
         self.mask_head = [linear(ends["mask_head"][f"fc{i}"]) for i in (1, 2, 3)]
-        self.upscale = [upscale(ends[f"upscale_{i}"]) for i in range(upscales)]
+        self.upscale = [upscale(ends[f"upscale_{i}"], self.memory) for i in range(upscales)]
 
     @torch.inference_mode()
     def __call__(self, images: np.ndarray):
@@ -83,8 +88,9 @@ class TorchVidEoMT:
         vectors = queries = states[:, : len(self.query)]
         for i, layer in enumerate(self.mask_head):
             vectors = functional.linear(functional.gelu(vectors) if i else vectors, *layer)
-        maps = states[:, -grid[0] * grid[1] :].reshape(t, *grid, c).permute(0, 3, 1, 2)  # channels-last
+        maps = states[:, -grid[0] * grid[1] :].reshape(t, *grid, c).permute(0, 3, 1, 2)
         for p in self.upscale:
+            maps = maps.contiguous(memory_format=self.memory)
             maps = functional.gelu(functional.conv_transpose2d(maps, *p["up"], stride=2))
             maps = functional.conv2d(maps, p["depthwise"], padding=1, groups=c)
             maps = functional.layer_norm(maps.permute(0, 2, 3, 1), (c,), *p["norm"], 1e-6).permute(0, 3, 1, 2)
@@ -105,14 +111,14 @@ def norm(p: Mapping):
     return tensor(p["scale"]), tensor(p["bias"])
 
 
-def convolution(p: Mapping):
-    """Weight `[out, in, h, w]` in channels-last memory and bias of a convolution `[h, w, in, out]`."""
-    weight = tensor(np.transpose(p["kernel"], (3, 2, 0, 1))).contiguous(memory_format=torch.channels_last)
+def convolution(p: Mapping, memory):
+    """Weight `[out, in, h, w]` in that memory and bias of a convolution `[h, w, in, out]`."""
+    weight = tensor(np.transpose(p["kernel"], (3, 2, 0, 1))).contiguous(memory_format=memory)
     return weight, tensor(p["bias"])
 
 
-def upscale(p: Mapping) -> dict:
-    up = tensor(np.transpose(p["up"]["kernel"], (0, 3, 1, 2))).contiguous(memory_format=torch.channels_last)
+def upscale(p: Mapping, memory) -> dict:
+    up = tensor(np.transpose(p["up"]["kernel"], (0, 3, 1, 2))).contiguous(memory_format=memory)
     depthwise = tensor(np.transpose(p["depthwise"]["kernel"], (3, 2, 0, 1)))
     return {"up": (up, tensor(p["up"]["bias"])), "depthwise": depthwise, "norm": norm(p["norm"])}
 

@@ -11,6 +11,7 @@ to multiply gives the least time that any formulation in float32 can take.
 """
 
 import argparse
+import functools
 import os
 import statistics
 import time
@@ -64,19 +65,20 @@ def waiting(function: Callable, *args) -> Callable:
     return lambda: jax.block_until_ready(function(*args))
 
 
-def theirs(model, variables: Mapping, images: np.ndarray) -> Callable | None:
-    """The same in PyTorch, None where it is not installed."""
+def theirs(model, variables: Mapping, images: np.ndarray) -> dict[str, Callable]:
+    """The same in PyTorch with two orders of axes in memory, by name; nothing where it is not installed."""
     try:
         import torch
     except ImportError:
-        return None
+        return {}
     from benchmarks.torch_videomt import TorchVidEoMT
 
     torch.set_num_threads(len(CORES))
     trunk = model.trunk
     sizes = {"heads": trunk.num_heads, "eps": trunk.eps, "patch": trunk.patch, "upscales": model.upscales}
-    network = TorchVidEoMT(variables["params"], **sizes)
-    return lambda: network(images)
+    orders = {"torch": True, "torch, its own order of axes": False}
+    networks = {name: TorchVidEoMT(variables["params"], channels_last=last, **sizes) for name, last in orders.items()}
+    return {name: functools.partial(network, images) for name, network in networks.items()}
 
 
 def median_seconds(calls: Mapping[str, Callable], repeats: int) -> dict[str, np.ndarray]:
@@ -104,23 +106,24 @@ def main() -> None:
     model, variables = build(args.size)
     forward, square = forward_of(model), np.ones((SIDE, SIDE), np.float32)
     calls = {"ours": waiting(forward, variables, images[None]), "product": waiting(jax.jit(jnp.matmul), square, square)}
-    if baseline := theirs(model, variables, images):
-        calls["torch"] = baseline
-        for name, a, b in zip(("class", "mask"), calls["ours"](), baseline(), strict=True):
+    baselines = theirs(model, variables, images)
+    for baseline, call in baselines.items():
+        for name, a, b in zip(("class", "mask"), calls["ours"](), call(), strict=True):
             gap = np.abs(np.asarray(a) - b.numpy()).max() / np.abs(b.numpy()).max()
-            print(f"{name} logits differ by at most {gap:.1e} of the largest")
+            print(f"{name} logits differ by at most {gap:.1e} of the largest ({baseline})")
+    calls |= baselines
     seconds = median_seconds(calls, args.repeats)
     print(f"{args.size}, {frames} x {height} x {width}, {len(CORES)} threads")
     for name, (wall, cpu) in seconds.items():
         print(f"{name}: {wall:.3f} s, CPU {cpu:.3f} s")
     seconds["products"] = seconds["product"] * flop(forward, variables, images[None]) / (2 * SIDE**3)
     print("ours, its products alone at the rate of the large one: {:.3f} s, CPU {:.3f} s".format(*seconds["products"]))
-    if baseline is None:
+    if not baselines:
         print("torch is not installed: no comparison")
-        return
-    for name in ("ours", "products"):
-        ratio = seconds[name] / seconds["torch"]
-        print(f"{name}: {ratio[0]:.2f} of torch's time, {ratio[1]:.2f} of its CPU time (goal {GOAL})")
+    for baseline in baselines:
+        for name in ("ours", "products"):
+            wall, cpu = seconds[name] / seconds[baseline]
+            print(f"{name} against {baseline}: {wall:.2f} of its time, {cpu:.2f} of its CPU time (goal {GOAL})")
 
 
 if __name__ == "__main__":
