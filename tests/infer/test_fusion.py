@@ -71,6 +71,22 @@ def test_the_first_of_equal_classes_wins():
     assert not upsampling.label_map(np.ones((4, 16, 16), np.float32), SMALL).any()
 
 
+def test_classes_that_win_nowhere_are_left_out():
+    """Plateaus whose borders lie in one window each; a class that is everywhere second is none of the contenders."""
+    rng = np.random.default_rng(0)
+    semantic = rng.normal(scale=0.1, size=(6, 16, 32)).astype(np.float32)
+    semantic[1, :, :12] += 9
+    semantic[4, :, 12:] += 9
+    semantic[2] += 5  # above what both have beyond their border
+    semantic[5, 3, 3] = np.nan  # says nothing of any class there
+    contender = np.asarray(upsampling._contenders(semantic))
+    assert contender.tolist() == [True] * 6
+    assert np.asarray(upsampling._contenders(semantic[:5])).tolist() == [False, True, True, False, True]
+    wide = Geometry((64, 128), (64, 128), (100, 200))
+    assert np.array_equal(upsampling.label_map(semantic[:5], wide), naive(semantic[:5], wide).argmax(0))
+    assert set(np.unique(upsampling.label_map(semantic, wide))) <= {1, 2, 4}
+
+
 @pytest.mark.parametrize(
     ("logits", "expected"),
     [

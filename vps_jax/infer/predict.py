@@ -135,7 +135,7 @@ def predict_video(video: Video, predictor: Predictor, classes: ClassTable) -> It
     Raises:
       UserError: a damaged frame, or one of another size.
     """
-    return predictor.fuse(predictor.stream(video), classes)
+    return predictor.fuse(ahead(predictor.stream(video), 1), classes)
 
 
 def check_outside(videos: Sequence[Video], out: pathlib.Path) -> None:
@@ -260,7 +260,7 @@ class Run:
         return bool(made_by) and record.get("made_by") == made_by and all(path.exists() for path in expected)
 
     def _write_video(self, video: Video, frames: Callable, course: "Course") -> int:
-        count, tables, stopped = 0, TrackTables(self._classes), threading.Event()
+        tables, stopped = TrackTables(self._classes), threading.Event()
         seen = video._replace(frames=lambda: until(stopped, video.frames()))  # its frames may wait for its end
         with (
             self._writer.video(
@@ -272,17 +272,24 @@ class Run:
             ) as result,
             overlay_video(video, self._classes, self._writer.folder, self._options) as draw,
         ):
-            for frame in ahead(frames(seen), FINISHED_AHEAD, stopped):
+
+            def written() -> Iterator[tuple[PanopticFrame, bool]]:
+                """The frames, and whether they are among the results; those are written."""
+                for frame in ahead(frames(seen), FINISHED_AHEAD):
+                    asked = video.results is None or frame.stem in video.results
+                    if asked:
+                        result.write(frame)
+                    if asked and self._options.tracks:
+                        tables.add(frame)
+                    yield frame, asked
+
+            count = 0
+            for frame, asked in ahead(written(), FINISHED_AHEAD, stopped):  # files and movie are written side by side
                 if course.stopped.is_set():
                     raise KeyboardInterrupt
                 draw(frame)
                 course.advance(video.video_id)
-                if video.results is not None and frame.stem not in video.results:
-                    continue
-                result.write(frame)
-                if self._options.tracks:
-                    tables.add(frame)
-                count += 1
+                count += asked
             if self._options.tracks:
                 tables.write(self._writer.folder / "tracks", video.video_id, result.segment_id)
         return count

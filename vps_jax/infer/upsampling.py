@@ -1,9 +1,9 @@
 """Scores and masks at stride 4 brought to the size of the video (spec: tarvis 8.3, 8.4).
 
 Upsampling is x4, crop of the padding, then bilinear to the original size; all three are linear and separable, so they
-are applied at once as one matrix along x and three taps along y. Labels keep a running best over classes and masks are
-made one at a time, so that nothing of the size classes x height x width exists. The output size is an input of the
-compiled programs up to multiples of 128: videos of any aspect share them.
+are applied at once as one matrix along x and three taps along y. Labels keep a running best over the classes that can
+win somewhere, and masks are made one at a time, so that nothing of the size classes x height x width exists. The
+output size is an input of the compiled programs up to multiples of 128: videos of any aspect share them.
 """
 
 import functools
@@ -19,6 +19,7 @@ from vps_jax.shapes import Bool, Float, Integer
 from vps_jax.types import Array, Geometry
 
 EXCLUDED = -1000.0  # score of a class that takes no part in the argmax (spec: tarvis 8.4)
+ROUNDING = 1e-5  # of the largest logit: more than what the products and sums of upsampling can be off by
 OUTPUT_MULTIPLE = 128  # that of 720x1280 is 768x1280, of 1080x1920 1152x1920
 
 
@@ -78,15 +79,36 @@ def label_map(
 def _best_class(semantic, classes, start, maps: Upsampling):
     """Running best over `classes`; pixels where none beats the excluded classes keep `start`."""
     size = (maps.first_row.shape[0], maps.columns.shape[1])
+    contender = _contenders(semantic[classes])
+    order = jnp.flatnonzero(contender, size=len(classes), fill_value=0)
 
-    def step(carry, label):
+    def step(i, carry):
         best, labels = carry
+        label = classes[order[i]]
         value = _upsample(jax.lax.dynamic_index_in_dim(semantic, label, keepdims=False), maps)
         better = value > best
-        return (jnp.where(better, value, best), jnp.where(better, label.astype(jnp.uint8), labels)), None
+        return jnp.where(better, value, best), jnp.where(better, label.astype(jnp.uint8), labels)
 
     empty = jnp.full(size, EXCLUDED, jnp.float32), jnp.full(size, start, jnp.uint8)
-    return jax.lax.scan(step, empty, classes)[0][1]
+    return jax.lax.fori_loop(0, jnp.sum(contender), step, empty)[1]
+
+
+def _contenders(planes: Float[Array, "k h4 w4"]) -> Bool[Array, " k"]:
+    """Which classes can be the best of some pixel.
+
+    A pixel is a weighted mean of 3x3 neighbours of the map. So a class whose largest neighbour is below the smallest of
+    another class is not the best there; most classes are so everywhere, and need not be upsampled.
+    """
+    planes = planes.astype(jnp.float32)
+    least, largest = (_of_windows(planes, pick) for pick in (jnp.minimum, jnp.maximum))
+    bar = jnp.max(least, axis=0) - ROUNDING * jnp.max(jnp.abs(planes))
+    return jnp.any(~(largest < bar), axis=(1, 2))  # a class that is not a number anywhere rules none out
+
+
+def _of_windows(planes, pick):
+    """The extreme of all 3x3 neighbours, `[k, h4, w4]` to `[k, h4 - 2, w4 - 2]`."""
+    rows = pick(pick(planes[:, :-2], planes[:, 1:-1]), planes[:, 2:])
+    return pick(pick(rows[..., :-2], rows[..., 1:-1]), rows[..., 2:])
 
 
 def _upsample(plane, maps: Upsampling):

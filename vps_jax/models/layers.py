@@ -28,6 +28,15 @@ GroupNorm = functools.partial(nn.GroupNorm, num_groups=32, epsilon=1e-5)
 gelu = functools.partial(jax.nn.gelu, approximate=False)
 
 
+def scan(module: nn.Module, body, **axes):
+    """`nn.scan` of a body inside `module`, traced once less except where it makes the parameters.
+
+    Flax traces a body an extra time to look for results that are the same in every pass, which no model here has. That
+    pass takes keys of `init`, so without it a seed would give other first parameters.
+    """
+    return nn.scan(body, check_constancy_invariants=module.is_initializing(), **axes)
+
+
 def normalize(
     images: Shaped[Array, "*at 3"], mean: tuple[float, ...] = PIXEL_MEAN, std: tuple[float, ...] = PIXEL_STD
 ) -> Float[Array, "*at 3"]:

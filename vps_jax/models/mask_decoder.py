@@ -13,7 +13,7 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 
 from vps_jax.models.initializers import packed_xavier, xavier
-from vps_jax.models.layers import FeedForward, LayerNorm, MultiHeadAttention
+from vps_jax.models.layers import FeedForward, LayerNorm, MultiHeadAttention, scan
 from vps_jax.ops import masked_attention
 from vps_jax.ops.levels import LEVELS
 from vps_jax.shapes import Bool, Float
@@ -122,7 +122,8 @@ class MaskedDecoder(nn.Module):
         ]
         # a single round makes no loop that could shield the recomputation
         body = nn.remat(LevelRound, prevent_cse=rounds == 1) if self.remat else LevelRound
-        scanned = nn.scan(
+        scanned = scan(
+            self,
             body,
             variable_axes={"params": 0, "intermediates": 0},
             split_rngs={"params": True},

@@ -16,7 +16,7 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 
 from vps_jax.models.initializers import normal
-from vps_jax.models.layers import MLP, FeedForward, LayerNorm, torch_dense
+from vps_jax.models.layers import MLP, FeedForward, LayerNorm, scan, torch_dense
 from vps_jax.models.mask_decoder import Attention
 from vps_jax.ops import position
 from vps_jax.shapes import Bool, Float
@@ -157,7 +157,8 @@ class ObjectEncoder(nn.Module):
         sizes = (parts[0].shape[1], parts[1].shape[1], points.shape[1])
         x = jnp.concatenate([content, points], axis=1)
         embed = jnp.broadcast_to(jnp.repeat(jnp.stack(embeds), np.array(sizes), axis=0), x.shape)
-        layers = nn.scan(
+        layers = scan(
+            self,
             ObjectLayer,
             variable_axes={"params": 0},
             split_rngs={"params": True},

@@ -9,7 +9,7 @@ from jax.typing import DTypeLike
 
 from vps_jax.models.deformable_layer import MultiScaleDeformableAttention
 from vps_jax.models.initializers import kaiming_uniform, normal, xavier
-from vps_jax.models.layers import FeedForward, GroupNorm, LayerNorm, Maps
+from vps_jax.models.layers import FeedForward, GroupNorm, LayerNorm, Maps, scan
 from vps_jax.ops.deformable_attention import cell_centres
 from vps_jax.ops.levels import LEVELS, flatten_levels, slice_levels
 from vps_jax.ops.position import sine_2d
@@ -98,7 +98,8 @@ class PixelDecoder(nn.Module):
         codes = [sine_2d(*shape, self.width).reshape(1, -1, self.width) + level[i] for i, shape in enumerate(shapes)]
         position = jnp.concatenate(codes, axis=1).astype(self.dtype)
         body = nn.remat(EncoderLayer, prevent_cse=False) if self.remat else EncoderLayer
-        encoder = nn.scan(
+        encoder = scan(
+            self,
             lambda layer, x, _: (layer(x, position), None),
             variable_axes={"params": 0},
             split_rngs={"params": True},

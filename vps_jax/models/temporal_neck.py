@@ -103,7 +103,9 @@ class LayerPair(nn.Module):
             return carry, layer(*piece)
 
         step = nn.remat(step, prevent_cse=False) if self.remat else step
-        _, x = nn.scan(step, variable_broadcast="params", split_rngs={"params": False})(temporal, (), (x, code))
+        _, x = layers.scan(self, step, variable_broadcast="params", split_rngs={"params": False})(
+            temporal, (), (x, code)
+        )
         return jnp.moveaxis(x, 0, 1).reshape(b, count, *token)
 
 
@@ -160,7 +162,8 @@ class TemporalNeck(nn.Module):
             raise ValueError(f"stride-32 map of {shapes[0]}, expected even sides: pad images to multiples of 64")
         count, tokens = shapes[0][0] * shapes[0][1] // 4, 84 * t
         body = nn.remat(LayerPair, prevent_cse=False) if self.remat else LayerPair
-        scanned = nn.scan(
+        scanned = layers.scan(
+            self,
             body,
             variable_axes={"params": 0},
             split_rngs={"params": True},
