@@ -8,6 +8,7 @@ from importlib import metadata
 FLAGS = "--xla_backend_optimization_level=0"  # without LLVM's optimisation
 if tuple(map(int, metadata.version("jax").split(".")[:2])) < (0, 11):
     FLAGS += " --xla_cpu_use_fusion_emitters=false"  # the older emitter of fused loops makes less code of them
+    FLAGS += " --xla_cpu_parallel_codegen_split_count=1"  # tests run side by side, not the parts of their programs
 
 
 def xla_flags(devices: int) -> str:
