@@ -339,8 +339,6 @@ def run(folder: pathlib.Path, made: Recipe, steps: int, *, whole: bool) -> dict[
         programs = compiled_steps(made, tx, shardings)
         for k in range(steps):
             batch = put_batch(mesh, batch_of(manifest, arrays, made, k))
-            if made.accumulate > 1 and not k:  # inside of a loop XLA's unoptimised convolutions take seconds
-                programs[0] = programs[0].compile(state, batch, compiler_options={"xla_backend_optimization_level": 1})
             state, scalars = programs[k % len(programs)](state, batch)
             record.add(jax.tree.map(np.asarray, scalars), state)
     return record.arrays()

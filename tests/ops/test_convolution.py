@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import jaxprs
 import numpy as np
 import pytest
 from flax import linen as nn
@@ -36,6 +37,18 @@ def test_only_a_cpu_has_the_products():
     assert "dot_general" in primitives(kernel)
     with target.made_for("gpu"):
         assert "dot_general" not in primitives(kernel)
+
+
+def test_every_convolution_has_the_axes_that_the_cpu_compiler_wants_inside_of_loops():
+    """Also that of the input's gradient: in another order it is compiled as loops over single numbers there."""
+
+    def loss(x, kernel):
+        return jnp.sum(convolution.convolution(x, kernel, (1, 1), ((1, 1), (1, 1))) ** 2)
+
+    traced = jax.make_jaxpr(jax.grad(loss, (0, 1)))(jnp.ones((1, 4, 5, 2)), jnp.ones((3, 3, 2, 6)))
+    axes = [e.params["dimension_numbers"] for e in jaxprs.equations(traced.jaxpr) if e.primitive.name == "conv_general_dilated"]
+    wanted = jax.lax.conv_dimension_numbers((1, 4, 5, 2), (3, 3, 2, 6), convolution.NHWC)
+    assert axes == [wanted, wanted]
 
 
 @pytest.mark.parametrize(("strides", "options"), [((2, 2), {}), ((1, 1), {"rhs_dilation": (2, 2)})])
