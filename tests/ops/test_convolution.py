@@ -46,7 +46,8 @@ def test_every_convolution_has_the_axes_that_the_cpu_compiler_wants_inside_of_lo
         return jnp.sum(convolution.convolution(x, kernel, (1, 1), ((1, 1), (1, 1))) ** 2)
 
     traced = jax.make_jaxpr(jax.grad(loss, (0, 1)))(jnp.ones((1, 4, 5, 2)), jnp.ones((3, 3, 2, 6)))
-    axes = [e.params["dimension_numbers"] for e in jaxprs.equations(traced.jaxpr) if e.primitive.name == "conv_general_dilated"]
+    all_equations = jaxprs.equations(traced.jaxpr)
+    axes = [e.params["dimension_numbers"] for e in all_equations if e.primitive.name == "conv_general_dilated"]
     wanted = jax.lax.conv_dimension_numbers((1, 4, 5, 2), (3, 3, 2, 6), convolution.NHWC)
     assert axes == [wanted, wanted]
 
