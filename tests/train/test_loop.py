@@ -370,22 +370,29 @@ def test_programs_and_compilations_are_counted(tmp_path, monkeypatch, capsys):
     use_micro_rooms(monkeypatch)
     loop.train(micro_config(steps=2), tmp_path)
     text = capsys.readouterr().err
-    assert "1 step program(s): micro clips 2x4x4" in text
+    assert "1 step program(s): micro clips 2x4x4" in text and text.count("compiling micro clips 2x4x4\n") == 1
     assert "XLA compilations in all" in text
 
 
 def test_time_of_compilation_is_left_out_of_the_speed(tmp_path, monkeypatch):
     use_micro_rooms(monkeypatch)
-    seconds, said, programs = [0.0], [], set()
+    seconds, said, lines = [0.0], [], []
     monkeypatch.setattr(report, "time", types.SimpleNamespace(monotonic=lambda: seconds[0]))
     run = report.Report(tmp_path, micro_config(), done=0)
     monkeypatch.setattr(run.progress, "report", lambda *line: said.append(line))
-    for sending in (60.0, 0.5):  # the first step is compiled
-        with run.compiling(programs):
-            programs.add("vps")
-            seconds[0] += sending
-        seconds[0] += 0.5  # until it is done
+    monkeypatch.setattr(run.progress, "say", lines.append)
+    with run.compiling("vps"):
+        seconds[0] += 60.5
+    seconds[0] += 1.5  # what both steps take
     run.log(2)
     run.close()
     ((done, _, speed),) = said
     assert (done, speed) == (2, 2 / 1.5)
+    again = report.Report(tmp_path, micro_config(), done=2)
+    monkeypatch.setattr(again.progress, "say", lines.append)
+    with again.compiling("vps"), again.compiling("vss"):
+        pass
+    again.close()
+    assert lines == ["compiling vps", "compiling vps, which took 60 s last time", "compiling vss"]
+    (tmp_path / report.COMPILE_SECONDS).write_text("[]")  # as it is not written here
+    assert report.read_seconds(tmp_path / report.COMPILE_SECONDS) == {}

@@ -163,7 +163,8 @@ def run_steps(run: Run, state: TrainState) -> TrainState:
             with run.report.waiting(), run.stop.starting() if step == first else contextlib.nullcontext():
                 batch = next(batches)
             recorder.check_records(step, batch)
-            with run.report.compiling(programs.seen):
+            name = programs.name(step, batch)
+            with contextlib.nullcontext() if name in programs.seen else run.report.compiling(name):
                 state, scalars = programs(step, state, batch)
             recorder.add(step, batch, scalars)
             del batch  # shared memory of a data worker, which must be given back before a signal ends the process

@@ -23,14 +23,17 @@ class StepPrograms:
         self._update = make_update(setup.tx, setup.shardings, self._options)
 
     def __call__(self, step: int, state: TrainState, batch):
-        points = self.point_objects(step, batch)
-        key = (batch.dataset, points)
+        key = (batch.dataset, self.point_objects(step, batch))
         if key not in self._steps:
             self._steps[key] = self._make(*key)
-        shape = "x".join(map(str, batch.clip.images.shape[1:4]))
-        objects = f" {batch.clip.instance_classes.shape[1]} objects, {points} by point" if batch.task == "vos" else ""
-        self.seen.add(f"{batch.task} {batch.dataset} {shape}{objects}")
+        self.seen.add(self.name(step, batch))
         return self._steps[key](state, put_batch(self._setup.mesh, batch.clip))
+
+    def name(self, step: int, batch) -> str:
+        """What tells the program of a batch from the others: its task, data set and shape."""
+        shape = "x".join(map(str, batch.clip.images.shape[1:4]))
+        points, count = self.point_objects(step, batch), batch.clip.instance_classes.shape[1]
+        return f"{batch.task} {batch.dataset} {shape}" + f" {count} objects, {points} by point" * (batch.task == "vos")
 
     def point_objects(self, step: int, batch) -> int:
         """How many objects of a VOS batch are given by a point: a draw per object, alike for all clips (tarvis 4.4)."""

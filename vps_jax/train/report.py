@@ -5,7 +5,7 @@ import contextlib
 import json
 import pathlib
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -19,6 +19,7 @@ from vps_jax.train.summaries import ProgressLine, make_writer
 from vps_jax.types import UserError
 
 COMPILED = "/jax/core/compile/backend_compile_duration"
+COMPILE_SECONDS = "compile_seconds.json"  # of the programs of a run, for the next start of it
 
 
 class CompileCounter:
@@ -54,6 +55,7 @@ class Report:
     ):
         self._main = jax.process_index() == 0
         self._file = pathlib.Path(workdir) / "metrics.json"
+        self._seconds_file = pathlib.Path(workdir) / COMPILE_SECONDS
         self.progress = ProgressLine(experiment.train.steps, done, show=self._main)
         self._rates = group_rates(experiment.optim)
         self._rate = make_schedule(experiment.optim)
@@ -135,15 +137,22 @@ class Report:
         self._waited += time.monotonic() - start
 
     @contextlib.contextmanager
-    def compiling(self, programs: Collection[str]):
-        """The time in which a step is sent off; left out of the speed if `programs` grew, since it was compiled first.
+    def compiling(self, program: str):
+        """The time in which the first step of a program is sent off, since it is compiled before.
 
-        Otherwise the first steps would make a run look hundreds of times longer than it is.
+        It is told before, with what it took last time, and left out of the speed: otherwise the first steps would make
+        a run look hundreds of times longer than it is.
         """
-        before, start = len(programs), time.monotonic()
+        known = read_seconds(self._seconds_file)
+        last = f", which took {known[program]:.0f} s last time" if program in known else ""
+        self.progress.say(f"compiling {program}{last}")
+        start = time.monotonic()
         yield
-        if len(programs) > before:
-            self._last = (self._last[0], self._last[1] + time.monotonic() - start)
+        seconds = time.monotonic() - start
+        self._last = (self._last[0], self._last[1] + seconds)
+        if self._main:
+            with self._telling(COMPILE_SECONDS):
+                write_json(self._seconds_file, known | {program: round(seconds, 1)}, indent=1)
 
     def skipped(self, done: int) -> None:
         """Count a step that left the weights as they were."""
@@ -195,6 +204,15 @@ def finite_mean(values: list[float]) -> float:
     """The mean of those values that are finite: a step that is skipped leaves no gap in a chart."""
     finite = [value for value in values if np.isfinite(value)]
     return float(np.mean(finite)) if finite else float("nan")
+
+
+def read_seconds(file: pathlib.Path) -> dict[str, float]:
+    """Seconds by program, none if the file is not there or has something else: they are told and serve nothing more."""
+    try:
+        rows = json.loads(file.read_text())
+        return {name: float(value) for name, value in rows.items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
 
 
 def read_history(file: pathlib.Path) -> list[dict]:
