@@ -79,9 +79,13 @@ def test_classes_that_win_nowhere_are_left_out():
     semantic[4, :, 12:] += 9
     semantic[2] += 5  # above what both have beyond their border
     semantic[5, 3, 3] = np.nan  # says nothing of any class there
-    contender = np.asarray(upsampling._contenders(semantic))
-    assert contender.tolist() == [True] * 6
-    assert np.asarray(upsampling._contenders(semantic[:5])).tolist() == [False, True, True, False, True]
+
+    def contenders(*classes):
+        return np.asarray(upsampling._contenders(semantic, np.array(classes))).tolist()
+
+    assert contenders(0, 1, 2, 3, 4, 5) == [True] * 6
+    assert contenders(0, 1, 2, 3, 4) == [False, True, True, False, True]
+    assert contenders(0, 3) == [True, True]
     wide = Geometry((64, 128), (64, 128), (100, 200))
     assert np.array_equal(upsampling.label_map(semantic[:5], wide), naive(semantic[:5], wide).argmax(0))
     assert set(np.unique(upsampling.label_map(semantic, wide))) <= {1, 2, 4}

@@ -79,7 +79,7 @@ def label_map(
 def _best_class(semantic, classes, start, maps: Upsampling):
     """Running best over `classes`; pixels where none beats the excluded classes keep `start`."""
     size = (maps.first_row.shape[0], maps.columns.shape[1])
-    contender = _contenders(semantic[classes])
+    contender = _contenders(semantic, classes)
     order = jnp.flatnonzero(contender, size=len(classes), fill_value=0)
 
     def step(i, carry):
@@ -93,22 +93,32 @@ def _best_class(semantic, classes, start, maps: Upsampling):
     return jax.lax.fori_loop(0, jnp.sum(contender), step, empty)[1]
 
 
-def _contenders(planes: Float[Array, "k h4 w4"]) -> Bool[Array, " k"]:
-    """Which classes can be the best of some pixel.
+def _contenders(semantic: Float[Array, "k h4 w4"], classes: Integer[Array, " n"]) -> Bool[Array, " n"]:
+    """Which of the classes can be the best of some pixel.
 
     A pixel is a weighted mean of 3x3 neighbours of the map. So a class whose largest neighbour is below the smallest of
     another class is not the best there; most classes are so everywhere, and need not be upsampled.
     """
-    planes = planes.astype(jnp.float32)
-    least, largest = (_of_windows(planes, pick) for pick in (jnp.minimum, jnp.maximum))
-    bar = jnp.max(least, axis=0) - ROUNDING * jnp.max(jnp.abs(planes))
-    return jnp.any(~(largest < bar), axis=(1, 2))  # a class that is not a number anywhere rules none out
+
+    def plane(label):
+        return jax.lax.dynamic_index_in_dim(semantic, label, keepdims=False).astype(jnp.float32)
+
+    def raised(carry, label):
+        bar, size = carry
+        least = _of_windows(plane(label), jnp.minimum)
+        return (jnp.maximum(bar, least), jnp.maximum(size, jnp.max(jnp.abs(plane(label))))), None
+
+    low = jnp.full((semantic.shape[1] - 2, semantic.shape[2] - 2), -jnp.inf), jnp.float32(0)
+    (bar, size), _ = jax.lax.scan(raised, low, classes)
+    bar = bar - ROUNDING * size
+    # written this way, a class that is not a number somewhere rules none out
+    return jax.lax.map(lambda label: jnp.any(~(_of_windows(plane(label), jnp.maximum) < bar)), classes)
 
 
-def _of_windows(planes, pick):
-    """The extreme of all 3x3 neighbours, `[k, h4, w4]` to `[k, h4 - 2, w4 - 2]`."""
-    rows = pick(pick(planes[:, :-2], planes[:, 1:-1]), planes[:, 2:])
-    return pick(pick(rows[..., :-2], rows[..., 1:-1]), rows[..., 2:])
+def _of_windows(plane, pick):
+    """The extreme of all 3x3 neighbours, `[h4, w4]` to `[h4 - 2, w4 - 2]`."""
+    rows = pick(pick(plane[:-2], plane[1:-1]), plane[2:])
+    return pick(pick(rows[:, :-2], rows[:, 1:-1]), rows[:, 2:])
 
 
 def _upsample(plane, maps: Upsampling):
