@@ -19,7 +19,8 @@ from vps_jax import config as keys
 
 
 def get_config(things: str = "videomt"):
-    other = {"videomt": "vps", "vps": "videomt"}[things]
+    others = {"videomt": "vps", "vps": "videomt"}
+    other = others[common.choose(things, others)]
     return common.section(
         keys.EnsembleConfig(
             name="ensemble_videomt",

@@ -16,7 +16,7 @@ STEPS = 40_000
 
 
 def get_config(size: str = "large"):
-    trunk_blocks, query_blocks = videomt.BLOCKS[size]
+    trunk_blocks, query_blocks = videomt.BLOCKS[common.choose(size, videomt.BLOCKS)]
     config = videomt.get_config(size)
     config.name = "eomt" if size == "large" else f"eomt_{size}"
     config.model.masked_steps = masked_steps(STEPS, query_blocks)

@@ -19,6 +19,7 @@ SHORT_SIDES = tuple(range(480, 801, 32))
 
 
 def get_config(size: str = "large"):
+    common.choose(size, BLOCKS)
     config = common.base(
         model=keys.VidEoMT(size=size, semantic_groups=(("VIPSEG", CLASSES),)),
         infer=keys.QueryInference(semantic_group="VIPSEG"),

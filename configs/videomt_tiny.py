@@ -6,13 +6,14 @@ Hardware:  two CPU cores
 The data are those of configs/tiny.py. Nothing is pretrained, so all parameters train at one rate.
 """
 
-from configs import eomt, tiny, videomt
+from configs import common, eomt, tiny, videomt
 
 STEPS = {"segmenter": 900, "video": 700}
 SEGMENTER = "runs/videomt_tiny_segmenter"
 
 
 def get_config(stage: str = "video"):
+    common.choose(stage, STEPS)
     drawn = tiny.get_config()
     config = {"segmenter": eomt, "video": videomt}[stage].get_config("small")
     config.name = "videomt_tiny" if stage == "video" else f"videomt_tiny_{stage}"

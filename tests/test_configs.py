@@ -15,6 +15,7 @@ from vps_jax import agreement, models
 from vps_jax.config import Experiment, InitFrom, experiment
 from vps_jax.datasets import class_table, dataset
 from vps_jax.parsing import plain
+from vps_jax.runs import config_files
 from vps_jax.runs import experiment as runs
 from vps_jax.train.class_sources import FRESH, Labels, class_sources
 from vps_jax.train.optimizer import make_schedule, parameter_groups
@@ -242,3 +243,10 @@ def test_the_data_of_tiny_stages_follow_their_folder():
         "davis": "elsewhere/prepared/davis",
     }  # fmt: skip
     assert config.evaluate.truth == "elsewhere/converted"
+
+
+@pytest.mark.parametrize("name", config_files.names())
+def test_a_wrong_argument_is_named_with_what_is_expected(name):
+    with pytest.raises(UserError, match=r"expected one of|takes no argument") as caught:
+        config_files.check(config_files.load(f"{name}:nonsense"))
+    assert "nonsense" in str(caught.value)

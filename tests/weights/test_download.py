@@ -121,6 +121,7 @@ def test_a_file_whose_name_is_unknown_is_the_only_one_there(tmp_path):
 @pytest.fixture
 def hub(served, monkeypatch):
     library = pytest.importorskip("huggingface_hub")
+    monkeypatch.setattr(download, "check_name", lambda *_: None)  # of the real server
     monkeypatch.setattr(library, "hf_hub_download", functools.partial(library.hf_hub_download, endpoint=served.address))
     served.headers = {"X-Repo-Commit": "0" * 40}
     served.files["/tue/model/resolve/main/a/model.pth"] = DATA
@@ -149,7 +150,18 @@ def test_without_the_hub(hub, monkeypatch, tmp_path):
         raise huggingface_hub.errors.LocalEntryNotFoundError("several\nlines")
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", fail)
-    assert "huggingface.co cannot be reached (LocalEntryNotFoundError); fetch" in complaint(hub, tmp_path / "files")
+    assert "huggingface.co cannot be reached (no connection); fetch" in complaint(hub, tmp_path / "files")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_name_without_address_is_met_at_once(monkeypatch, tmp_path):
+    """The library is not asked: it would try again and again, with a line for each."""
+    library = pytest.importorskip("huggingface_hub")
+    monkeypatch.setattr(library, "hf_hub_download", None)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "https://nowhere.invalid")
+    monkeypatch.setattr(download.urllib.request, "getproxies", dict)
+    hub = entry("https://huggingface.co/tue/model/resolve/main/a/model.pth")
+    assert "huggingface.co cannot be reached (" in complaint(hub, tmp_path / "files")
     assert not list(tmp_path.iterdir())
 
 

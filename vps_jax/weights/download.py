@@ -12,6 +12,7 @@ import os
 import pathlib
 import re
 import shutil
+import socket
 import sys
 import urllib.error
 import urllib.parse
@@ -183,12 +184,25 @@ def has_hub() -> bool:
     return True
 
 
+def check_name(entry: Entry, part: pathlib.Path, server: str) -> None:
+    """Raises UserError where the server's name has no address: the library would try again for half a minute."""
+    if urllib.request.getproxies():
+        return  # they look names up
+    try:
+        socket.getaddrinfo(urllib.parse.urlsplit(server).hostname, None)
+    except OSError as error:
+        raise unreachable(entry, part, error.strerror or error) from error
+
+
 def from_hub(entry: Entry, part: pathlib.Path) -> None:
     """Fetches a file of the Hugging Face Hub as `part`, with the library's own resuming, tokens and mirrors."""
     import huggingface_hub
-    from huggingface_hub import errors
+    from huggingface_hub import constants, errors
+    from huggingface_hub.utils import logging
 
     words, folder = HUB.fullmatch(entry.address), part.parent / ".hub"
+    check_name(entry, part, constants.ENDPOINT)
+    logging.set_verbosity_error()  # its line for each of several tries
     try:
         path = huggingface_hub.hf_hub_download(
             words["repo"], urllib.parse.unquote(words["file"]), revision=words["revision"], local_dir=folder
@@ -198,7 +212,7 @@ def from_hub(entry: Entry, part: pathlib.Path) -> None:
         code = error.response.status_code
         raise UserError(f"{entry.address} answers {code}; {by_hand(entry, part.parent)}") from error
     except (errors.HTTPError, errors.XetDownloadError, errors.LocalEntryNotFoundError, ConnectionError) as error:
-        raise unreachable(entry, part, type(error).__name__) from error
+        raise unreachable(entry, part, "no connection") from error
     finally:
         if not any(folder.rglob("*.incomplete")):  # from which it would go on
             shutil.rmtree(folder, ignore_errors=True)
