@@ -122,8 +122,9 @@ def test_a_disk_of_one_mebibyte_ends_the_run_in_one_line_and_keeps_what_was_fini
         names = [one["video_id"] for one in json.loads((out / "results" / "pred.json").read_text())["annotations"]]
         print(f"{len(names)} videos are kept; {said[0]}")
         kept, whole = files(out / "results"), files(scene / "whole")
-        assert 0 < len(names) < VIDEOS and recorded(out / "results") == len(names)
-        assert sum(name.startswith("pan_pred") for name in kept) == FRAMES * len(names)
+        done = recorded(out / "results")
+        assert 0 < len(names) < VIDEOS and done - len(names) in (0, "pred.json:" in said[0])  # the list did not fit
+        assert sum(name.startswith("pan_pred") for name in kept) == FRAMES * done
         extra = {name for name in kept if kept[name] != whole.get(name)} - {"pred.json"}
         assert not {name for name in extra if "/v" not in name or name.split("/v")[1][0] in "".join(names)}, extra
         remount("size=64m")
