@@ -9,7 +9,7 @@ STAMP := $(VENV)/.$(REQUIREMENTS).installed
 
 install: $(STAMP)
 
-# --no-compile: a third of the time; Python compiles what is imported, a sixteenth of the files
+# --no-compile takes a third less time; Python compiles what is imported, a sixteenth of the files
 $(STAMP): $(REQUIREMENTS) pyproject.toml
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --disable-pip-version-check --no-compile -r $(REQUIREMENTS)

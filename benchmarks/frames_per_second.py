@@ -6,7 +6,8 @@
 Parts run one after the other, alone, over all frames: decoding; decoding, network and stitching; fusion to panoptic
 frames of the video's size; PNGs with their records; drawing; encoding. The whole runs them side by side, in a process
 of each checkout; the two take turns. Programs are compiled before anything counts. Seconds on the clock and of CPU in
-all threads, the median of the rounds. An older checkout must be able to read the checkpoint.
+all threads: of the parts once, of the whole the median of the rounds. An older checkout must be able to read the
+checkpoint.
 """
 
 import argparse

@@ -68,9 +68,8 @@ _by_products.defvjp(_forward, _backward)
 
 def _input_gradient(gradient, kernel, padding, precision):
     """The convolution of the output's gradient with the kernel turned by half a turn, its channels exchanged."""
-    around = tuple(
-        (side - 1 - before, side - 1 - after) for side, (before, after) in zip(kernel.shape, padding, strict=False)
-    )
+    sides = zip(kernel.shape[:2], padding, strict=True)
+    around = tuple((side - 1 - before, side - 1 - after) for side, (before, after) in sides)
     return _plain(gradient, jnp.swapaxes(jnp.flip(kernel, (0, 1)), 2, 3), around, precision)
 
 

@@ -32,8 +32,10 @@ class StepPrograms:
     def name(self, step: int, batch) -> str:
         """What tells the program of a batch from the others: its task, data set and shape."""
         shape = "x".join(map(str, batch.clip.images.shape[1:4]))
-        points, count = self.point_objects(step, batch), batch.clip.instance_classes.shape[1]
-        return f"{batch.task} {batch.dataset} {shape}" + f" {count} objects, {points} by point" * (batch.task == "vos")
+        name = f"{batch.task} {batch.dataset} {shape}"
+        if batch.task != "vos":
+            return name
+        return f"{name} {batch.clip.instance_classes.shape[1]} objects, {self.point_objects(step, batch)} by point"
 
     def point_objects(self, step: int, batch) -> int:
         """How many objects of a VOS batch are given by a point: a draw per object, alike for all clips (tarvis 4.4)."""
