@@ -1,7 +1,7 @@
 """Frames a second of `vps-jax predict` with overlay video, the time of its parts, and the ratio to an older checkout.
 
-  python -m benchmarks.frames_per_second horse.mp4 --checkpoint runs/demo
-  python -m benchmarks.frames_per_second horse.mp4 --checkpoint runs/demo --before ../older_checkout
+  python benchmarks/frames_per_second.py horse.mp4 --checkpoint runs/demo
+  python benchmarks/frames_per_second.py horse.mp4 --checkpoint runs/demo --before ../older_checkout
 
 Parts run one after the other, alone, over all frames: decoding; decoding, network and stitching; fusion to panoptic
 frames of the video's size; PNGs with their records; drawing; encoding. The whole runs them side by side, in a process
@@ -12,22 +12,14 @@ checkpoint.
 
 import argparse
 import json
-import os
 import pathlib
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
+
+from checkouts import Checkout, seconds
 
 FOLDER = pathlib.Path(__file__).resolve().parents[1]
-
-
-def seconds(call) -> tuple[float, float]:
-    """On the clock, and of CPU in all threads."""
-    start = time.perf_counter(), time.process_time()
-    call()
-    return time.perf_counter() - start[0], time.process_time() - start[1]
 
 
 # ---- the process of one checkout: each line is the word parts or whole, answered by a line of JSON
@@ -52,7 +44,7 @@ def serve(video: str, checkpoint: str) -> None:
 
 
 def part_seconds(video, predictor, classes) -> dict:
-    """Number of frames, and (clock, CPU) seconds of each part over all of them, by its name."""
+    """Number of frames, and (CPU, clock) seconds of each part over all of them, by its name."""
     from vps_jax.media import result_folders
     from vps_jax.media.movie_writer import MovieWriter
     from vps_jax.viz.overlay import overlay
@@ -93,25 +85,6 @@ def part_seconds(video, predictor, classes) -> dict:
 # ---- the process that compares
 
 
-class Checkout:
-    """A process that predicts with one checkout."""
-
-    def __init__(self, folder: pathlib.Path, video: str, checkpoint: str):
-        command = [sys.executable, str(pathlib.Path(__file__).resolve()), video, "--checkpoint", checkpoint, "--serve"]
-        self.process = subprocess.Popen(
-            command, env=os.environ | {"PYTHONPATH": str(folder)}, text=True,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        )  # fmt: skip
-
-    def ask(self, what: str):
-        self.process.stdin.write(f"{what}\n")
-        self.process.stdin.flush()
-        line = self.process.stdout.readline()
-        if not line:
-            sys.exit("the process of a checkout ended; its message is above")
-        return json.loads(line)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("video")
@@ -125,16 +98,18 @@ def main() -> None:
         serve(video, checkpoint)
         return
     folders = {"new": FOLDER} | ({"before": args.before.resolve()} if args.before else {})
-    checkouts = {name: Checkout(folder, video, checkpoint) for name, folder in folders.items()}
+    checkouts = {
+        name: Checkout(folder, __file__, video, "--checkpoint", checkpoint) for name, folder in folders.items()
+    }
     parts = checkouts["new"].ask("parts")
     frames = parts.pop("frames")
     rounds = [{name: checkout.ask("whole") for name, checkout in checkouts.items()} for _ in range(args.rounds)]
     wholes = {name: [statistics.median(one[name][i] for one in rounds) for i in (0, 1)] for name in checkouts}
-    for name, (clock, cpu) in (parts | {f"whole, {name}": times for name, times in wholes.items()}).items():
+    for name, (cpu, clock) in (parts | {f"whole, {name}": times for name, times in wholes.items()}).items():
         print(f"{name:30s} {1000 * clock / frames:7.1f} ms a frame, CPU {1000 * cpu / frames:7.1f} ms")
-    print(f"{frames / wholes['new'][0]:.1f} frames a second; {frames} frames, median of {args.rounds} rounds")
+    print(f"{frames / wholes['new'][1]:.1f} frames a second; {frames} frames, median of {args.rounds} rounds")
     if args.before:
-        print(f"{wholes['before'][0] / wholes['new'][0]:.2f} times as many as before")
+        print(f"{wholes['before'][1] / wholes['new'][1]:.2f} times as many as before")
 
 
 if __name__ == "__main__":

@@ -15,12 +15,11 @@ import argparse
 import dataclasses
 import functools
 import json
-import os
 import pathlib
 import statistics
-import subprocess
 import sys
-import time
+
+from checkouts import Checkout, seconds
 
 FOLDER = pathlib.Path(__file__).resolve().parents[1]
 CLIP = (3, 256, 448)
@@ -43,13 +42,6 @@ def serve(remat: bool) -> None:
         else:
             found = {name: seconds(call) for name, call in programs[row].items()}
         print(json.dumps(found), flush=True)
-
-
-def seconds(call) -> tuple[float, float]:
-    """Of CPU in all threads, and on the clock."""
-    start = time.process_time(), time.perf_counter()
-    call()
-    return time.process_time() - start[0], time.perf_counter() - start[1]
 
 
 def make(row: str, remat: bool) -> tuple[dict, dict]:
@@ -244,25 +236,6 @@ def lowered_step(step, state, clip):
 # ---- the process that compares
 
 
-class Checkout:
-    """A process that runs the programs of one checkout."""
-
-    def __init__(self, folder: pathlib.Path, remat: bool):
-        environment = os.environ | {"PYTHONPATH": str(folder), "JAX_PLATFORMS": "cpu"}
-        command = [sys.executable, str(pathlib.Path(__file__).resolve()), "--serve", *(["--remat"] if remat else [])]
-        self.process = subprocess.Popen(
-            command, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
-
-    def ask(self, order: str, row: str) -> dict:
-        self.process.stdin.write(f"{order} {row}\n")
-        self.process.stdin.flush()
-        line = self.process.stdout.readline()
-        if not line:
-            sys.exit(f"the process of a checkout ended at '{order} {row}'; its message is above")
-        return json.loads(line)
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--before", type=pathlib.Path, help="an older checkout to compare with")
@@ -275,13 +248,13 @@ def main():
         serve(args.remat)
         return
     folders = {"new": FOLDER} | ({"before": args.before.resolve()} if args.before else {})
-    checkouts = {name: Checkout(folder, args.remat) for name, folder in folders.items()}
+    checkouts = {name: Checkout(folder, __file__, *["--remat"] * args.remat) for name, folder in folders.items()}
     for row in args.only:
-        compiling = {name: checkout.ask("make", row) for name, checkout in checkouts.items()}
+        compiling = {name: checkout.ask(f"make {row}") for name, checkout in checkouts.items()}
         times = {name: [] for name in checkouts}
         for _ in range(args.repeats):
             for name, checkout in checkouts.items():
-                times[name].append(checkout.ask("run", row))
+                times[name].append(checkout.ask(f"run {row}"))
         for program in compiling["new"]:
             medians = {
                 name: [statistics.median(run[program][i] for run in runs) for i in (0, 1)]
