@@ -78,6 +78,9 @@ def test_the_host_takes_little_of_a_step(tmp_path, monkeypatch):
             self.seen, self.mesh = {"one"}, setup.mesh
             self.scalars = dict.fromkeys(("loss", "grad_norm", *"abcdefgh"), jnp.float32(1))
 
+        def name(self, step, batch):
+            return "one"
+
         def __call__(self, step, state, batch):
             marks.append(time.process_time())
             put_batch(self.mesh, batch.clip)
