@@ -88,11 +88,13 @@ def fail(line: str):
 
 def main(_) -> None:
     logging.set_verbosity(logging.ERROR)  # libraries' remarks; ours go through the progress line
+    from vps_jax import command_line
     from vps_jax.config import ensemble_experiment as read_ensemble
     from vps_jax.config import experiment as read_config
     from vps_jax.runs import ensemble_experiment, experiment, plan_table
     from vps_jax.types import UserError
 
+    command_line.collect_seldom()
     config = CONFIG.value.to_dict()
     try:
         if "members" in config:

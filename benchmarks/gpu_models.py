@@ -82,7 +82,7 @@ def strided(array: np.ndarray, slicing: str) -> np.ndarray:
 
 def random_variables(model) -> dict:
     """Small random parameters, made without compiling an initialiser."""
-    shapes = jax.eval_shape(lambda: models.init(model, jax.random.key(0), (64, 64)))
+    shapes = models.shapes(model)
     rng = np.random.default_rng(0)
     return jax.tree.map(lambda a: 0.02 * rng.standard_normal(a.shape, np.float32), shapes)
 
@@ -149,7 +149,7 @@ def train_program(sizes: Sizes, backbone: str, height: int, width: int, batch: i
 def training_floor(sizes: Sizes, backbone: str, height: int, width: int, batch: int) -> floors.Floor:
     """Three forward passes, the losses' own arithmetic left out."""
     model = network(sizes, backbone)
-    shapes = jax.eval_shape(lambda: models.init(model, jax.random.key(0), (64, 64)))
+    shapes = models.shapes(model)
     images = jax.ShapeDtypeStruct((batch, sizes.frames, height, width, 3), jnp.uint8)
     forward = functools.partial(model.apply, task="panoptic", group=GROUP)
     return floors.Floor(3 * floors.flop(forward, shapes, images))

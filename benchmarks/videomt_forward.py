@@ -37,7 +37,7 @@ def build(size: str):
         {"name": "videomt", "size": size, "semantic_groups": (("VIPSEG", CLASSES),), "image_size": 640,
          "dtype": "float32", "init_values": 1.0}
     )  # fmt: skip
-    shapes = jax.eval_shape(lambda: models.init(model, jax.random.key(0), (64, 64)))
+    shapes = models.shapes(model)
     rng = np.random.default_rng(0)
 
     def draw(path, leaf):

@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--no-compile", action="store_true")
     given = parser.parse_args()
     model = models.build({"name": "videomt", "size": given.size, "dtype": "bfloat16"})
-    params = jax.eval_shape(lambda: models.init(model, jax.random.key(0), (64, 64)))["params"]
+    params = models.shapes(model)["params"]
     shape = (1, given.frames, given.height, given.width)
     clip = Clip(
         jax.ShapeDtypeStruct((*shape, 3), jnp.uint8),

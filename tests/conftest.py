@@ -13,8 +13,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "golden")]
 # a shell lets what it starts in the background ignore SIGINT, and children inherit that; tests send it to theirs
 signal.signal(signal.SIGINT, signal.default_int_handler)
-# tracing makes millions of objects that live on: a look at them after every 700 new ones takes a third of its time
-gc.set_threshold(100_000)
+# tracing makes millions of objects that live on: to look at them after every 700 new ones takes a third of its time
+gc.set_threshold(1_000_000)
 # eight devices and full float32 are the CPU's, on a machine with a GPU too; `make test-gpu` asks for the GPU
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".cache" / "jax"))

@@ -9,6 +9,7 @@ imported, makes every number a float64.
 """
 
 import contextlib
+import gc
 import pathlib
 import sys
 
@@ -17,6 +18,7 @@ import jax.numpy as jnp
 
 jax.config.update("jax_enable_x64", True)
 jnp.float32 = jnp.float64
+gc.disable()  # the process ends before its garbage matters
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "golden")]
 

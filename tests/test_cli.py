@@ -1,5 +1,6 @@
 """Commands: help with an example, one line and exit code 2 for whatever the user gets wrong, nothing left behind."""
 
+import gc
 import os
 import pathlib
 import subprocess
@@ -287,3 +288,16 @@ def test_too_little_memory_is_one_line(capsys, monkeypatch):
 
     monkeypatch.setattr(cli, "app", full)
     assert "out of memory (Unable to allocate 49.7 GiB); choose smaller frames" in complaint("configs", capsys=capsys)
+
+
+def test_a_command_lets_the_collector_look_seldom(capsys):
+    before = gc.get_threshold()
+    try:
+        for threshold, expected in ((700, command_line.NEW_OBJECTS), (10**7, 10**7)):
+            gc.set_threshold(threshold)
+            with pytest.raises(SystemExit):
+                cli.main(["--version"])
+            assert gc.get_threshold()[0] == expected  # never more often than somebody has asked for
+    finally:
+        gc.set_threshold(*before)
+    assert capsys.readouterr().out

@@ -195,7 +195,7 @@ def clone(tmp_path_factory):
             writer.write(frame.image)
     config = tiny.get_config()
     config.model.neck_layers, config.model.decoder_layers, config.model.instance_queries = 1, 3, 5
-    shapes = jax.eval_shape(lambda: models.init(models.build(config.model), jax.random.key(0), (64, 64)))
+    shapes = models.shapes(models.build(config.model))
     rng = np.random.default_rng(0)
     variables = jax.tree.map(lambda leaf: rng.normal(0, 0.05, leaf.shape).astype(leaf.dtype), shapes)
     save_converted(folder / "runs" / "stage4", json.loads(config.to_json_best_effort()), variables)

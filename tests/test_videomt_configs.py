@@ -2,7 +2,6 @@
 
 import functools
 
-import jax
 import numpy as np
 import pytest
 
@@ -18,7 +17,7 @@ from vps_jax.train.state import flat_paths
 def groups(stage):
     config = experiment(stage.get_config())
     model = models.build(config.model)
-    params = jax.eval_shape(lambda: models.init(model, jax.random.key(0), (64, 64)))["params"]
+    params = models.shapes(model)["params"]
     found = parameter_groups(params, lr_groups=config.optim.lr_groups, no_decay=config.optim.no_decay)
     return {name: flat_paths(getattr(found, name)) for name in ("names", "lr_scales", "decays")}, config
 

@@ -1,6 +1,5 @@
 """The ViT-Adapter's recipe: layer-wise rates, what decays, crops that the model takes."""
 
-import jax
 import numpy as np
 import pytest
 from flax import traverse_util
@@ -15,7 +14,7 @@ from vps_jax.train.optimizer import make_schedule, parameter_groups
 def groups():
     config = vspw_vit_adapter.get_config().to_dict()
     model = models.build(config["model"])
-    params = jax.eval_shape(lambda: models.init(model, jax.random.key(0), (640, 640)))["params"]
+    params = models.shapes(model, (640, 640))["params"]
     found = parameter_groups(params, lr_groups=config["optim"]["lr_groups"], no_decay=config["optim"]["no_decay"])
     return traverse_util.flatten_dict(found.lr_scales, sep="/"), traverse_util.flatten_dict(found.decays, sep="/")
 

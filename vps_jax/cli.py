@@ -410,6 +410,7 @@ def main(arguments: list[str] | None = None) -> None:
     logging.getLogger("absl").setLevel(logging.ERROR)  # remarks of the libraries; our own errors are exceptions
     warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
     sys.unraisablehook = command_line.interrupt_again(sys.unraisablehook)
+    command_line.collect_seldom()
     arguments = sys.argv[1:] if arguments is None else arguments
     code = 0
     try:

@@ -169,7 +169,7 @@ def test_several_query_sets_share_backbone_and_neck():
 
 def test_programs_of_the_full_size_can_be_made_for_gpus():
     model = models.build(stage4.get_config().model.to_dict())
-    variables = jax.eval_shape(lambda key: models.init(model, key, (64, 64)), jax.random.key(0))
+    variables = models.shapes(model)
     programs = module.Programs(model, (("panoptic", None), ("semantic", None)), chunk=6)
     backbone = programs.backbone.trace(variables, jax.ShapeDtypeStruct((1, 6, 576, 1024, 3), jnp.uint8))
     frame = jax.eval_shape(programs.split, backbone.out_info)[0]

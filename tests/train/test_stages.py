@@ -36,7 +36,7 @@ def prepare(config: Experiment):
     """Model, optimizer, the function that makes the first state, and the state's shapes."""
     model = models.build(config.model)
     init = functools.partial(models.init, model, image_size=(64, 64))
-    variables = jax.eval_shape(init, jax.random.key(0))
+    variables = models.shapes(model)
     tx = make_optimizer(config.optim, variables["params"])
     abstract = jax.eval_shape(lambda variables: create_state(variables, tx), variables)
     return model, tx, lambda: create_state(init(jax.random.key(0)), tx), abstract

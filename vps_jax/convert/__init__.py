@@ -1,6 +1,5 @@
 """Published checkpoints to our variables and back."""
 
-import functools
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -34,12 +33,7 @@ def table(config: Mapping[str, Any] | Any) -> Table:
 
 def expected(config: Mapping[str, Any] | Any) -> dict[str, Any]:
     """Shapes and dtypes of the variables of a config, without computing anything."""
-    return _shapes(models.build(config))
-
-
-@functools.lru_cache(maxsize=4)
-def _shapes(model) -> dict[str, Any]:
-    return jax.eval_shape(lambda: models.init(model, jax.random.key(0), SMALLEST))
+    return models.shapes(models.build(config), SMALLEST)
 
 
 def to_params(arrays: Mapping[str, np.ndarray], config: Mapping[str, Any] | Any) -> dict[str, Any]:

@@ -5,8 +5,10 @@ attention scale is 1/sqrt(head_dim), softmax and norms run in float32 whatever t
 framework traps).
 """
 
+import contextlib
+import contextvars
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -28,13 +30,29 @@ GroupNorm = functools.partial(nn.GroupNorm, num_groups=32, epsilon=1e-5)
 gelu = functools.partial(jax.nn.gelu, approximate=False)
 
 
-def scan(module: nn.Module, body, **axes):
-    """`nn.scan` of a body inside `module`, traced once less except where it makes the parameters.
+_shapes_alone = contextvars.ContextVar("_shapes_alone", default=False)
 
-    Flax traces a body an extra time to look for results that are the same in every pass, which no model here has. That
-    pass takes keys of `init`, so without it a seed would give other first parameters.
+
+@contextlib.contextmanager
+def shapes_alone() -> Iterator[None]:
+    """Inside, nobody will ask for the values of what is initialised, so `scan` need not keep its keys."""
+    token = _shapes_alone.set(True)
+    try:
+        yield
+    finally:
+        _shapes_alone.reset(token)
+
+
+def scan(module: nn.Module, body, **axes):
+    """`nn.scan` of a body inside `module`, traced once less except where it makes the values of parameters.
+
+    Flax traces a body an extra time to look for results that are the same in every pass. Of the models here only
+    parameters that the passes share are, when they are made. That pass takes keys of `init`, so without it a seed would
+    give other first parameters.
     """
-    return nn.scan(body, check_constancy_invariants=module.is_initializing(), **axes)
+    shared = "variable_broadcast" in axes
+    extra = module.is_initializing() and (shared or not _shapes_alone.get())
+    return nn.scan(body, check_constancy_invariants=extra, **axes)
 
 
 def normalize(

@@ -88,7 +88,7 @@ def prepare(experiment: Experiment, workdir) -> Setup:
 def model_and_state(experiment: Experiment) -> tuple[Any, Any, TrainState]:
     """The flax module, the optax transformation and the shapes of the state."""
     model = models.build(experiment.model)
-    variables = jax.eval_shape(functools.partial(initial_variables, model, experiment.train.seed))
+    variables = models.shapes(model, INIT_SIZE)
     tx = make_optimizer(experiment.optim, variables["params"])
     return model, tx, jax.eval_shape(functools.partial(create_state, tx=tx), variables)
 
