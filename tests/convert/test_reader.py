@@ -282,6 +282,9 @@ def test_other_files_are_refused(tmp_path):
     (tmp_path / "text.pth").write_text("not a checkpoint at all\n")
     with pytest.raises(UserError, match="neither a PyTorch"):
         read_checkpoint(tmp_path / "text.pth")
+    (tmp_path / "page.pth").write_text("\n<!DOCTYPE html><title>Log in</title>")
+    with pytest.raises(UserError, match=r"page\.pth: a web page and no weights"):
+        read_checkpoint(tmp_path / "page.pth")
     with pytest.raises(UserError, match="no weights found"):
         read_checkpoint(zip_file(tmp_path / "x.pth", {"epoch": 3}, {}))
     np.savez(tmp_path / "objects.npz", a=np.array([{}], object))

@@ -151,3 +151,9 @@ def test_convert_file_completes_a_backbone_with_fresh_values(tmp_path, monkeypat
     assert report["parameters"] == sum(jax.tree.leaves(sizes))
     assert report["from_file"] == sum(jax.tree.leaves(sizes["backbone"]))
     assert "everything else starts fresh" in report["notes"][-1]
+
+
+def test_a_file_of_another_model_is_named(tmp_path):
+    np.savez(tmp_path / "other.npz", **{"layer.weight": np.ones((3, 3), np.float32)})
+    with pytest.raises(UserError, match=r"other\.npz: "):
+        convert.convert_file(tmp_path / "other.npz", MICRO)

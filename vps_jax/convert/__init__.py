@@ -88,8 +88,11 @@ def convert_file(source: str | pathlib.Path, config: Mapping[str, Any] | Any) ->
       UserError: see `read_checkpoint` and `to_params`.
     """
     arrays = read_checkpoint(source)
-    config = fitted(arrays, config)
-    filled = _keys(config).fill(arrays, config, expected(config))
+    try:
+        config = fitted(arrays, config)
+        filled = _keys(config).fill(arrays, config, expected(config))
+    except UserError as error:
+        raise UserError(f"{source}: {error}") from error
     variables, given = filled.variables, _size(filled.variables)
     if not filled.whole:
         fresh = models.init(models.build(config), jax.random.key(0), SMALLEST)

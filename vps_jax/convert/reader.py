@@ -51,8 +51,8 @@ def read_checkpoint(path: str | pathlib.Path) -> dict[str, np.ndarray]:
       Published name -> array; a `module.` that all names begin with is taken off. bfloat16 is widened to float32.
 
     Raises:
-      UserError: no such file, not a checkpoint, cut short or damaged, values that are not finite, a pickle that names
-        anything but tensors, plain containers and numbers.
+      UserError: no such file, not a checkpoint, a web page, cut short or damaged, values that are not finite, a pickle
+        that names anything but tensors, plain containers and numbers.
     """
     path = pathlib.Path(path)
     if not path.is_file():
@@ -87,6 +87,8 @@ def _load(file: BinaryIO, path: pathlib.Path) -> Any:
     file.seek(0)
     if head[:2] == b"PK":
         return _load_zip(file)
+    if head.lstrip()[:1] == b"<":
+        raise UserError("a web page and no weights; its site may ask for a log-in or a click: fetch the file by hand")
     if head[8:9] == b"{":
         return _load_safetensors(file)
     if head[:1] != b"\x80":
