@@ -40,6 +40,22 @@ def pytest_configure(config):
         os.environ["XLA_FLAGS"] += f" {quick_compile.FLAGS}"
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items):
+    """The long tests first in the share of every worker, so that none is left alone with one at the end."""
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    long = [item for item in items if item.get_closest_marker("long")]
+    rest = [item for item in items if not item.get_closest_marker("long")]
+    ordered = []
+    for worker in range(workers):
+        share = len(items) * (worker + 1) // workers - len(ordered)  # xdist cuts the list into equal parts
+        first = long[worker::workers]
+        short = max(share - len(first), 0)
+        ordered += first + rest[:short]
+        del rest[:short]
+    items[:] = ordered + rest
+
+
 @pytest.fixture(scope="session")
 def golden_dir(request) -> pathlib.Path:
     """The folder of golden files."""

@@ -38,7 +38,7 @@ ALLOWED = {
     "runs": BASE | {"ops", "models", "losses", "data", "evaluation", "train", "infer", "ensemble", "weights"} | L3,
     "tfds_builders": {"datasets", "files", "types"},
     "configs": {"configs", "config", "datasets"},
-    "main": {"types", "config", "runs"},
+    "main": {"types", "command_line", "config", "runs"},
     "app": BASE | {"infer", "media", "runs", "viz"},
     "cli": BASE
     | {

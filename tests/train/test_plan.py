@@ -16,8 +16,9 @@ from vps_jax.train.step import Step
 from vps_jax.types import UserError
 
 ROW = 8 * 16 * 4
-PARAMETERS = size_in_bytes(micro_variables()["params"])
-VARIABLES = size_in_bytes(micro_variables())
+SHAPES = jax.eval_shape(micro_variables)
+PARAMETERS = size_in_bytes(SHAPES["params"])
+VARIABLES = size_in_bytes(SHAPES)
 
 
 @pytest.mark.parametrize(("remat", "kept"), [(False, 2 * ROW), (True, 0)])
