@@ -169,6 +169,7 @@ def evaluate(config: Experiment, workdir, variables, step: int, label: str) -> t
     from vps_jax.evaluation.runner import evaluate_folders
     from vps_jax.infer.predict import predict
     from vps_jax.infer.predictor import make_predictor
+    from vps_jax.train.workdir import SAMPLES
 
     settings, classes = config.evaluate, class_list(config)
     out = pathlib.Path(workdir) / "predictions" / label
@@ -179,7 +180,7 @@ def evaluate(config: Experiment, workdir, variables, step: int, label: str) -> t
     result = evaluate_folders(
         settings.truth, out, split=settings.split, metrics=settings.metrics, windows=settings.windows
     )
-    samples = write_samples(settings, out, classes, pathlib.Path(workdir) / "samples", f"step{step}_{label}")
+    samples = write_samples(settings, out, classes, pathlib.Path(workdir) / SAMPLES, f"step{step}_{label}")
     return headline(result), samples
 
 

@@ -16,6 +16,7 @@ from vps_jax.files import write_json
 from vps_jax.train import wandb_writer
 from vps_jax.train.optimizer import group_rates, make_schedule
 from vps_jax.train.summaries import ProgressLine, make_writer
+from vps_jax.train.workdir import SAMPLES
 from vps_jax.types import UserError
 
 COMPILED = "/jax/core/compile/backend_compile_duration"
@@ -117,7 +118,9 @@ class Report:
         self._write("write_scalars", step, {f"eval_{label}/{name}": value for name, value in metrics.items()})
         if images:
             self._write("write_images", step, {f"{label}/{name}": image for name, image in images.items()})
-        self.progress.say(f"step {step}, {label} weights: " + ", ".join(f"{k} {v:.2f}" for k, v in metrics.items()))
+        scores = ", ".join(f"{k} {v:.2f}" for k, v in metrics.items())
+        seen = f"; pictures of {len(images)} videos in {self._file.parent / SAMPLES}" if images else ""
+        self.progress.say(f"step {step}, {label} weights: {scores}{seen}")
 
     def restart_clock(self) -> None:
         """Leave the time since the last `log` out of the speed (evaluation, checkpoint)."""

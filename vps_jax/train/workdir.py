@@ -14,7 +14,8 @@ from vps_jax.train.checkpoint import FOLDER, SHOWN, is_of_training, newest_step
 from vps_jax.types import UserError
 
 MARK = "run_id"  # file that tells one run from another, see `run_mark`
-WRITTEN = ("config.json", "metrics.json", "compile_seconds.json", "predictions", "samples")  # what else a run writes
+SAMPLES = "samples"  # folder of the pictures of evaluations
+WRITTEN = ("config.json", "metrics.json", "compile_seconds.json", "predictions", SAMPLES)  # what else a run writes
 LOCK = ".lock"
 
 
