@@ -210,4 +210,5 @@ def shorten(config) -> None:
     config.train.log_every = 50
     config.train.checkpoint_every = 1_000
     config.train.evaluate_every = STEPS // 5
+    config.train.first_evaluation = 0
     config.train.keep_checkpoints = 2

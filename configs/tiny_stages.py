@@ -62,6 +62,7 @@ def shorten(config, steps: int) -> None:
     config.optim.warmup_steps = round(share * config.optim.warmup_steps)
     config.optim.decay_steps = tuple(round(share * k) for k in config.optim.decay_steps)
     config.train.steps = config.train.evaluate_every = steps
+    config.train.first_evaluation = 0
     config.train.checkpoint_every = min(steps, config.train.checkpoint_every)
 
 

@@ -119,7 +119,13 @@ def test_a_stored_meta_of_version_1_is_todays_experiment(name):
     stored = json.loads((STORED / f"{name}_version1.json").read_text())
     assert "version" not in stored["config"]
     made = {"tiny": tiny, "vspw_tiny": vspw_tiny}[name].get_config
-    flags = {"train.steps": 20, "train.evaluate_every": 0, "train.checkpoint_every": 20, "train.log_every": 10}
+    flags = {
+        "train.steps": 20,
+        "train.evaluate_every": 0,
+        "train.first_evaluation": 0,
+        "train.checkpoint_every": 20,
+        "train.log_every": 10,
+    }
     assert experiment(stored["config"]) == experiment(changed(made, flags))
 
 

@@ -63,6 +63,7 @@ class Train:
     log_every: int = number(50, low=0)
     checkpoint_every: int = number(1_000, low=0)
     evaluate_every: int = number(10_000, low=0)  # and after the last step; 0 never
+    first_evaluation: int = number(0, low=0)  # once more after so many steps, to see pictures soon; 0 not
     keep_checkpoints: int = number(2, low=1)  # the newest; the best by `best_metric` of the EMA weights stays as well
     best_metric: str = "vpq"
     wandb_project: str = ""  # of Weights & Biases, which then gets what TensorBoard gets; empty: none

@@ -100,6 +100,20 @@ def test_a_resumed_run_says_what_changed(tmp_path, monkeypatch, capsys):
     assert "all 2 steps were done before" in text
 
 
+def test_pictures_of_a_first_evaluation_are_told_of(tmp_path, monkeypatch, capsys):
+    use_micro_rooms(monkeypatch)
+
+    def evaluate(variables, step, label):
+        return {"vpq": 1.0}, {"video": np.zeros((1, 4, 4, 3), np.uint8)}
+
+    history = loop.train(micro_config(first_evaluation=1), tmp_path, evaluate=evaluate)
+    assert [row["step"] for row in history if row["weights"] == "ema"] == [1, 4, 6]
+    assert f"step 1, ema weights: vpq 1.00; pictures in {tmp_path / 'samples'}\n" in capsys.readouterr().err
+    assert loop.train(micro_config(first_evaluation=1), tmp_path, evaluate=evaluate) == history  # none is done again
+    history = loop.train(micro_config(first_evaluation=1, evaluate_every=0), tmp_path / "other", evaluate=evaluate)
+    assert history == []
+
+
 def test_evaluation_sees_both_weights_and_its_numbers_are_kept(tmp_path, monkeypatch):
     use_micro_rooms(monkeypatch)
     seen = []

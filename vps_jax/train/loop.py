@@ -203,10 +203,10 @@ def end_step(run: Run, state: TrainState, done: int, recorder: Recorder) -> None
 
 
 def is_scored(run: Run, done: int) -> bool:
-    """Whether the weights after so many steps are evaluated: when it is due, and at the end."""
+    """Whether the weights after so many steps are evaluated: when it is due, early if wanted, and at the end."""
     settings = run.setup.experiment.train
     wanted = run.evaluate is not None and settings.evaluate_every > 0
-    return wanted and (done == settings.steps or is_due(done, settings.evaluate_every))
+    return wanted and (done in (settings.first_evaluation, settings.steps) or is_due(done, settings.evaluate_every))
 
 
 def score(run: Run, state: TrainState) -> None:

@@ -119,7 +119,7 @@ class Report:
         if images:
             self._write("write_images", step, {f"{label}/{name}": image for name, image in images.items()})
         scores = ", ".join(f"{k} {v:.2f}" for k, v in metrics.items())
-        seen = f"; pictures of {len(images)} videos in {self._file.parent / SAMPLES}" if images else ""
+        seen = f"; pictures in {self._file.parent / SAMPLES}" if images else ""
         self.progress.say(f"step {step}, {label} weights: {scores}{seen}")
 
     def restart_clock(self) -> None:
