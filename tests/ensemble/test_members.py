@@ -99,6 +99,10 @@ def test_members_as_a_config_describes_them():
         ({"a": {**VPS, "weight": 0}}, "no weight is above 0"),
         ({"a": {**VPS, "ema": True}}, "members.a.ema: no such key"),
         ({"a": VPS, "b": {"task": "semantic"}}, "members.b: has neither checkpoint nor scores"),
+        (
+            {"b": {"task": "semantic"}, "c": {"scores": "x", "task": "depth"}},
+            "members.b: has neither .*; members.c: task='depth': no model has it",
+        ),
     ],
 )
 def test_what_does_not_fit_is_named(rows, message):

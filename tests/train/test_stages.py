@@ -182,6 +182,7 @@ def test_twin_learns_every_task_and_trains_what_it_should(stage):
             traced = step.trace(state, clip)
             step = step.compile(state, clip)
             assert_plan_knows_the_memory(traced, step, state, clip)
+            update = step.update  # compiled, for the tasks that follow
         losses = []
         for _ in range(10):
             state, scalars = step(state, clip)

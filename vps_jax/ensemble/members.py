@@ -95,12 +95,14 @@ def read_members(
       UserError: a member is not described right, or does not fit the others.
     """
     config = parse(EnsembleConfig, config)
-    members = []
+    members, faults = [], []
     for name in sorted(config.members):
         try:
             members.append(_read_member(name, config.members[name], open_checkpoint))
         except UserError as error:
-            raise UserError(f"members.{name}: {error}") from None
+            faults.append(f"members.{name}: {error}")
+    if faults:
+        raise UserError("; ".join(faults))
     things = _things_member(members, config.things)
     check_members(members, things)
     check_matching(config.matching, members, things)
