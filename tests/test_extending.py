@@ -102,7 +102,7 @@ def write_image(path: pathlib.Path, array: np.ndarray) -> None:
     cv2.imwrite(str(path), array)
 
 
-@pytest.mark.long
+@pytest.mark.early
 def test_a_data_set(folder):
     from vps_jax.evaluation.runner import evaluate_folders
 
@@ -135,7 +135,7 @@ def perfect(toys, root: pathlib.Path, out: pathlib.Path) -> None:
                 result.write(PanopticFrame(image.stem, (labels // 256 - 1).astype(np.uint8), tracks))
 
 
-@pytest.mark.long
+@pytest.mark.early
 def test_a_backbone(folder):
     run(str(ROOT / "main.py"), "--config", "my_backbone.py", "--workdir", "run", *options(SMALL))
     importlib.import_module("patches")

@@ -80,7 +80,7 @@ def losses(workdir) -> list[float]:
     return [e.tensor_proto.float_val[0] for e in events.Tensors("train_panoptic/loss")]
 
 
-@pytest.mark.long
+@pytest.mark.early
 def test_a_run_learns_is_evaluated_and_survives_a_kill(data, tmp_path):
     run = {"train__steps": 30, "train__checkpoint_every": 10}
     text = finish(start(data, tmp_path / "whole", **run, train__evaluate_every=30))

@@ -123,7 +123,7 @@ def average_misses(found: dict, manifest: dict) -> list[Miss]:
     return misses
 
 
-@pytest.mark.long
+@pytest.mark.early
 @pytest.mark.parametrize("steps", LENGTHS)
 @pytest.mark.parametrize("prefix", ["free_", "joint_"])
 def test_free_in_float64(prefix, steps, golden, golden_dir, tmp_path):
@@ -158,7 +158,7 @@ def check_in_float32(found: dict, manifest: dict, arrays: dict, prefix: str) -> 
             assert off <= allowed, f"{name} of step {k}: off by {off:.1e}, allowed {allowed:.1e}"
 
 
-@pytest.mark.long
+@pytest.mark.early
 @pytest.mark.parametrize("steps", LENGTHS)
 def test_followed_in_float32(steps, golden, golden_dir, golden_is_whole):
     """The stored masks, assignments and points; one's own, before they are replaced, are nearly the same."""
@@ -175,7 +175,7 @@ def test_followed_in_float32(steps, golden, golden_dir, golden_is_whole):
     assert (found["other_bits"] <= most_bits[: len(found["loss"])]).all(), found["other_bits"]
 
 
-@pytest.mark.long
+@pytest.mark.early
 @pytest.mark.parametrize("prefix", ["accumulate_", "together_"])
 def test_other_batches_in_float32(prefix, golden, golden_dir):
     """Two micro-batches whose gradients are averaged; and both clips in one normalisation."""

@@ -155,7 +155,7 @@ def first_moments(state) -> dict:
     return flat_paths(adam.mu)
 
 
-@pytest.mark.long
+@pytest.mark.early
 @pytest.mark.e2e
 @pytest.mark.parametrize("stage", STAGES)
 def test_twin_learns_every_task_and_trains_what_it_should(stage):
