@@ -34,7 +34,7 @@ def train_step(config: dict, *, batch: int, points: int):
         jax.ShapeDtypeStruct((batch, 1, height, width), jnp.uint16),
         jax.ShapeDtypeStruct((batch, 1), jnp.int32),
     )
-    variables = jax.eval_shape(lambda: models.init(model, jax.random.key(0), (height, width)))
+    variables = models.shapes(model, (height, width))
     numbers = {"match_points": points, "mask_points": points}
     criterion = make_task(NAME, numbers, num_classes=model.semantic_groups[0][1])
 
@@ -57,7 +57,7 @@ def residual_bytes(config: dict, *, batch: int) -> int:
     """Bytes that the model's forward pass keeps for its backward pass, parameters left out."""
     model = models.build(config)
     images = jnp.zeros((batch, 1, *model.backbone.image_size, 3), jnp.uint8)
-    variables = jax.eval_shape(lambda: models.init(model, jax.random.key(0), images.shape[2:4]))
+    variables = models.shapes(model, images.shape[2:4])
     apply = lambda v: model.apply(  # noqa: E731
         v, images, train=True, rngs={"drop_path": jax.random.key(0)}, mutable=["batch_stats"]
     )

@@ -44,12 +44,12 @@ def pytest_configure(config):
 def pytest_collection_modifyitems(items):
     """The long tests first in the share of every worker, so that none is left alone with one at the end."""
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-    long = [item for item in items if item.get_closest_marker("early")]
+    early = [item for item in items if item.get_closest_marker("early")]
     rest = [item for item in items if not item.get_closest_marker("early")]
     ordered = []
     for worker in range(workers):
         share = len(items) * (worker + 1) // workers - len(ordered)  # xdist cuts the list into equal parts
-        first = long[worker::workers]
+        first = early[worker::workers]
         short = max(share - len(first), 0)
         ordered += first + rest[:short]
         del rest[:short]

@@ -285,6 +285,9 @@ def test_other_files_are_refused(tmp_path):
     (tmp_path / "page.pth").write_text("\n<!DOCTYPE html><title>Log in</title>")
     with pytest.raises(UserError, match=r"page\.pth: a web page and no weights"):
         read_checkpoint(tmp_path / "page.pth")
+    header = b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'.ljust(0x3C20)  # its length begins with b" <"
+    (tmp_path / "x.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + np.float32(2).tobytes())
+    assert read_checkpoint(tmp_path / "x.safetensors")["a"] == 2
     with pytest.raises(UserError, match="no weights found"):
         read_checkpoint(zip_file(tmp_path / "x.pth", {"epoch": 3}, {}))
     np.savez(tmp_path / "objects.npz", a=np.array([{}], object))

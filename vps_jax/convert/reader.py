@@ -87,10 +87,10 @@ def _load(file: BinaryIO, path: pathlib.Path) -> Any:
     file.seek(0)
     if head[:2] == b"PK":
         return _load_zip(file)
-    if head.lstrip()[:1] == b"<":
-        raise UserError("a web page and no weights; its site may ask for a log-in or a click: fetch the file by hand")
     if head[8:9] == b"{":
         return _load_safetensors(file)
+    if head.lstrip()[:1] == b"<":  # after safetensors, the length of whose header may begin so
+        raise UserError("a web page and no weights; its site may ask for a log-in or a click: fetch the file by hand")
     if head[:1] != b"\x80":
         raise ValueError("neither a PyTorch, pickle, npz nor safetensors file")
     return pickles.load(file)

@@ -42,7 +42,7 @@ def init(model: nn.Module, key: jax.Array, image_size: tuple[int, int]) -> dict[
 
 
 def shapes(model: nn.Module, image_size: tuple[int, int] = (64, 64)) -> dict[str, Any]:
-    """Shapes and dtypes of what `init` gives, without computing anything, in half the time that tracing `init` takes.
+    """Shapes and dtypes of what `init` gives, without computing anything, in less time than tracing `init` takes.
 
     Args:
       model: from `build`.

@@ -16,11 +16,10 @@ from vps_jax.files import write_json
 from vps_jax.train import wandb_writer
 from vps_jax.train.optimizer import group_rates, make_schedule
 from vps_jax.train.summaries import ProgressLine, make_writer
-from vps_jax.train.workdir import SAMPLES
+from vps_jax.train.workdir import COMPILE_SECONDS, SAMPLES
 from vps_jax.types import UserError
 
 COMPILED = "/jax/core/compile/backend_compile_duration"
-COMPILE_SECONDS = "compile_seconds.json"  # of the programs of a run, for the next start of it
 
 
 class CompileCounter:

@@ -15,7 +15,8 @@ from vps_jax.types import UserError
 
 MARK = "run_id"  # file that tells one run from another, see `run_mark`
 SAMPLES = "samples"  # folder of the pictures of evaluations
-WRITTEN = ("config.json", "metrics.json", "compile_seconds.json", "predictions", SAMPLES)  # what else a run writes
+COMPILE_SECONDS = "compile_seconds.json"  # of the programs of a run, for the next start of it
+WRITTEN = ("config.json", "metrics.json", COMPILE_SECONDS, "predictions", SAMPLES)  # what else a run writes
 LOCK = ".lock"
 
 
