@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import cv2
 import jax
+import micro_checkpoint
 import numpy as np
 import pytest
 from typer.testing import CliRunner
@@ -154,6 +155,24 @@ def test_inputs_that_are_no_videos(checkpoint, tmp_path, capsys):
         line = complaint("predict", given, "--checkpoint", checkpoint, "--output", out, capsys=capsys)
         assert expected in line
         assert not list(out.rglob("*.png")) and not (out / "pred.json").exists()
+
+
+@pytest.mark.parametrize("layout", ["ytvis", "burst", "davis", "youtube_vis_2021"])
+def test_a_format_of_tracks_is_refused_for_a_task_without_any(checkpoint, tmp_path, capsys, layout):
+    asked = ("--task", "semantic", "--format", layout, "--output", tmp_path / "out")
+    line = complaint("predict", frames(tmp_path / "v"), "--checkpoint", checkpoint, *asked, capsys=capsys)
+    assert f"format {layout!r}: holds tracks, and task 'semantic' has none; choose another format" in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_task_that_needs_objects_is_checked_against_the_model_first(checkpoint, tmp_path, capsys):
+    video, asked = frames(tmp_path / "v"), ("--task", "vos", "--output", tmp_path / "out")
+    line = complaint("predict", video, "--checkpoint", checkpoint, *asked, capsys=capsys)
+    assert "--task vos: no objects to follow; give --first-masks or --points" in line
+    other = micro_checkpoint.videomt(tmp_path / "videomt")
+    line = complaint("predict", video, "--checkpoint", other, *asked, capsys=capsys)
+    assert "task='vos': a videomt model does panoptic, semantic, instance" in line
+    assert not (tmp_path / "out").exists()
 
 
 def test_output_that_cannot_be_written(checkpoint, tmp_path, capsys):

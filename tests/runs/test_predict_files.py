@@ -22,7 +22,6 @@ def test_objects_ask_for_the_task_that_follows_them():
     [
         ({}, PNG, JSON, "--first-masks first.png and --points clicks.json: objects are given twice"),
         ({"task": "instance"}, PNG, None, "--first-masks first.png: task 'instance' follows no objects"),
-        ({"task": "vos"}, None, None, "--task vos: no objects to follow; give --first-masks or --points"),
     ],
 )
 def test_options_that_contradict_each_other_are_named(asked, masks, points, line):

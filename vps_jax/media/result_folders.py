@@ -31,6 +31,7 @@ FORMATS = {
     "ytvis": "vps_jax.media.mask_lists:ytvis_writer",
     "coco-rle": "vps_jax.media.mask_lists:coco_writer",
 }
+TRACKS_ONLY = ("burst", "davis", "ytvis")  # formats that have no place for a class without tracks
 CLASS_FILE = "classes.json"  # the class list of a result folder; pred.json has no place for it
 RESERVED = ("overlay", "tracks", STATE)  # folders beside the results
 Origin = tuple[str, str | None] | None
@@ -87,13 +88,27 @@ def make_writer(out: str | pathlib.Path, layout: str, classes: ClassTable):
     Raises:
       UserError: unknown layout, or `out` cannot be written.
     """
-    writers = {name: spec.writer for name, spec in DATASETS.items() if spec.writer} | FORMATS
+    writers = known_writers()
     if layout not in writers and (own := recognize(pathlib.Path(layout))) is not None and own.writer:
         return resolve(own.writer)(pathlib.Path(out), classes)
     if layout not in writers:
         names = sorted(name for name in writers if (other := name.replace("_", "-")) == name or other not in writers)
         raise UserError(f"format {layout!r}: there is none; expected one of {', '.join(names)}")
     return resolve(writers[layout])(pathlib.Path(out), classes)
+
+
+def known_writers() -> dict[str, str]:
+    """Name of a data set or a format -> its writer."""
+    return {name: spec.writer for name, spec in DATASETS.items() if spec.writer} | FORMATS
+
+
+def check_tracks(layout: str, has_tracks: bool) -> None:
+    """Raises UserError for a layout that holds tracks alone, if the results have none: its files would be empty."""
+    if not has_tracks and known_writers().get(layout) in [FORMATS[name] for name in TRACKS_ONLY]:
+        raise UserError(
+            f"format {layout!r}: holds tracks, and task 'semantic' has none; choose another format, such as vspw, or "
+            "another task"
+        )
 
 
 def check_places(writer, video_ids: Iterable[str]) -> None:

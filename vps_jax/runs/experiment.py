@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from vps_jax import agreement
-from vps_jax.config import Evaluate, Experiment, Synthetic
+from vps_jax.config import TASKS, Evaluate, Experiment, Synthetic
 from vps_jax.datasets import dataset
 from vps_jax.datasets.classes import ClassTable, class_table
 from vps_jax.datasets.spec import SPLITS
@@ -52,6 +52,8 @@ def run_mode(config: Experiment, workdir, mode: str) -> list[dict]:
 
     config = own_experiment.filled(config)
     check(config, mode)
+    if mode == "train":
+        check_start(config, workdir)
     if config.synthetic.folder:
         make_synthetic(config.synthetic)
     if mode == "predict":  # needs no truth: the test split has none
@@ -127,6 +129,14 @@ def check(config: Experiment, mode: str = "train") -> None:
             f"train.best_metric={metric!r} is none of the numbers of evaluate.metrics={','.join(settings.metrics)}; "
             f"choose one of {', '.join(names)}"
         )
+
+
+def check_start(config: Experiment, workdir) -> None:
+    """Raises UserError, before data are made or read, if a new run has nothing to start from at `init_from.path`."""
+    from vps_jax.train.checkpoint import find_step, newest_step
+
+    if config.init_from.path and newest_step(workdir) is None:
+        find_step(config.init_from.path)
 
 
 def check_evaluation(settings: Evaluate) -> None:
@@ -242,11 +252,21 @@ def predict_with_checkpoint(
 
     if options.get("keep_going"):  # the process is the run's own
         one_heap()
-    segmenter = load(checkpoint, weights=weights, **(asked or {}))
+    segmenter, asked = load(checkpoint, weights=weights, **(asked or {})), asked or {}
+    check_task(getattr(segmenter.infer, "task", ""), options.get("layout", "vipseg"))
+    if asked.get("task") == "vos" and options.get("show") is None:
+        raise UserError("--task vos: no objects to follow; give --first-masks or --points")
     return predict(
         list(sources), segmenter.predictors(devices), segmenter.classes, out, split=split, overlay=overlay,
         made_by=segmenter.identity if resume else "", **options,
     )  # fmt: skip
+
+
+def check_task(task: str, layout: str) -> None:
+    """Raises UserError for a task without tracks and a layout that has a place for tracks alone."""
+    from vps_jax.media.result_folders import check_tracks
+
+    check_tracks(layout, has_tracks="semantic" not in (task, TASKS[task].asked_as if task in TASKS else ""))
 
 
 def convert_weights(source, config: Experiment, out) -> dict:

@@ -83,7 +83,7 @@ def for_objects(
     """What is asked of a checkpoint, for the task `vos` if objects are given.
 
     Raises:
-      UserError: objects are given for another task, or none for this one, or masks and points at once.
+      UserError: objects are given for another task, or masks and points at once.
     """
     given = [f"{name} {path}" for name, path in (("--first-masks", first_masks), ("--points", points)) if path]
     task = asked.get("task")
@@ -91,8 +91,6 @@ def for_objects(
         raise UserError(f"{' and '.join(given)}: objects are given twice; give one of the two")
     if given and task not in (None, "vos"):
         raise UserError(f"{given[0]}: task {task!r} follows no objects; leave one of the two out")
-    if task == "vos" and not given:
-        raise UserError("--task vos: no objects to follow; give --first-masks or --points")
     return {**asked, "task": "vos"} if given else asked
 
 
