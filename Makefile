@@ -24,7 +24,7 @@ demo: $(STAMP)
 	$(RUN) -m vps_jax demo
 
 test: $(STAMP) lint
-	$(RUN) -m pytest -n 2 --dist worksteal
+	$(RUN) -m pytest -n 3 --dist worksteal
 
 acceptance: $(STAMP)
 	$(RUN) -m pytest -m acceptance
