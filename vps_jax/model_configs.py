@@ -294,6 +294,7 @@ class TaskRow(NamedTuple):
       numbers: frozen dataclass of `config.tasks.<name>`.
       build: `module:name` of (numbers, num_classes, class_map) -> `tasks.Task`.
       has_classes: False for a task whose objects have no classes.
+      has_tracks: False for a task whose results are classes of pixels alone.
       needs_instances: False for a task that also trains on videos without instances.
       asked_as: what users of a trained model call it, if that is not its name.
     """
@@ -301,6 +302,7 @@ class TaskRow(NamedTuple):
     numbers: type
     build: str
     has_classes: bool = True
+    has_tracks: bool = True
     needs_instances: bool = True
     asked_as: str = ""
 
@@ -308,11 +310,12 @@ class TaskRow(NamedTuple):
 TASKS: dict[str, TaskRow] = {
     "panoptic": TaskRow(Panoptic, "vps_jax.tasks.panoptic:Panoptic"),
     "instance": TaskRow(Instance, "vps_jax.tasks.instance:Instance"),
-    "semantic": TaskRow(Semantic, "vps_jax.tasks.semantic_map:Semantic", needs_instances=False),
+    "semantic": TaskRow(Semantic, "vps_jax.tasks.semantic_map:Semantic", has_tracks=False, needs_instances=False),
     "vos": TaskRow(Vos, "vps_jax.tasks.vos:Vos", has_classes=False),
     "mask_classification": TaskRow(
         MaskClassification,
         "vps_jax.tasks.mask_classification:MaskClassification",
+        has_tracks=False,
         needs_instances=False,
         asked_as="semantic",
     ),

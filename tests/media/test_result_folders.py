@@ -2,6 +2,7 @@
 
 import json
 import zipfile
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -239,3 +240,12 @@ def test_results_of_other_classes_are_not_mixed(tmp_path):
         result_folders.VipsegWriter(tmp_path, from_rows(rows[:10]))
     assert (tmp_path / "classes.json").read_bytes() == before
     result_folders.VipsegWriter(tmp_path / "new", from_rows(rows[:10]))
+
+
+def test_the_root_of_an_own_set_of_tracks_has_no_place_for_classes_alone(monkeypatch):
+    tracks = SimpleNamespace(writer="vps_jax.media.mask_lists:ytvis_writer")
+    monkeypatch.setattr(result_folders, "recognize", lambda root: tracks)
+    with pytest.raises(UserError, match="format 'data/fish/truth': holds tracks, and task 'semantic' has none"):
+        result_folders.check_has_tracks("semantic", "data/fish/truth")
+    for layout in ("vipseg", "vspw", "kitti-step", "coco-rle"):
+        result_folders.check_has_tracks("semantic", layout)

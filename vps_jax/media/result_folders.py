@@ -88,25 +88,25 @@ def make_writer(out: str | pathlib.Path, layout: str, classes: ClassTable):
     Raises:
       UserError: unknown layout, or `out` cannot be written.
     """
-    writers = known_writers()
+    return resolve(writer_of(layout))(pathlib.Path(out), classes)
+
+
+def writer_of(layout: str) -> str:
+    """The `module:name` of a layout's writer; see `make_writer`."""
+    writers = {name: spec.writer for name, spec in DATASETS.items() if spec.writer} | FORMATS
     if layout not in writers and (own := recognize(pathlib.Path(layout))) is not None and own.writer:
-        return resolve(own.writer)(pathlib.Path(out), classes)
+        return own.writer
     if layout not in writers:
         names = sorted(name for name in writers if (other := name.replace("_", "-")) == name or other not in writers)
         raise UserError(f"format {layout!r}: there is none; expected one of {', '.join(names)}")
-    return resolve(writers[layout])(pathlib.Path(out), classes)
+    return writers[layout]
 
 
-def known_writers() -> dict[str, str]:
-    """Name of a data set or a format -> its writer."""
-    return {name: spec.writer for name, spec in DATASETS.items() if spec.writer} | FORMATS
-
-
-def check_tracks(layout: str, has_tracks: bool) -> None:
-    """Raises UserError for a layout that holds tracks alone, if the results have none: its files would be empty."""
-    if not has_tracks and known_writers().get(layout) in [FORMATS[name] for name in TRACKS_ONLY]:
+def check_has_tracks(task: str, layout: str) -> None:
+    """Raises UserError for a task without tracks and a layout that holds tracks alone: its files would be empty."""
+    if writer_of(layout) in [FORMATS[name] for name in TRACKS_ONLY]:
         raise UserError(
-            f"format {layout!r}: holds tracks, and task 'semantic' has none; choose another format, such as vspw, or "
+            f"format {layout!r}: holds tracks, and task {task!r} has none; choose another format, such as vspw, or "
             "another task"
         )
 

@@ -248,25 +248,22 @@ def predict_with_checkpoint(
     """
     from vps_jax.infer.predict import predict
     from vps_jax.infer.process_memory import one_heap
+    from vps_jax.media.result_folders import check_has_tracks
     from vps_jax.runs.segmenter import load
 
     if options.get("keep_going"):  # the process is the run's own
         one_heap()
-    segmenter, asked = load(checkpoint, weights=weights, **(asked or {})), asked or {}
-    check_task(getattr(segmenter.infer, "task", ""), options.get("layout", "vipseg"))
+    asked = asked or {}
+    segmenter = load(checkpoint, weights=weights, **asked)
+    task = getattr(segmenter.infer, "task", None)
+    if task in TASKS and not TASKS[task].has_tracks:
+        check_has_tracks(TASKS[task].asked_as or task, options.get("layout", "vipseg"))
     if asked.get("task") == "vos" and options.get("show") is None:
         raise UserError("--task vos: no objects to follow; give --first-masks or --points")
     return predict(
         list(sources), segmenter.predictors(devices), segmenter.classes, out, split=split, overlay=overlay,
         made_by=segmenter.identity if resume else "", **options,
     )  # fmt: skip
-
-
-def check_task(task: str, layout: str) -> None:
-    """Raises UserError for a task without tracks and a layout that has a place for tracks alone."""
-    from vps_jax.media.result_folders import check_tracks
-
-    check_tracks(layout, has_tracks="semantic" not in (task, TASKS[task].asked_as if task in TASKS else ""))
 
 
 def convert_weights(source, config: Experiment, out) -> dict:
