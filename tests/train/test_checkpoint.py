@@ -47,20 +47,32 @@ def steps_of(folder) -> list[int]:
     return sorted(int(p.name) for p in (folder / "checkpoints").iterdir() if p.name.isdigit())
 
 
-def test_a_state_comes_back_on_another_number_of_devices(tmp_path, monkeypatch):
+def listing(folder) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("read_by", ["cpu", "gpu"])
+@pytest.mark.parametrize("written_by", ["cpu", "gpu"])
+def test_a_state_comes_back_on_another_number_of_devices(written_by, read_by, tmp_path, monkeypatch):
+    """One process on a CPU hands orbax arrays of numpy; with GPUs or several processes these are JAX's."""
     monkeypatch.setattr("vps_jax.train.sharding.MIN_SHARDED_SIZE", 1)
     state = make_state(step=7)
     shardings = state_sharding(make_mesh(4), state)
+    monkeypatch.setattr(saving, "in_host_memory", lambda: written_by == "cpu")
     run = open_run(tmp_path)
     run.save(jax.device_put(state, shardings), meta=META)
     run.close()
+    assert ("_sharding" in listing(tmp_path / "checkpoints" / "7" / "ema")) == (written_by == "gpu")
     two = state_sharding(make_mesh(2, devices=jax.devices()[:2]), state)
+    monkeypatch.setattr(saving, "in_host_memory", lambda: read_by == "cpu")
     run = open_run(tmp_path)
     restored = run.restore(jax.eval_shape(lambda: state), two)
     assert_same(restored, state)
     assert restored.variables["params"]["head"]["kernel"].sharding == two.variables["params"]["head"]["kernel"]
+    assert restored.step.sharding == two.step
     assert run.meta() == {"step": 7, "run": "me", **META}
     run.close()
+    assert_same(checkpoint.restore_for_inference(tmp_path)[1], state.ema)
 
 
 def test_the_newest_and_the_best_stay_and_the_disk_check_counts_them(tmp_path):

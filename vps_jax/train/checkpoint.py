@@ -13,6 +13,7 @@ import sys
 from collections.abc import Mapping
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
 from vps_jax.config import Experiment, experiment
@@ -204,8 +205,9 @@ def tree_shapes(item: pathlib.Path):
 
 def read_tree(item: pathlib.Path):
     """A saved tree on the first local device, whatever devices wrote it."""
-    with ocp.StandardCheckpointer() as reader:
-        return reader.restore(item, tree_shapes(item))
+    in_memory = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), tree_shapes(item))
+    with ocp.StandardCheckpointer() as reader:  # faster than orbax laying each array on the device
+        return jax.device_put(reader.restore(item, in_memory), jax.local_devices()[0])
 
 
 def save_converted(path, config: Experiment | Mapping, variables) -> None:
@@ -225,7 +227,7 @@ def save_converted(path, config: Experiment | Mapping, variables) -> None:
     check_writable(path)
     names = ("variables", "meta")
     with ocp.CheckpointManager(folder, item_handlers=handlers(names)) as manager:
-        items = {"variables": ocp.args.StandardSave(jax.tree.map(jax.numpy.asarray, variables))}
+        items = {"variables": ocp.args.StandardSave(jax.tree.map(np.asarray, variables))}
         items["meta"] = ocp.args.JsonSave({"step": 0, "config": plain(experiment(config))})
         manager.save(0, args=ocp.args.Composite(**items))
         manager.wait_until_finished()
