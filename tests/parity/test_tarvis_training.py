@@ -158,7 +158,7 @@ def check_in_float32(found: dict, manifest: dict, arrays: dict, prefix: str) -> 
             assert off <= allowed, f"{name} of step {k}: off by {off:.1e}, allowed {allowed:.1e}"
 
 
-@pytest.mark.early
+@pytest.mark.early("float32")  # one update for all three tests
 @pytest.mark.parametrize("steps", LENGTHS)
 def test_followed_in_float32(steps, golden, golden_dir, golden_is_whole):
     """The stored masks, assignments and points; one's own, before they are replaced, are nearly the same."""
@@ -175,7 +175,7 @@ def test_followed_in_float32(steps, golden, golden_dir, golden_is_whole):
     assert (found["other_bits"] <= most_bits[: len(found["loss"])]).all(), found["other_bits"]
 
 
-@pytest.mark.early
+@pytest.mark.early("float32")
 @pytest.mark.parametrize("prefix", ["accumulate_", "together_"])
 def test_other_batches_in_float32(prefix, golden, golden_dir):
     """Two micro-batches whose gradients are averaged; and both clips in one normalisation."""
