@@ -8,6 +8,7 @@ Our code names float32 where computations must not be in bfloat16. Another name 
 imported, makes every number a float64.
 """
 
+import atexit
 import contextlib
 import gc
 import pathlib
@@ -19,6 +20,7 @@ import jax.numpy as jnp
 jax.config.update("jax_enable_x64", True)
 jnp.float32 = jnp.float64
 gc.disable()  # the process ends before its garbage matters
+atexit.register(gc.freeze)  # nor does it at the end
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "golden")]
 

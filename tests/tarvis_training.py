@@ -292,10 +292,34 @@ def final_points(batch: Batch, numbers) -> dict[str, jax.Array]:
     }
 
 
-def compiled_steps(made: Recipe, tx, shardings) -> list:
+class Start(NamedTuple):
+    """What runs have in common that differ in the gradient alone: weights as numpy arrays, optimizer, update."""
+
+    weights: Any
+    tx: Any
+    update: Callable
+    shardings: Any
+
+
+latest: list = []  # the last `Start` behind what it depends on
+
+
+def start_of(manifest: dict, made: Recipe, folder: pathlib.Path) -> Start:
+    """That of a recipe; made once for runs that follow each other."""
+    depends_on = folder, manifest["seed"], made.model, made.optim, made.ema_decay, made.make_tx, made.patches
+    if not latest or latest[0] != depends_on:
+        weights = first_variables(manifest, made, folder)
+        tx = made.make_tx(made.optim, weights["params"])
+        state = jax.eval_shape(lambda: create_state(weights, tx))
+        shardings = state_sharding(make_mesh(devices=jax.devices()[:1]), state)
+        update = make_update(tx, shardings, StepOptions(seed=0, ema_decay=made.ema_decay))
+        latest[:] = depends_on, Start(weights, tx, update, shardings)
+    return latest[1]
+
+
+def compiled_steps(made: Recipe, update, shardings) -> list:
     """Our step for every task: the one place that knows how it is made."""
     options = StepOptions(seed=0, ema_decay=made.ema_decay, accumulate=made.accumulate)
-    update = make_update(tx, shardings, options)
     return [
         make_step(
             Network(made.model), Recorded(task, made.chooses_points), group, update, shardings=shardings,
@@ -309,13 +333,13 @@ def compiled_steps(made: Recipe, tx, shardings) -> list:
 
 
 def first_variables(manifest: dict, made: Recipe, folder: pathlib.Path):
-    """The rule's weights through the converter, in the compute precision of the process."""
+    """The rule's weights through the converter, in the compute precision of the process; numpy arrays."""
     listing = json.loads((folder / tarvis_golden.KEYS).read_text())
     arrays = tarvis_golden.published(listing, manifest["seed"])
     rows = 1 + sum(n for _, n in made.model["semantic_groups"])
     width = made.model["hidden_dim"]
     arrays[SEMANTIC_QUERIES] = weights_rule.make(SEMANTIC_QUERIES, (rows, width), manifest["seed"])
-    return jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), convert.to_params(arrays, made.model))
+    return jax.tree.map(lambda a: np.asarray(a, jnp.float32), convert.to_params(arrays, made.model))
 
 
 def run(folder: pathlib.Path, made: Recipe, steps: int, *, whole: bool) -> dict[str, np.ndarray]:
@@ -326,17 +350,15 @@ def run(folder: pathlib.Path, made: Recipe, steps: int, *, whole: bool) -> dict[
     """
     manifest, arrays = golden_files.load(folder, CASE, whole=whole)
     mesh = make_mesh(devices=jax.devices()[:1])
-    variables = first_variables(manifest, made, folder)
-    record = Record(made, manifest, variables["params"])
     with contextlib.ExitStack() as stack:
         for patch in made.patches:
             stack.enter_context(mock.patch.object(*patch))
-        tx = made.make_tx(made.optim, variables["params"])
-        state = create_state(variables, tx)
-        shardings = state_sharding(mesh, state)
-        state = jax.device_put(state, shardings)
+        start = start_of(manifest, made, folder)
+        record = Record(made, manifest, start.weights["params"])
+        variables = jax.tree.map(jnp.array, start.weights)  # copies, since the steps may write over them
+        state = jax.device_put(create_state(variables, start.tx), start.shardings)
         del variables  # half a gigabyte
-        programs = compiled_steps(made, tx, shardings)
+        programs = compiled_steps(made, start.update, start.shardings)
         for k in range(steps):
             batch = put_batch(mesh, batch_of(manifest, arrays, made, k))
             state, scalars = programs[k % len(programs)](state, batch)

@@ -309,6 +309,13 @@ def test_too_little_memory_is_one_line(capsys, monkeypatch):
     assert "out of memory (Unable to allocate 49.7 GiB); choose smaller frames" in complaint("configs", capsys=capsys)
 
 
+def test_a_command_ends_without_a_look_at_all_its_objects():
+    last = "import atexit, gc; atexit.register(lambda: print(gc.get_freeze_count()))"  # runs after those added later
+    code = f"{last}; from vps_jax import cli; cli.main(['--version'])"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert int(shown.splitlines()[-1]) > 0
+
+
 def test_a_command_lets_the_collector_look_seldom(capsys):
     before = gc.get_threshold()
     try:
