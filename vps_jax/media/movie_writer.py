@@ -15,7 +15,7 @@ from vps_jax.media.image_files import first_line
 
 TICKS = 90_000  # per second; divides by all common frame rates
 CPU_AVX_512F = 13  # of cv::CpuFeatures, which Python's cv2 does not name
-QUALITY = {"crf": "20", "preset": "veryfast"}  # a third of the time of the default preset, files of the same size
+QUALITY = {"crf": "20", "preset": "superfast"}  # a quarter of the time of the default preset, files 7 % larger
 if cv2.checkHardwareSupport(CPU_AVX_512F):  # x264's code for it gives other bytes now and then for the same frames
     QUALITY["x264-params"] = "asm=AVX2"
 
