@@ -1,6 +1,7 @@
 """Many videos into one folder: what is finished is skipped, what is damaged is listed, what is stopped goes on."""
 
 import csv
+import errno
 import json
 import os
 import pathlib
@@ -313,6 +314,39 @@ def test_a_video_of_another_machine_that_lives_is_left_to_it(tmp_path, folders, 
         report, model = run(folders, tmp_path / "out")
         claim.unlink()
     assert model.videos == ["a", "c"] and report.busy == 1
+
+
+def test_a_claim_is_made_whole_or_not_at_all(tmp_path, monkeypatch):
+    """One that names nobody would be taken for that of another machine, and waited for."""
+
+    def killed():
+        raise SystemExit
+
+    monkeypatch.setattr(os, "getpid", killed)
+    with pytest.raises(SystemExit), RunState(tmp_path).claim("a"):
+        pass
+    assert not list((tmp_path / ".state").iterdir())
+
+
+def test_an_empty_claim_is_free_once_a_living_process_would_have_renewed_it(tmp_path):
+    claim = tmp_path / ".state" / "a.claim"
+    claim.parent.mkdir()
+    for age, free in ((0.5 * run_state.RENEW_SECONDS, False), (1.5 * run_state.RENEW_SECONDS, True)):
+        claim.touch()
+        os.utime(claim, (time.time() - age,) * 2)
+        with RunState(tmp_path).claim("a") as ours:
+            assert ours == free
+
+
+def test_one_claims_a_video_where_files_have_no_links(tmp_path, monkeypatch):
+    def refused(*_):
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refused)
+    with RunState(tmp_path).claim("a") as ours, RunState(tmp_path).claim("a") as theirs:
+        assert ours and not theirs
+        assert [path.name for path in (tmp_path / ".state").iterdir()] == ["a.claim"]
+    assert not list((tmp_path / ".state").iterdir())
 
 
 SCRIPT = """

@@ -148,21 +148,39 @@ def _owner(path: pathlib.Path) -> list[str]:
 
 
 def _create(path: pathlib.Path, token: str) -> bool:
-    """Make the claim; False if it is there already."""
+    """Make the claim, whole or not at all; False if it is there already."""
+    draft = path.with_name(f"{path.name}.{token}.draft")
+    try:
+        draft.write_text(f"{_place()} {os.getpid()} {token}")
+        try:
+            os.link(draft, path)
+        except FileExistsError:
+            return False
+        except OSError:  # a file system without links: a process that is killed here leaves a claim that names nobody
+            return _copy_to_new(draft, path)
+        return True
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _copy_to_new(source: pathlib.Path, path: pathlib.Path) -> bool:
+    """False if the file is there already."""
     try:
         with path.open("x") as file:
-            file.write(f"{_place()} {os.getpid()} {token}")
+            file.write(source.read_text())
     except FileExistsError:
         return False
     return True
 
 
 def _is_stale(path: pathlib.Path) -> bool:
-    """Whether the claim's process is dead: known of this place's, assumed of another's that renews it no longer."""
+    """Whether the claim's process is dead: known of this place's, assumed of others that renew it no longer."""
     if (renewed := _renewed(path)) is None:
         return False  # it has just been given back
     age = time.time() - renewed / 1e9
     place, pid = [*_owner(path), "", ""][:2]
+    if not place:
+        return age > RENEW_SECONDS
     if place != _place():
         return age > STALE_SECONDS
     try:
