@@ -42,17 +42,19 @@ def test_weights_of_classes_by_hand():
 
 
 def test_gradient_at_zero_logits_is_finite():
-    grad = jax.grad(lambda x: jnp.sum(semantic_losses.point_sums(x, jnp.array([[0]])).norm))(jnp.zeros((1, 1, 3)))
-    assert not grad.any()
+    norm = lambda x: jnp.sum(semantic_losses.point_sums(x, jnp.array([[0]])).norm)  # noqa: E731
+    assert not np.any(jax.jit(jax.grad(norm))(jnp.zeros((1, 1, 3))))
 
 
 def test_ignored_cells_are_avoided():
-    ignored = jnp.zeros((1, 8, 8), bool).at[:, :, :4].set(True)
+    ignored = np.zeros((1, 8, 8), bool)
+    ignored[:, :, :4] = True
     logits = jax.random.normal(jax.random.key(1), (1, 8, 8, 3))
     base = jax.random.uniform(jax.random.key(0), (1, 26, 2))  # p = 8: 24 candidates and 2 fresh
-    points = semantic_losses.uncertain_points(logits, ignored, base, jnp.zeros((1, 2)), 8)
-    free = base[0, 2:, 0] > 4.5 / 8
-    assert free.sum() >= 6 and jnp.all(points[0, :6, 0] > 4.5 / 8)
+    uncertain_points = jax.jit(semantic_losses.uncertain_points, static_argnums=4)
+    points = np.asarray(uncertain_points(logits, ignored, base, np.zeros((1, 2), np.float32), 8))
+    free = np.asarray(base)[0, 2:, 0] > 4.5 / 8
+    assert free.sum() >= 6 and np.all(points[0, :6, 0] > 4.5 / 8)
 
 
 def test_pieces_keep_order_and_size():

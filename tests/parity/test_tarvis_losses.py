@@ -297,14 +297,18 @@ def test_point_sampler(kind, load):
     _, stored = load("tarvis_f_point_sampler")
     logits = jnp.asarray(np.moveaxis(stored[f"{kind}_logits"], 1, -1))  # [n, h, w, k]
     first, second = (jnp.asarray(stored[f"{kind}_uniform_{name}"]) for name in ("first", "second"))
-    values = sampling.bilinear(logits, first)
-    if kind == "binary":
-        uncertainty = sampling.binary_uncertainty(values[..., 0])
-    else:
-        uncertainty = sampling.class_uncertainty(values[..., 1 if kind == "multiclass" else 0 :])
-    if kind == "multiclass":
-        uncertainty = jnp.where(values[..., 0] != 0, semantic_losses.NEVER, uncertainty)
-    found = np.asarray(sampling.most_uncertain(uncertainty, first, second))
+
+    def chosen(logits, first, second):
+        values = sampling.bilinear(logits, first)
+        if kind == "binary":
+            uncertainty = sampling.binary_uncertainty(values[..., 0])
+        else:
+            uncertainty = sampling.class_uncertainty(values[..., 1 if kind == "multiclass" else 0 :])
+        if kind == "multiclass":
+            uncertainty = jnp.where(values[..., 0] != 0, semantic_losses.NEVER, uncertainty)
+        return sampling.most_uncertain(uncertainty, first, second)
+
+    found = np.asarray(jax.jit(chosen)(logits, first, second))
     for points, expected in zip(found, stored[f"{kind}_points"], strict=True):
         assert set(map(tuple, points.tolist())) == set(map(tuple, expected.tolist()))
 
@@ -312,11 +316,11 @@ def test_point_sampler(kind, load):
 def test_semantic_points_avoid_what_is_ignored(load):
     """The loss's own choice, on the stored sampler case that has an ignore map."""
     _, stored = load("tarvis_f_point_sampler")
-    logits = jnp.asarray(np.moveaxis(stored["multiclass_logits"], 1, -1))
-    first, second = (jnp.asarray(stored[f"multiclass_uniform_{name}"]) for name in ("first", "second"))
-    base = jnp.concatenate([second, first], axis=1)
-    points = semantic_losses.uncertain_points(
-        logits[..., 1:], logits[..., 0] > 0, base, jnp.zeros((len(base), 2)), second.shape[1] * 4
+    logits = np.moveaxis(stored["multiclass_logits"], 1, -1)
+    first, second = (stored[f"multiclass_uniform_{name}"] for name in ("first", "second"))
+    base = np.concatenate([second, first], axis=1)
+    points = jax.jit(semantic_losses.uncertain_points, static_argnums=4)(
+        logits[..., 1:], logits[..., 0] > 0, base, np.zeros((len(base), 2), np.float32), second.shape[1] * 4
     )
     for found, expected in zip(np.asarray(points), stored["multiclass_points"], strict=True):
         assert set(map(tuple, found.tolist())) == set(map(tuple, expected.tolist()))

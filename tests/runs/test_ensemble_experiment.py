@@ -199,7 +199,7 @@ def test_the_identity_of_weights_changes_with_them(tmp_path, checkpoints):
     os.utime(item, ns=(item.stat().st_atime_ns, item.stat().st_mtime_ns + 1))  # as if trained again
     assert first.identity != ensemble_experiment.open_checkpoint(checkpoints["vps"], "ema").identity
     leaves = [jax.tree.leaves(tree) for tree in (first.load(), storing.restore_for_inference(checkpoints["vps"])[1])]
-    assert all((a == b).all() for a, b in zip(*leaves, strict=True))
+    assert all(np.array_equal(a, b) for a, b in zip(*leaves, strict=True))
 
 
 @pytest.mark.parametrize(

@@ -1,18 +1,27 @@
 """Targets of every task from one id map, worked out by hand."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from vps_jax import tasks
 from vps_jax.losses.mask_losses import Objects
-from vps_jax.tasks.targets import id_map_targets
+from vps_jax.tasks import targets as making
 from vps_jax.types import IGNORE, Clip, UserError
 
 # two rows of pixels; table of 3 rows, 5 classes: 1..3 instances, 4.. classes without instance
 IDS = np.array([[[[0, 1, 2, 3], [4, 6, 8, 1]]]], np.uint16)  # [b, t, h, w]
 CLASSES = np.array([[3, 0, -1]], np.int32)  # the third row is empty, though a pixel has its id
 CLIP = Clip(None, jnp.asarray(IDS), jnp.asarray(CLASSES))
+
+
+id_map_targets = jax.jit(making.id_map_targets, static_argnums=(1, 2))
+covers = jax.jit(Objects.covers)
+
+
+def make_targets(task, clip):
+    return jax.jit(task.make_targets)(clip)
 
 
 def check(targets, instance_ids, instance_classes, semantic):
@@ -23,37 +32,37 @@ def check(targets, instance_ids, instance_classes, semantic):
 
 
 def test_panoptic():
-    targets = tasks.make_task("panoptic", num_classes=5).make_targets(CLIP)
+    targets = make_targets(tasks.make_task("panoptic", num_classes=5), CLIP)
     check(targets, [[0, 1, 2, 0], [0, 0, 0, 1]], [3, 0, -1], [[IGNORE, 3, 0, IGNORE], [0, 2, 4, 3]])
 
 
 def test_semantic_folds_things_into_classes():
-    targets = tasks.make_task("semantic", num_classes=5).make_targets(CLIP)
+    targets = make_targets(tasks.make_task("semantic", num_classes=5), CLIP)
     check(targets, [[0] * 4] * 2, [-1] * 3, [[IGNORE, 3, 0, IGNORE], [0, 2, 4, 3]])
 
 
 def test_instance_keeps_its_things():
     # things are the classes 3 and 4; the rest is background
     classes = {"num_classes": 2, "class_map": (-1, -1, -1, 0, 1)}
-    targets = tasks.make_task("instance", **classes).make_targets(CLIP)
+    targets = make_targets(tasks.make_task("instance", **classes), CLIP)
     check(targets, [[0, 1, 0, 0], [0, 0, 0, 1]], [0, -1, -1], [[IGNORE, 1, 0, IGNORE], [0, 0, 2, 1]])
-    targets = tasks.make_task("instance", {"void_is_background": True}, **classes).make_targets(CLIP)
+    targets = make_targets(tasks.make_task("instance", {"void_is_background": True}, **classes), CLIP)
     assert targets.semantic.tolist() == [[[[0, 1, 0, 0], [0, 0, 2, 1]]]]
 
 
 def test_vos_needs_no_class():
-    targets = tasks.make_task("vos").make_targets(CLIP)
+    targets = make_targets(tasks.make_task("vos"), CLIP)
     check(targets, [[0, 1, 2, 0], [0, 0, 0, 1]], [0, 0, -1], [[IGNORE] * 4] * 2)
 
 
 def test_mask_classification_has_a_row_per_class():
-    targets = tasks.make_task("mask_classification", num_classes=5).make_targets(CLIP)
+    targets = make_targets(tasks.make_task("mask_classification", num_classes=5), CLIP)
     check(targets, [[0, 4, 1, 0], [1, 3, 5, 4]], [0, -1, 2, 3, 4], [[IGNORE, 3, 0, IGNORE], [0, 2, 4, 3]])
 
 
 def test_a_row_without_pixels_is_empty_and_an_id_beyond_the_table_is_void():
     ids = jnp.array([[[[2, 2], [9, 60000]]]], jnp.uint16)
-    targets = tasks.make_task("panoptic", num_classes=5).make_targets(Clip(None, ids, jnp.array([[3, 0]])))
+    targets = make_targets(tasks.make_task("panoptic", num_classes=5), Clip(None, ids, jnp.array([[3, 0]])))
     check(targets, [[2, 2], [0, 0]], [-1, 0], [[0, 0], [IGNORE, IGNORE]])
 
 
@@ -91,13 +100,13 @@ def test_overlapping_instances():
     objects = Objects.of_targets(targets)
     ids = targets.instance_ids
     for row, expected in enumerate(([1, 1, 0, 0, 1, 0], [0, 1, 1, 0, 1, 0], [0, 0, 0, 0, 1, 0], [0] * 6)):
-        covered = objects.covers(ids, jnp.full(ids.shape, row))
-        assert covered.ravel().astype(int).tolist() == expected
-    background = objects.covers(ids, jnp.full(ids.shape, -1))
-    assert background.ravel().tolist() == [False, False, False, True, False, True]
+        covered = covers(objects, ids, np.full(ids.shape, row))
+        assert np.ravel(covered).astype(int).tolist() == expected
+    background = covers(objects, ids, np.full(ids.shape, -1))
+    assert np.ravel(background).tolist() == [False, False, False, True, False, True]
     assert targets.instance_classes.tolist() == [[3, 1, 0, -1]]
     # a shared pixel has the class of the smallest instance
-    assert targets.semantic.ravel().tolist() == [3, 1, 1, -1, 0, 2]
+    assert np.ravel(targets.semantic).tolist() == [3, 1, 1, -1, 0, 2]
 
 
 def test_overlapping_instances_of_a_class_that_the_task_lacks():
@@ -105,15 +114,15 @@ def test_overlapping_instances_of_a_class_that_the_task_lacks():
     objects = Objects.of_targets(targets)
     ids = targets.instance_ids
     assert targets.instance_classes.tolist() == [[1, -1, 0, -1]]
-    covered = [objects.covers(ids, jnp.full(ids.shape, row)).ravel().astype(int).tolist() for row in range(3)]
+    covered = [np.ravel(covers(objects, ids, np.full(ids.shape, row))).astype(int).tolist() for row in range(3)]
     assert covered == [[1, 1, 0, 0, 1, 0], [0] * 6, [0, 0, 0, 0, 1, 0]]
 
 
 def test_exemplars_are_whole_masks():
     task = tasks.make_task("vos")
     clip = overlapping_clip()
-    shown = task.exemplars(clip, point_objects=1)
-    masks = shown["masks"].astype(int).reshape(3, -1).tolist()
+    shown = jax.jit(task.exemplars, static_argnames="point_objects")(clip, point_objects=1)
+    masks = np.asarray(shown["masks"]).astype(int).reshape(3, -1).tolist()
     assert masks == [[1, 1, 0, 0, 1, 0], [0, 1, 1, 0, 1, 0], [0, 0, 0, 0, 1, 0]]
     assert shown["points"].shape == (1, 1, 2)
 
