@@ -194,13 +194,12 @@ def weights_item(folder: pathlib.Path, which: str) -> pathlib.Path:
 
 
 def tree_shapes(item: pathlib.Path):
-    """Shapes of a saved tree, to be laid on the first local device."""
-    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    """Shapes and dtypes of a saved tree."""
     with ocp.StandardCheckpointer() as reader:
         saved = reader.metadata(item).item_metadata
     if saved is None:
         raise ValueError("the list of its arrays is damaged")
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), saved.tree)
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), saved.tree)
 
 
 def read_tree(item: pathlib.Path):
