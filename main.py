@@ -13,6 +13,8 @@ import sys
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from vps_jax import command_line
+
 DEFAULT_CONFIG = "configs/tiny.py"
 CONFIG = config_flags.DEFINE_config_file("config", None, f"Experiment, default {DEFAULT_CONFIG}.", lock_config=True)
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; default runs/<name of the config>.")
@@ -88,7 +90,6 @@ def fail(line: str):
 
 def main(_) -> None:
     logging.set_verbosity(logging.ERROR)  # libraries' remarks; ours go through the progress line
-    from vps_jax import command_line
     from vps_jax.config import ensemble_experiment as read_ensemble
     from vps_jax.config import experiment as read_config
     from vps_jax.runs import ensemble_experiment, experiment, plan_table
@@ -108,6 +109,7 @@ def main(_) -> None:
 
 
 if __name__ == "__main__":
+    command_line.with_huge_pages()
     try:
         app.run(main, flags_parser=parse_flags)
     except KeyboardInterrupt:  # outside of the steps of a run, which saves and ends by itself

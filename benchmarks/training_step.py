@@ -12,6 +12,7 @@ other load moves little, and seconds on the clock. Compile times are of one comp
 """
 
 import argparse
+import contextlib
 import dataclasses
 import functools
 import json
@@ -31,6 +32,10 @@ ROWS = ("points", "finest", "backbone", "neck", "decoder", "losses", "step", "ti
 
 
 def serve(remat: bool) -> None:
+    with contextlib.suppress(ImportError):  # training runs of earlier checkouts do not do this
+        from vps_jax.command_line import with_huge_pages
+
+        with_huge_pages()
     import jax
 
     jax.config.update("jax_enable_compilation_cache", False)

@@ -43,7 +43,7 @@ def get_config():
     config.train.log_every = 20
     config.train.checkpoint_every = 260
     config.train.evaluate_every = 1_300
-    config.train.first_evaluation = 150  # pictures within three minutes
+    config.train.first_evaluation = 150  # shows pictures soon
     config.train.keep_checkpoints = 1
 
     config.synthetic.folder = "runs/data/tiny"

@@ -38,8 +38,13 @@ install_import_hook(TYPED, "beartype.beartype")
 
 def pytest_configure(config):
     """Let XLA compile quickly; the acceptance tests run long enough for optimised programs to pay."""
-    if "not acceptance" in config.option.markexpr and quick_compile.FLAGS not in os.environ["XLA_FLAGS"]:
+    if "not acceptance" not in config.option.markexpr:
+        return  # these also measure the memory of commands as they are
+    if quick_compile.FLAGS not in os.environ["XLA_FLAGS"]:
         os.environ["XLA_FLAGS"] += f" {quick_compile.FLAGS}"
+    os.environ.setdefault(
+        "GLIBC_TUNABLES", "glibc.malloc.hugetlb=1"
+    )  # of the workers and of the commands that tests start
 
 
 @pytest.hookimpl(trylast=True)

@@ -230,8 +230,8 @@ def evaluate(
     plots: Annotated[Folder | None, Text("--plots", help="Folder for pictures.")] = None,
     classes: Annotated[int, Text("--classes", min=0, help="Number of best and worst classes shown; 0: all.")] = 5,
     processes: Annotated[int, Text("--processes", help="Number of processes that score videos.")] = 1,
-    quirks_on: Annotated[str | None, Text("--quirks-on", help="Official habits to switch on.")] = None,
-    quirks_off: Annotated[str | None, Text("--quirks-off", help="Official habits to switch off.")] = None,
+    quirks_on: Annotated[str | None, Text("--quirks-on", help="Official quirks to switch on.")] = None,
+    quirks_off: Annotated[str | None, Text("--quirks-off", help="Official quirks to switch off.")] = None,
 ):
     """Score a result folder against a truth folder.
 
@@ -407,6 +407,8 @@ def load_ensemble(path: str, keep_scores: Folder | None = None) -> EnsembleConfi
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point; turns errors of the user into one line and exit code 2."""
+    if arguments is None and sys.argv[1:2] == ["demo"]:  # the one command that trains
+        command_line.with_huge_pages()
     logging.getLogger("absl").setLevel(logging.ERROR)  # remarks of the libraries; our own errors are exceptions
     warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
     sys.unraisablehook = command_line.interrupt_again(sys.unraisablehook)

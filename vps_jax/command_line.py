@@ -1,4 +1,4 @@
-"""A command and its process: Ctrl-C that a library swallows, a standard output that takes nothing, the collector."""
+"""A command and its process: Ctrl-C that a library swallows, a standard output that takes nothing, memory."""
 
 import _thread
 import atexit
@@ -6,6 +6,8 @@ import contextlib
 import errno
 import gc
 import os
+import pathlib
+import platform
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -14,6 +16,36 @@ from vps_jax.types import UserError
 
 RETURNED_SECONDS = 0.05  # after which a callback has returned
 NEW_OBJECTS = 100_000  # after which the garbage collector looks at them; Python's own number is 700
+
+HUGE_PAGES = "glibc.malloc.hugetlb"  # a setting of glibc, since 2.35
+PAGES = pathlib.Path("/sys/kernel/mm/transparent_hugepage/enabled")
+GPU = pathlib.Path("/dev/nvidia0")
+
+
+def with_huge_pages() -> None:
+    """Start this process again with huge pages for large blocks of memory, where training on a CPU gains by them.
+
+    A training step allocates hundreds of MB, which the system clears page by page. With pages of 2 MB in place of 4 KB
+    a step of `configs/tiny.py` takes a quarter less time. glibc reads the setting as a process starts, so this comes
+    before all else; process id, arguments and open files stay. A setting of the user's own is left alone.
+    """
+    settings = os.environ.get("GLIBC_TUNABLES", "")
+    if HUGE_PAGES in settings or not sys.executable or not gains_by_huge_pages():
+        return
+    os.environ["GLIBC_TUNABLES"] = ":".join(filter(None, [settings, f"{HUGE_PAGES}=1"]))
+    with contextlib.suppress(OSError):
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+def gains_by_huge_pages() -> bool:
+    """Whether this machine computes on its CPU, and gives huge pages to programs that ask, but to no others."""
+    library, version = platform.libc_ver()
+    if library != "glibc" or tuple(map(int, version.split(".")[:2])) < (2, 35) or GPU.exists():
+        return False
+    try:
+        return "[madvise]" in PAGES.read_text()
+    except OSError:
+        return False
 
 
 def collect_seldom() -> None:

@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -26,6 +28,10 @@ def random_like(tree):
 
 def params_of(module, *args):
     return random_like(jax.eval_shape(lambda: module.init(jax.random.key(0), *args))["params"])
+
+
+def output_of(module, params, x):
+    return jax.jit(module.apply)({"params": params}, x)
 
 
 def softmax(x):
@@ -57,7 +63,7 @@ def test_windows_are_filled_with_zero_keys_that_count(window):
                 got = slow_attention(flat[:, 0, m], flat[:, 1, m], flat[:, 2, m])
                 out[y : y + s, c : c + s, m] = got.reshape(*part.shape[:2], d)
     expected = out[:h, :w].reshape(h * w, -1) @ p["proj"]["kernel"] + p["proj"]["bias"]
-    np.testing.assert_allclose(module.apply({"params": p}, x)[0], expected, atol=2e-6)
+    np.testing.assert_allclose(output_of(module, p, x)[0], expected, atol=2e-6)
 
 
 def test_beit_attention_has_relative_bias_and_no_key_bias():
@@ -72,7 +78,7 @@ def test_beit_attention_has_relative_bias_and_no_key_bias():
     bias = p["relative_position_bias_table"][beit_index(grid)]
     out = np.stack([slow_attention(q[:, m], qkv[:, 1, m], v[:, m], bias[..., m]) for m in range(heads)], axis=1)
     expected = out.reshape(n, -1) @ p["proj"]["kernel"] + p["proj"]["bias"]
-    np.testing.assert_allclose(module.apply({"params": p}, x)[0], expected, atol=2e-6)
+    np.testing.assert_allclose(output_of(module, p, x)[0], expected, atol=2e-6)
 
 
 def test_scan_over_the_stack_is_one_block_after_another():
@@ -84,13 +90,14 @@ def test_scan_over_the_stack_is_one_block_after_another():
     for i in range(3):
         expected = apply(jax.tree.map(lambda a, i=i: a[i], params), expected)
     for remat in (True, False):
-        found = run_blocks(block, params, jnp.zeros(3), x, None, train=False, remat=remat)
+        run = jax.jit(functools.partial(run_blocks, block, train=False, remat=remat))
+        found = run(params, jnp.zeros(3), x, None)
         np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_every_copy_starts_differently():
     dense = nn.Dense(24, kernel_init=linear_init)
-    kernel = stacked_init(dense, 2, jnp.zeros((1, 8)))(jax.random.key(0))["kernel"]
+    kernel = np.asarray(jax.jit(stacked_init(dense, 2, jnp.zeros((1, 8))))(jax.random.key(0))["kernel"])
     assert kernel.shape == (2, 8, 24)
     assert np.abs(kernel[0] - kernel[1]).max() > 1e-3
     assert 0.01 < kernel.std() < 0.03
@@ -103,7 +110,7 @@ def test_stochastic_depth_drops_whole_branches_of_a_sample():
     run = jax.jit(lambda rate, key: block.apply({"params": params}, x, rate, train=True, rngs={"drop_path": key}))
     kept = np.abs(np.asarray(run(0.5, jax.random.key(1))) - x).max(axis=(1, 2)) > 0
     assert 0 < kept.sum() < 16  # both branches of some samples are gone: they pass unchanged
-    np.testing.assert_allclose(run(0.0, jax.random.key(1)), block.apply({"params": params}, x), atol=1e-6)
+    np.testing.assert_allclose(run(0.0, jax.random.key(1)), output_of(block, params, x), atol=1e-6)
 
 
 def test_position_map_leaves_out_the_class_entry():
@@ -115,7 +122,7 @@ def test_position_map_leaves_out_the_class_entry():
 
 def test_long_attention_takes_its_heads_in_turn_unless_it_is_differentiated():
     b, n, m, d = 2, IN_TURN, 3, 4
-    q, k, v, weights = jax.random.normal(jax.random.key(0), (4, b, n, m, d))
+    q, k, v, weights = RNG.normal(size=(4, b, n, m, d)).astype(np.float32)
     no_bias = jnp.zeros((1, 1, 1, 1))  # with a bias all heads are computed at once
 
     def loss(bias):
@@ -124,7 +131,7 @@ def test_long_attention_takes_its_heads_in_turn_unless_it_is_differentiated():
     in_turn = jax.jit(attend).lower(q, k, v).compile()
     all_scores = 4 * b * m * n * n
     assert in_turn.memory_analysis().temp_size_in_bytes < all_scores / 2
-    np.testing.assert_allclose(in_turn(q, k, v), attend(q, k, v, no_bias), atol=2e-6)
+    np.testing.assert_allclose(in_turn(q, k, v), jax.jit(attend)(q, k, v, no_bias), atol=2e-6)
     gradients = (jax.jit(jax.grad(loss(bias), (0, 1, 2)))(q, k, v) for bias in (None, no_bias))
     for a, b in zip(*gradients, strict=True):
         np.testing.assert_array_equal(a, b)

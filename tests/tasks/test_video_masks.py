@@ -1,5 +1,7 @@
 """Targets, matching and losses of queries that are carried through a clip."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,15 +16,20 @@ from vps_jax.types import Clip, FrameQueryOutputs
 
 B, T, H, W, C, Q, K, N, D = 8, 2, 4, 6, 8, 5, 4, 3, 2
 POINTS = {"match_points": 32, "mask_points": 32}
+WEIGHTS = (2.0, 5.0, 5.0)  # of class, mask and dice
 
 
 def task_of(**numbers):
     return tasks.make_task("video_masks", {**POINTS, **numbers}, num_classes=K)
 
 
+def targets_of(clip, **numbers):
+    return jax.jit(task_of(**numbers).make_targets)(clip)
+
+
 def clip_of(ids, classes):
     ids = np.broadcast_to(np.asarray(ids, np.uint16), (B, T, 4 * H, 4 * W))
-    return Clip(None, jnp.asarray(ids), jnp.broadcast_to(jnp.asarray(classes, jnp.int32), (B, N)))
+    return Clip(None, ids, np.broadcast_to(np.asarray(classes, np.int32), (B, N)))
 
 
 def halves(left, right):
@@ -37,18 +44,18 @@ def outputs_of(seed=0):
 
 def test_every_segment_is_a_row():
     clip = clip_of(halves(1, 1 + N + 2), [3, -1, -1])  # an instance of class 3 beside stuff of class 2
-    targets = task_of().make_targets(clip)
+    targets = targets_of(clip)
     np.testing.assert_array_equal(targets.instance_classes[0], [3, -1, -1] + [-1, -1, 2, -1])
     np.testing.assert_array_equal(np.unique(targets.instance_ids), [1, 1 + N + 2])
-    semantic = task_of(segments="semantic").make_targets(clip)
+    semantic = targets_of(clip, segments="semantic")
     np.testing.assert_array_equal(semantic.instance_classes[0], [-1, -1, 2, 3])
-    instance = task_of(segments="instance").make_targets(clip)
+    instance = targets_of(clip, segments="instance")
     np.testing.assert_array_equal(instance.instance_classes[0], [3, -1, -1])
     np.testing.assert_array_equal(np.unique(instance.instance_ids), [0, 1])
 
 
 def test_void_is_no_segment():
-    targets = task_of().make_targets(clip_of(halves(0, 1), [1, -1, -1]))
+    targets = targets_of(clip_of(halves(0, 1), [1, -1, -1]))
     assert (np.asarray(targets.instance_classes) >= 0).sum() == B
     np.testing.assert_array_equal(targets.instance_ids[0, 0], halves(0, 1))
 
@@ -79,7 +86,7 @@ def test_a_late_object_takes_a_query_that_is_free_when_it_comes():
     points = jnp.asarray(np.random.default_rng(0).random((1, 2, 64, 2)), jnp.float32)
     first = first_appearance.first_frames(objects)
     np.testing.assert_array_equal(first, [[0, 1]])
-    match = lambda first, points: first_appearance.match(one, objects, first, points, weights=(2.0, 5.0, 5.0))  # noqa: E731
+    match = jax.jit(lambda first, points: first_appearance.match(one, objects, first, points, weights=WEIGHTS))
     np.testing.assert_array_equal(match(first, points), [[0, 2]])
     # as published for VIPSeg: matched in frame 0 by its empty mask
     np.testing.assert_array_equal(match(jnp.zeros_like(first), points[:, :1]), [[0, 1]])
@@ -89,7 +96,8 @@ def test_objects_beyond_the_queries_get_none():
     one, objects = late_object()
     few = FrameSets(one.features[..., :1], one.embeds[:, :, :1, :1], one.class_logits[:, :, :1])
     points = jnp.full((1, 2, 4, 2), 0.25)
-    found = first_appearance.match(few, objects, jnp.asarray([[0, 1]]), points, weights=(2.0, 5.0, 5.0))
+    match = jax.jit(functools.partial(first_appearance.match, weights=WEIGHTS))
+    found = match(few, objects, jnp.asarray([[0, 1]]), points)
     np.testing.assert_array_equal(found, [[0, -1]])
     assert TAKEN < 1e5  # of ops.assignment, which cuts costs there
 
@@ -129,13 +137,13 @@ def test_a_perfect_prediction_costs_next_to_nothing():
     classes = np.full((T, 5, K + 1), -30.0)
     classes[:, 0, 3] = classes[:, 1, 2] = classes[:, 2:, K] = 30.0
     one = (features, embeds, jnp.asarray(classes, jnp.float32)[None])
-    outputs = FrameQueryOutputs(*(jnp.broadcast_to(a, (1, B, *a.shape[1:])) for a in one), None)
+    outputs = FrameQueryOutputs(*(np.broadcast_to(a, (1, B, *a.shape[1:])) for a in one), None)
     task = task_of()
-    targets = task.make_targets(clip_of(halves(1, 1 + N + 2), [3, -1, -1]))
+    targets = targets_of(clip_of(halves(1, 1 + N + 2), [3, -1, -1]))
     points = np.array([[0.1, 0.5], [0.4, 0.2], [0.6, 0.5], [0.9, 0.7]], np.float32)  # none on the edge
     given = {
-        "matcher": jnp.broadcast_to(points, (1, B, T, 4, 2)),
-        "instance": jnp.broadcast_to(points, (1, B, N + K, T, 4, 2)),
+        "matcher": np.broadcast_to(points, (1, B, T, 4, 2)),
+        "instance": np.broadcast_to(points, (1, B, N + K, T, 4, 2)),
     }
     loss, terms = jax.jit(lambda o: task.loss(o, targets, None, points=given))(outputs)
     assert float(loss) < 1e-3 and set(terms) == {"class", "mask", "dice", "matched/objects", "matched/same_query"}
@@ -144,7 +152,7 @@ def test_a_perfect_prediction_costs_next_to_nothing():
 
 def test_decode_gives_masks_classes_and_their_sum():
     outputs = outputs_of()
-    found = task_of().decode(outputs)
+    found = jax.tree.map(np.asarray, jax.jit(task_of().decode)(outputs))
     assert found.instance_masks.shape == (B, Q, T, H, W) and found.instance_classes.shape == (B, T, Q, K + 1)
     expected = np.asarray(outputs.mask_features[-1, 1, 1, 2, 3]) @ np.asarray(outputs.mask_embeds[-1, 1, 1, 4])
     np.testing.assert_allclose(found.instance_masks[1, 4, 1, 2, 3], expected, rtol=1e-4)

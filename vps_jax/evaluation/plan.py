@@ -45,7 +45,7 @@ class Plan(NamedTuple):
       score: `(states, job, settings)` reads a video and adds it to the states; can be sent to another process.
       inputs: files and folders that are read, never to be written.
       notes: lines for the reader of the numbers.
-      left: habits of VIPSeg's scripts that those of this layout do not have, unless they are asked for.
+      left: quirks of VIPSeg's scripts that those of this layout do not have, unless they are asked for.
     """
 
     layout: str

@@ -25,7 +25,7 @@ class Settings(NamedTuple):
     Attributes:
       classes: the truth's class table; a class without name is a gap in the ids and never occurs.
       windows: window lengths of VPQ in frames.
-      quirks: habits of the official scripts that are on.
+      quirks: quirks of the official scripts that are on.
     """
 
     classes: ClassTable

@@ -1,4 +1,4 @@
-"""The habits of the official scripts, each named; those that change no number of a whole truth are off by default.
+"""The quirks of the official scripts, each named; those that change no number of a whole truth are off by default.
 
 A published number is made with all of them (spec: metrics 5). `choose(off=["void_class"])` gives the set that
 lacks one. docs/evaluation_explained.md says what each does.
@@ -49,7 +49,7 @@ OFFICIAL = Quirks()
 
 
 def choose(*, on: Sequence[str] = (), off: Sequence[str] = ()) -> Quirks:
-    """The official habits, with those named `on` and without those named `off`.
+    """The official quirks, with those named `on` and without those named `off`.
 
     Raises:
       UserError: a name that is none of them, or that is in both.

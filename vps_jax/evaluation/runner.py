@@ -51,7 +51,7 @@ def evaluate_folders(
       windows: VPQ's windows: `leaderboard`, `official-script`, `1,2,4` or a sequence of lengths in frames.
       videos: names of those to score; None is all.
       processes: number of processes that score videos, with this one.
-      quirks_on, quirks_off: habits of the official scripts to switch on or off, see `quirks.Quirks`.
+      quirks_on, quirks_off: quirks of the official scripts to switch on or off, see `quirks.Quirks`.
       per_video, per_class, confusion, plots, json_out: files that get the numbers, see `reports.Reports`.
       progress: show a progress bar on standard error.
 

@@ -19,7 +19,7 @@ from vps_jax.evaluation.vipseg_folders import png_stems
 from vps_jax.types import UserError
 
 VOID = 255
-# habits of VIPSeg's copy of the score; that of this data set tells crowds by their number
+# quirks of VIPSeg's copy of the score; that of this data set tells crowds by their number
 LEFT = ("first_thing_crowd", "crowd_tracks")
 
 

@@ -77,7 +77,7 @@ def associations(counts: VideoCounts, is_thing: np.ndarray, quirks: Quirks = OFF
 
 
 def _sq(confusion: np.ndarray, quirks: Quirks) -> float | None:
-    """Mean IoU in 0..1 over the classes with a union; by the script's habit predicted void is one more class.
+    """Mean IoU in 0..1 over the classes with a union; by the script's quirk predicted void is one more class.
 
     None when the truth has no labelled pixel.
     """

@@ -325,7 +325,7 @@ def check_areas(records: list[FrameRecord], tubes: Tubes, video: str) -> None:
         raise UserError(
             f"{record.source}: video {video}, frame {record.stem}: segment {number} has area "
             f"{tubes.areas[t, i]}, but {tubes.pixels[t, i]} pixels in {record.png}; mend the truth, or ask for the "
-            "habit of the official script, --quirks-on json_area"
+            "quirk of the official script, --quirks-on json_area"
         )
 
 

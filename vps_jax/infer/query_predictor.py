@@ -211,7 +211,7 @@ class QueryPredictor:
         if self._infer.task == "semantic":
             return FrameScores(stem, sizes, scores)
         queries = self._tracked(class_logits)
-        masks = jnp.moveaxis(logits[..., queries], -1, 0)
+        masks = _masks_of(logits, queries)
         background_first = np.roll(class_logits[queries], 1, axis=-1)
         closed = [ClosedTrack(int(q) + 1, row) for q, row in zip(queries, background_first, strict=True)]
         tracks = FrameTracks(queries.astype(np.int32) + 1, masks, closed if closing else ())
@@ -303,6 +303,12 @@ class Programs:
 
 
 _programs = functools.lru_cache(maxsize=8)(Programs)
+
+
+@jax.jit
+def _masks_of(logits, queries):
+    """Maps `[n, h4, w4]` of the chosen queries, from the logits `[h4, w4, q]` of all."""
+    return jnp.moveaxis(logits[..., queries], -1, 0)
 
 
 @jax.jit

@@ -56,7 +56,7 @@ class ConvFFN(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b s c"]) -> Float[Array, "b s c"]:
         """`[b, s, c]` to the same."""
-        dense = lambda n, name: nn.Dense(n, dtype=self.dtype, kernel_init=linear_init, name=name)  # noqa: E731
+        dense = lambda n, name: layers.Dense(n, dtype=self.dtype, kernel_init=linear_init, name=name)  # noqa: E731
         depthwise = nn.Conv(
             self.hidden,
             (3, 3),

@@ -7,6 +7,7 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 
 from vps_jax.models.initializers import xavier
+from vps_jax.models.layers import Dense
 from vps_jax.ops import deformable_attention as ops
 from vps_jax.ops.levels import Shapes
 from vps_jax.shapes import Float, Float32
@@ -66,12 +67,12 @@ class MultiScaleDeformableAttention(nn.Module):
         """
         width = query.shape[-1]
         inner = int(width * self.value_ratio)
-        value = nn.Dense(inner, dtype=self.dtype, kernel_init=xavier, name="value_proj")(features)
+        value = Dense(inner, dtype=self.dtype, kernel_init=xavier, name="value_proj")(features)
         value = value.reshape(*value.shape[:2], self.num_heads, -1)  # [b, s, m, c]
         locations, weights = self.sampling(query, reference, shapes)
         x = ops.deformable_attention(value, locations, weights, shapes=shapes, chunk=self.chunk)
         x = x.reshape(*x.shape[:2], -1)  # [b, q, m c]
-        return nn.Dense(width, dtype=self.dtype, kernel_init=xavier, name="output_proj")(x)
+        return Dense(width, dtype=self.dtype, kernel_init=xavier, name="output_proj")(x)
 
     def sampling(
         self, query: Float[Array, "b q c"], reference: Float[Array, "..."], shapes: Shapes
@@ -81,14 +82,14 @@ class MultiScaleDeformableAttention(nn.Module):
         points = self.num_heads * self.num_levels * self.num_points
         zeros = nn.initializers.zeros_init()
         bias = offset_bias(self.num_heads, self.num_levels, self.num_points)
-        offsets = nn.Dense(
+        offsets = Dense(
             2 * points,
             dtype=jnp.float32,
             kernel_init=zeros,
             bias_init=lambda key, shape, dtype: jnp.asarray(bias, dtype).reshape(shape),
             name="sampling_offsets",
         )(query)
-        logits = nn.Dense(points, dtype=jnp.float32, kernel_init=zeros, name="attention_weights")(query)
+        logits = Dense(points, dtype=jnp.float32, kernel_init=zeros, name="attention_weights")(query)
         weights = jax.nn.softmax(logits.reshape(*table[:3], -1), axis=-1).reshape(table)
         size = np.asarray(shapes, np.float32)[:, ::-1]  # [l, 2] width, height
         steps = offsets.reshape(*table, 2) / size[:, None]

@@ -16,6 +16,7 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 
 from vps_jax.models.initializers import torch_bias, torch_kernel, xavier
+from vps_jax.ops import dense
 from vps_jax.shapes import Bool, Float, Shaped
 from vps_jax.types import Array
 
@@ -27,6 +28,7 @@ Maps = Sequence[Float[Array, "_ _ _ _"]]  # maps of a backbone, `[n, h_i, w_i, c
 
 LayerNorm = functools.partial(nn.LayerNorm, epsilon=1e-5)
 GroupNorm = functools.partial(nn.GroupNorm, num_groups=32, epsilon=1e-5)
+Dense = functools.partial(nn.Dense, dot_general=dense.dot_general)
 gelu = functools.partial(jax.nn.gelu, approximate=False)
 
 
@@ -66,7 +68,7 @@ def torch_dense(
     width: int, fan_in: int, dtype: DTypeLike, name: str | None, kernel_init: Callable = torch_kernel
 ) -> nn.Dense:
     """A Dense layer that starts as PyTorch's Linear does."""
-    return nn.Dense(width, dtype=dtype, kernel_init=kernel_init, bias_init=torch_bias(fan_in), name=name)
+    return Dense(width, dtype=dtype, kernel_init=kernel_init, bias_init=torch_bias(fan_in), name=name)
 
 
 class MLP(nn.Module):
@@ -103,7 +105,7 @@ class FeedForward(nn.Module):
 
     def linear(self, name: str, width: int, fan_in: int) -> nn.Dense:
         if self.zero_bias:
-            return nn.Dense(width, dtype=self.dtype, kernel_init=xavier, name=name)
+            return Dense(width, dtype=self.dtype, kernel_init=xavier, name=name)
         return torch_dense(width, fan_in, self.dtype, name, kernel_init=xavier)
 
 
@@ -144,15 +146,15 @@ class MultiHeadAttention(nn.Module):
         weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
         x = jnp.einsum("...mqs,...smc->...qmc", weights, v)
         x = x.reshape(*x.shape[:-2], width)  # [..., q, c]
-        return nn.Dense(width, dtype=self.dtype, name="out")(x)
+        return Dense(width, dtype=self.dtype, name="out")(x)
 
     def project(self, query, key, value):
         """Project and split heads; the query is scaled by 1/sqrt(head_dim)."""
         width = query.shape[-1]
-        dense = functools.partial(nn.Dense, width, dtype=self.dtype)
-        q = dense(name="query")(query) * (width // self.num_heads) ** -0.5
-        k = dense(name="key")(key)
-        v = dense(name="value")(value)
+        linear = functools.partial(Dense, width, dtype=self.dtype)
+        q = linear(name="query")(query) * (width // self.num_heads) ** -0.5
+        k = linear(name="key")(key)
+        v = linear(name="value")(value)
         return tuple(a.reshape(*a.shape[:-1], self.num_heads, -1) for a in (q, k, v))
 
 

@@ -13,7 +13,7 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 
 from vps_jax.models.initializers import packed_xavier, xavier
-from vps_jax.models.layers import FeedForward, LayerNorm, MultiHeadAttention, scan
+from vps_jax.models.layers import Dense, FeedForward, LayerNorm, MultiHeadAttention, scan
 from vps_jax.ops import masked_attention
 from vps_jax.ops.levels import LEVELS
 from vps_jax.shapes import Bool, Float
@@ -31,13 +31,13 @@ class Attention(MultiHeadAttention):
             attend = jnp.ones((1, 1, k.shape[1]), bool)
         x = masked_attention.masked_attention(q, k, v, attend)
         x = x.reshape(*query.shape)  # [b, q, c]
-        return nn.Dense(x.shape[-1], dtype=self.dtype, kernel_init=xavier, name="out")(x)
+        return Dense(x.shape[-1], dtype=self.dtype, kernel_init=xavier, name="out")(x)
 
     def project(self, query, key, value):
         width = query.shape[-1]
         heads = []
         for name, x in (("query", query), ("key", key), ("value", value)):
-            y = nn.Dense(width, dtype=self.dtype, kernel_init=packed_xavier, name=name)(x)
+            y = Dense(width, dtype=self.dtype, kernel_init=packed_xavier, name=name)(x)
             heads.append(y.reshape(*y.shape[:-1], self.num_heads, -1))
         return heads[0] * (width // self.num_heads) ** -0.5, heads[1], heads[2]
 

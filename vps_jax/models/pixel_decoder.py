@@ -9,7 +9,7 @@ from jax.typing import DTypeLike
 
 from vps_jax.models.deformable_layer import MultiScaleDeformableAttention
 from vps_jax.models.initializers import kaiming_uniform, normal, xavier
-from vps_jax.models.layers import FeedForward, GroupNorm, LayerNorm, Maps, scan
+from vps_jax.models.layers import Dense, FeedForward, GroupNorm, LayerNorm, Maps, scan
 from vps_jax.ops.deformable_attention import cell_centres
 from vps_jax.ops.levels import LEVELS, flatten_levels, slice_levels
 from vps_jax.ops.position import sine_2d
@@ -49,7 +49,7 @@ class ConvNorm(nn.Module):
         """`[b, h, w, c]` to `[b, h, w, width]`."""
         same = dict(use_bias=self.use_bias, dtype=self.dtype, kernel_init=self.kernel_init, name="conv")
         if self.kernel == 1:
-            x = nn.Dense(self.width, **same)(x)
+            x = Dense(self.width, **same)(x)
         else:
             x = nn.Conv(self.width, (self.kernel, self.kernel), padding=self.kernel // 2, **same)(x)
         return GroupNorm(dtype=self.dtype, name="norm")(x)
@@ -87,7 +87,7 @@ class PixelDecoder(nn.Module):
         y = ConvNorm(self.width, dtype=self.dtype, name="lateral")(fine)
         y = y + resize(memories[-1], fine.shape[1:3]).astype(y.dtype)
         y = nn.relu(ConvNorm(self.width, kernel=3, dtype=self.dtype, name="output")(y))
-        return nn.Dense(self.width, dtype=self.dtype, kernel_init=kaiming_uniform, name="mask_features")(y), memories
+        return Dense(self.width, dtype=self.dtype, kernel_init=kaiming_uniform, name="mask_features")(y), memories
 
     def encode(self, maps):
         """Maps of strides 32, 16, 8 through the encoder."""

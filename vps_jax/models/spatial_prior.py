@@ -5,7 +5,7 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 
 from vps_jax.models.initializers import kaiming_fan_out, pointwise
-from vps_jax.models.layers import Maps
+from vps_jax.models.layers import Dense, Maps
 from vps_jax.shapes import Float
 from vps_jax.types import Array
 
@@ -97,6 +97,6 @@ class SpatialPrior(nn.Module):
             maps.append(x)
         # 1x1 convolutions
         return [
-            nn.Dense(self.width, dtype=self.dtype, kernel_init=pointwise(kaiming_fan_out), name=f"fc{i + 1}")(m)
+            Dense(self.width, dtype=self.dtype, kernel_init=pointwise(kaiming_fan_out), name=f"fc{i + 1}")(m)
             for i, m in enumerate(maps)
         ]

@@ -70,7 +70,7 @@ class WindowAttention(nn.Module):
     def __call__(self, x: Float[Array, "n h w c"], shifted) -> Float[Array, "n h w c"]:
         """`[n, h, w, c]` to the same shape; `shifted`, a boolean scalar: windows lie half a window further on."""
         n, h, w, c = x.shape
-        qkv = nn.Dense(3 * c, use_bias=False, dtype=self.dtype, kernel_init=torch_kernel, name="qkv")(x)
+        qkv = layers.Dense(3 * c, use_bias=False, dtype=self.dtype, kernel_init=torch_kernel, name="qkv")(x)
         qkv = jnp.pad(qkv, ((0, 0), (0, -h % self.window), (0, -w % self.window), (0, 0)))
         size = qkv.shape[1:3]
         qkv += self.param("qkv_bias", nn.initializers.zeros_init(), (3 * c,), jnp.float32).astype(qkv.dtype)
@@ -80,7 +80,7 @@ class WindowAttention(nn.Module):
         qkv = ops.permute(qkv.reshape(n, -1, 3 * c), order, inverse)
         x = self.attend(qkv.reshape(n, -1, self.window**2, 3 * c), size, shifted)  # [n, windows, tokens, c]
         x = ops.permute(x.reshape(n, -1, c), inverse, order).reshape(n, *size, c)
-        return nn.Dense(c, dtype=self.dtype, kernel_init=torch_kernel, name="proj")(x[:, :h, :w])
+        return layers.Dense(c, dtype=self.dtype, kernel_init=torch_kernel, name="proj")(x[:, :h, :w])
 
     def attend(self, qkv, size, shifted):
         """`[n, windows, tokens, 3 c]` to `[n, windows, tokens, c]`; channels are ordered (q k v, head, d)."""
@@ -127,8 +127,8 @@ class Block(nn.Module):
         y = WindowAttention(self.num_heads, self.window, self.dtype, name="attn")(y, shifted)
         x = x + (y if factors is None else y * factors[0, :, None, None, None])
         y = layers.LayerNorm(dtype=self.dtype, name="norm2")(x)
-        y = layers.gelu(nn.Dense(4 * c, dtype=self.dtype, kernel_init=torch_kernel, name="fc1")(y))
-        y = nn.Dense(c, dtype=self.dtype, kernel_init=torch_kernel, name="fc2")(y)
+        y = layers.gelu(layers.Dense(4 * c, dtype=self.dtype, kernel_init=torch_kernel, name="fc1")(y))
+        y = layers.Dense(c, dtype=self.dtype, kernel_init=torch_kernel, name="fc2")(y)
         return x + (y if factors is None else y * factors[1, :, None, None, None]), None
 
 
@@ -184,7 +184,7 @@ class PatchMerging(nn.Module):
         n, h, w, c = x.shape
         x = x.reshape(n, h // 2, 2, w // 2, 2, c).transpose(0, 1, 3, 4, 2, 5)  # column parity before row parity
         x = layers.LayerNorm(dtype=self.dtype, name="norm")(x.reshape(n, h // 2, w // 2, 4 * c))
-        x = nn.Dense(2 * c, use_bias=False, dtype=self.dtype, kernel_init=torch_kernel, name="reduction")(x)
+        x = layers.Dense(2 * c, use_bias=False, dtype=self.dtype, kernel_init=torch_kernel, name="reduction")(x)
         return x.astype(jnp.float32)
 
 

@@ -145,7 +145,7 @@ class TemporalNeck(nn.Module):
 
     def project(self, i: int, x):
         """1x1 convolution and group norm per frame, float32 result."""
-        x = nn.Dense(self.hidden_dim, dtype=self.dtype, kernel_init=xavier, name=f"input_proj_{i}")(x)
+        x = layers.Dense(self.hidden_dim, dtype=self.dtype, kernel_init=xavier, name=f"input_proj_{i}")(x)
         return self.norm(x, f"input_norm_{i}").astype(jnp.float32)
 
     def norm(self, x, name: str):
@@ -196,13 +196,13 @@ class TemporalNeck(nn.Module):
     def mask_features(self, finest, coarser):
         """f4: the stride-4 backbone map with the stride-8 output upsampled onto it, through a 3x3 convolution."""
         conv = {"use_bias": False, "dtype": self.dtype, "kernel_init": kaiming_uniform}
-        y = self.norm(nn.Dense(self.hidden_dim, name="adapter_1", **conv)(finest), "adapter_1_norm")
+        y = self.norm(layers.Dense(self.hidden_dim, name="adapter_1", **conv)(finest), "adapter_1_norm")
         y = y + resize(coarser, finest.shape[2:4]).astype(y.dtype)
         y = nn.Conv(
             self.hidden_dim, (3, 3), padding=1, conv_general_dilated=convolution, name="layer_1", **conv
         )(y)  # fmt: skip
         y = nn.relu(self.norm(y, "layer_1_norm"))
-        return nn.Dense(self.hidden_dim, dtype=self.dtype, kernel_init=kaiming_uniform, name="mask_features")(y)
+        return layers.Dense(self.hidden_dim, dtype=self.dtype, kernel_init=kaiming_uniform, name="mask_features")(y)
 
 
 def _score_bytes() -> int:

@@ -163,11 +163,11 @@ class ViTAttention(nn.Module):
     @nn.compact
     def __call__(self, x, rotary=None, bias=None):
         """`[b, n, c]` to the same; see `Block` for `rotary` and `bias`."""
-        qkv = nn.Dense(3 * x.shape[-1], dtype=self.dtype, kernel_init=linear_init, name="qkv")(x)
+        qkv = layers.Dense(3 * x.shape[-1], dtype=self.dtype, kernel_init=linear_init, name="qkv")(x)
         qkv = _split_heads(qkv, self.num_heads)  # [b, n, 3, m, d]
         out = self.in_windows(qkv) if self.window else attend(*rotated(qkv, rotary), bias)
         out = out.reshape(x.shape)
-        return nn.Dense(x.shape[-1], dtype=self.dtype, kernel_init=linear_init, name="proj")(out)
+        return layers.Dense(x.shape[-1], dtype=self.dtype, kernel_init=linear_init, name="proj")(out)
 
     def in_windows(self, qkv):
         b, _, _, m, d = qkv.shape
@@ -202,11 +202,11 @@ class BEiTAttention(nn.Module):
         zeros = nn.initializers.zeros_init()
         q_bias, v_bias = (self.param(name, zeros, (width,)) for name in ("q_bias", "v_bias"))
         table = self.param("relative_position_bias_table", zeros, ((2 * h - 1) * (2 * w - 1) + 3, self.num_heads))
-        qkv = nn.Dense(3 * width, use_bias=False, dtype=self.dtype, kernel_init=linear_init, name="qkv")(x)
+        qkv = layers.Dense(3 * width, use_bias=False, dtype=self.dtype, kernel_init=linear_init, name="qkv")(x)
         qkv = qkv + jnp.concatenate([q_bias, jnp.zeros_like(q_bias), v_bias]).astype(qkv.dtype)
         q, k, v = jnp.moveaxis(_split_heads(qkv, self.num_heads), 2, 0)
         out = attend(q, k, v, beit_bias(table, self.grid)).reshape(x.shape)
-        return nn.Dense(width, dtype=self.dtype, kernel_init=linear_init, name="proj")(out)
+        return layers.Dense(width, dtype=self.dtype, kernel_init=linear_init, name="proj")(out)
 
 
 class Block(nn.Module):
@@ -248,7 +248,7 @@ class Block(nn.Module):
         """
         width = x.shape[-1]
         norm = lambda name: nn.LayerNorm(epsilon=self.eps, dtype=self.dtype, name=name)  # noqa: E731
-        dense = lambda n, name: nn.Dense(n, dtype=self.dtype, kernel_init=linear_init, name=name)  # noqa: E731
+        dense = lambda n, name: layers.Dense(n, dtype=self.dtype, kernel_init=linear_init, name=name)  # noqa: E731
         scale = nn.initializers.constant(self.init_values)
         gamma1, gamma2 = (self.param(name, scale, (width,)).astype(x.dtype) for name in ("gamma1", "gamma2"))
         if self.beit:
