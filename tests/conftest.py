@@ -42,9 +42,8 @@ def pytest_configure(config):
         return  # these also measure the memory of commands as they are
     if quick_compile.FLAGS not in os.environ["XLA_FLAGS"]:
         os.environ["XLA_FLAGS"] += f" {quick_compile.FLAGS}"
-    os.environ.setdefault(
-        "GLIBC_TUNABLES", "glibc.malloc.hugetlb=1"
-    )  # of the workers and of the commands that tests start
+    # for the workers, and for commands that tests start: they need not start themselves again
+    os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
 
 
 @pytest.hookimpl(trylast=True)

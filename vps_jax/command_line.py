@@ -26,8 +26,9 @@ def with_huge_pages() -> None:
     """Start this process again with huge pages for large blocks of memory, where training on a CPU gains by them.
 
     A training step allocates hundreds of MB, which the system clears page by page. With pages of 2 MB in place of 4 KB
-    a step of `configs/tiny.py` takes a quarter less time. glibc reads the setting as a process starts, so this comes
-    before all else; process id, arguments and open files stay. A setting of the user's own is left alone.
+    steps of `configs/tiny.py` took a fifth less time where nothing else ran on their core (docs/benchmarks.md). glibc
+    reads the setting as a process starts, so this comes before all else; process id, arguments and open files stay. A
+    setting of the user's own is left alone.
     """
     settings = os.environ.get("GLIBC_TUNABLES", "")
     if HUGE_PAGES in settings or not sys.executable or not gains_by_huge_pages():
