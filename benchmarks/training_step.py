@@ -6,9 +6,10 @@
 
 Rows: `points`, the choice of uncertain points in 24 maps, and `finest`, the neck's part at stride 4; `backbone`,
 `neck`, `decoder` and `losses` of TarViS with Swin-T for one clip of 3 x 256 x 448, the whole `step` of it with
-optimiser and average, and `tiny`, the step of `configs/tiny.py`. Each checkout runs in a process of its own; the two
-take turns, so that a change of the machine's speed meets both. Times are medians: seconds of CPU in all threads, which
-other load moves little, and seconds on the clock. Compile times are of one compilation each, without a cache.
+optimiser and average, and `tiny`, the step of eight clips with the model of `configs/tiny.py`. Each checkout runs in a
+process of its own; the two take turns, so that a change of the machine's speed meets both. Times are medians: seconds
+of CPU in all threads, which other load moves little, and seconds on the clock. Compile times are of one compilation
+each, without a cache.
 """
 
 import argparse
@@ -24,6 +25,7 @@ from checkouts import Checkout, seconds
 
 FOLDER = pathlib.Path(__file__).resolve().parents[1]
 CLIP = (3, 256, 448)
+TINY_BATCH = 8  # as in the config of earlier checkouts
 PARTS = {"backbone": "backbone_features", "neck": "neck_maps", "decoder": "decode"}
 ROWS = ("points", "finest", "backbone", "neck", "decoder", "losses", "step", "tiny")
 
@@ -208,7 +210,7 @@ def step_program(row: str, remat: bool):
         settings = config.experiment(tiny.get_config())
         model = models.build(settings.model)
         variables = jax.jit(lambda: models.init(model, jax.random.key(0), (64, 64)))()
-        clip = example_clip(settings.train.batch_size, settings.data.clip_frames, 64, 128, 124, rows=8)
+        clip = example_clip(TINY_BATCH, settings.data.clip_frames, 64, 128, 124, rows=8)
         task, optim = make_task("panoptic", settings.tasks["panoptic"], num_classes=124), settings.optim
     tx = make_optimizer(optim, variables["params"])
     state, mesh = create_state(variables, tx), make_mesh(devices=jax.devices()[:1])

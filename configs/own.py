@@ -100,6 +100,8 @@ def frames(config) -> None:
     config.train.batch_size = 4
     steps = config.train.get_ref("steps").identity()  # more of them stretch the schedule, and not the other way round
     config.train.evaluate_every = steps.identity()
+    config.optim.lr = 1e-3
+    config.optim.b2 = common.base().optim.b2
     config.optim.schedule = "warmup_poly"
     config.optim.warmup_steps = 100
     config.optim.total_steps = steps
@@ -121,6 +123,7 @@ def frames(config) -> None:
 def small():
     """Between configs/tiny.py and the published models: Swin-T under a narrow head, frames of 256 pixels [ours]."""
     config = tiny.get_config()
+    tiny.stepwise(config, STEPS)
     config.model.backbone = "swin_tiny"
     config.model.instance_queries = 50
     config.model.hidden_dim = 128

@@ -5,7 +5,9 @@ Hardware:  two CPU cores, 2 GB of memory
 Time:      about 8 minutes
 Expected:  VPQ of the EMA weights on unseen videos 40.8 to 42.9 over three seeds (mean of the windows 1, 2, 4, 6)
 
-The recipe is its own: the published rate, clip and warm-up are made for 90,000 steps.
+The recipe is its own: the published rate, clip and warm-up are made for 90,000 steps. Small batches, a high rate that
+falls linearly and a short memory of the second moment reach in 1,200 steps of 4 clips what `stepwise` needs 1,300 steps
+of 8 clips for.
 """
 
 from configs import common
@@ -31,18 +33,21 @@ def get_config():
     config.tasks.panoptic.mask_points = 128
     config.tasks.panoptic.semantic_points = 256
 
-    config.optim.lr = 1e-3
-    config.optim.warmup_steps = 130
-    config.optim.decay_steps = (910, 1170)
+    config.optim.lr = 4e-3
+    config.optim.b2 = 0.99
+    config.optim.schedule = "warmup_poly"
+    config.optim.warmup_steps = 100
     config.optim.clip_norm = 1.0
     config.optim.lr_groups = (("all", "", 1.0),)  # nothing is pretrained
 
-    config.train.steps = 1_300
-    config.train.batch_size = 8
+    config.train.steps = 1_200
+    # other numbers of steps stretch the schedule
+    config.optim.total_steps = config.train.get_ref("steps").identity()
+    config.train.batch_size = 4
     config.train.ema_decay = 0.99
     config.train.log_every = 20
-    config.train.checkpoint_every = 260
-    config.train.evaluate_every = 1_300
+    config.train.checkpoint_every = 300
+    config.train.evaluate_every = 1_200
     config.train.first_evaluation = 150  # shows pictures soon
     config.train.keep_checkpoints = 1
 
@@ -69,3 +74,16 @@ def get_config():
     config.infer.short_side_px = 64
     config.infer.max_side_px = 128
     return config
+
+
+def stepwise(config, steps: int) -> None:
+    """A schedule in the shape of the published one: eight clips a step, and a rate that falls to a tenth twice."""
+    config.optim.lr = 1e-3
+    config.optim.b2 = common.base().optim.b2
+    config.optim.schedule = "steps"
+    config.optim.warmup_steps = round(0.1 * steps)
+    config.optim.decay_steps = (round(0.7 * steps), round(0.9 * steps))
+    config.train.steps = config.train.evaluate_every = steps
+    config.train.batch_size = 8
+    config.train.checkpoint_every = min(steps, config.train.checkpoint_every)
+    config.train.first_evaluation = 0

@@ -9,8 +9,9 @@ Hardware:  one CPU core or more, 4 GB of memory
 Time:      about four minutes a stage on one core, compilation aside
 Expected:  VPQ of the EMA weights about 31 after stage 2, 41 after stages 3 and 4; see docs/results.md
 
-Tasks, query groups, hand-over and what stays frozen are those of the stages, everything else is that of
-configs/tiny.py. `vps_alone` is what joint training is compared with: stage 3's steps and rate on VPS alone.
+Tasks, query groups, hand-over and what stays frozen are those of the stages, the schedule is `stepwise` of
+configs/tiny.py, and everything else is that of its `get_config`. `vps_alone` is what joint training is compared with:
+stage 3's steps and rate on VPS alone.
 """
 
 import pathlib
@@ -38,9 +39,9 @@ def get_config(name: str = "stage2"):
     frozen = tuple(row for row in stage.optim.lr_groups if row[2] == 0)
     config.optim.lr_groups = (*frozen, *config.optim.lr_groups)
     config.optim.no_decay = stage.optim.no_decay
+    tiny.stepwise(config, STEPS[name])
     if name == "stage4":
         config.optim.lr *= stage.optim.lr / common.base().optim.lr
-    shorten(config, STEPS[name])
     config.train.evaluate_every *= stage.train.evaluate_every > 0
     prepared = config.synthetic.get_ref("folder") + "/prepared"
     video = config.data.sources.vipseg.to_dict() | {"path": prepared + "/vipseg"}  # follows the folder
@@ -54,16 +55,6 @@ def get_config(name: str = "stage2"):
             n: common.source(**video | {key: s[key] for key in keys}) for n, s in stage.data.sources.items()
         }
     return config
-
-
-def shorten(config, steps: int) -> None:
-    """The schedule of `config` in other steps; evaluation after the last one."""
-    share = steps / config.train.steps
-    config.optim.warmup_steps = round(share * config.optim.warmup_steps)
-    config.optim.decay_steps = tuple(round(share * k) for k in config.optim.decay_steps)
-    config.train.steps = config.train.evaluate_every = steps
-    config.train.first_evaluation = 0
-    config.train.checkpoint_every = min(steps, config.train.checkpoint_every)
 
 
 def use_three_data_sets(config, video: dict, davis: dict) -> None:

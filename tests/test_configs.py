@@ -200,7 +200,7 @@ def test_small_backbones_have_their_own_weights(backbone):
 
 @pytest.mark.parametrize("name", tiny_stages.STEPS)
 def test_tiny_stages_are_tiny_and_their_stages(name):
-    """Sizes, data and recipe of configs/tiny.py; tasks, groups, hand-over and what stays frozen of the stage."""
+    """Sizes and data of configs/tiny.py; tasks, groups, hand-over and what stays frozen of the stage."""
     config, small, stage = load(f"tiny_stages:{name}"), load("tiny"), tiny_stages.MODELS[name].get_config().to_dict()
     other = ("semantic_groups", "vos")
     assert {k: v for k, v in config["model"].items() if k not in other} == {
@@ -222,15 +222,23 @@ def test_tiny_stages_are_tiny_and_their_stages(name):
     assert (config["train"]["evaluate_every"] > 0) == (stage["train"]["evaluate_every"] > 0)
 
 
-def test_tiny_schedules_are_tinys_in_other_steps():
-    small = tiny.get_config()
+def test_tiny_stages_have_a_schedule_of_the_published_shape():
     for name, steps in tiny_stages.STEPS.items():
         config = tiny_stages.get_config(name)
-        share = steps / small.train.steps
         assert config.train.steps == steps and config.train.evaluate_every in (0, steps)
-        assert config.optim.decay_steps == tuple(round(share * k) for k in small.optim.decay_steps)
+        assert config.train.batch_size == 8 and config.train.first_evaluation == 0
         factor = stage4.get_config().optim.lr / stage3.get_config().optim.lr if name == "stage4" else 1
-        assert config.optim.lr == pytest.approx(factor * small.optim.lr)
+        rate = make_schedule(config.optim.to_dict())
+        shares = [float(rate(round(share * steps))) for share in (0, 0.1, 0.5, 0.75, 0.95)]
+        assert shares == pytest.approx(factor * 1e-3 * np.array([0, 1, 1, 0.1, 0.01]), rel=1e-5)
+
+
+def test_the_rate_of_tiny_falls_to_zero_after_the_last_step():
+    for steps in (1_200, 300):
+        config = tiny.get_config()
+        config.train.steps = steps
+        rate = make_schedule(config.optim.to_dict())
+        assert float(rate(steps)) == 0 < float(rate(steps - 1))
 
 
 def test_the_data_of_tiny_stages_follow_their_folder():

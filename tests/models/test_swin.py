@@ -78,24 +78,34 @@ def four_blocks(remat=True):
     return swin.Stage(4, num_heads=2, window=2, remat=remat)
 
 
-def test_scanned_blocks_are_applied_in_order():
+@pytest.mark.parametrize("depth, remat", [(4, True), (2, False)])
+def test_scanned_blocks_are_applied_in_order(depth, remat):
     """Every block with its own parameters and factors; the second and the fourth are shifted."""
-    stage = four_blocks()
+    stage = swin.Stage(depth, num_heads=2, window=2, remat=remat)
     x = np.random.default_rng(2).normal(size=(1, 3, 4, 16)).astype(np.float32)
     params = random_like(jax.eval_shape(lambda: stage.init(jax.random.key(0), x, None)))
-    factors = np.arange(1.0, 9.0, dtype=np.float32).reshape(4, 2, 1) / 8
+    factors = (np.arange(1.0, 9.0, dtype=np.float32).reshape(4, 2, 1) / 8)[:depth]
 
     @jax.jit
     def both(params, x):
         scanned = stage.apply(params, x, factors)
-        for number in range(4):
+        for number in range(depth):
             own = jax.tree.map(lambda a, n=number: a[n], params["params"]["blocks"])
             x, _ = swin.Block(2, 2).apply({"params": own}, x, number in (1, 3), factors[number])
         return scanned, x
 
     scanned, unrolled = both(params, x)
-    assert {a.shape[0] for a in jax.tree.leaves(params)} == {4}
+    assert {a.shape[0] for a in jax.tree.leaves(params)} == {depth}
     np.testing.assert_allclose(scanned, unrolled, atol=1e-5)
+
+
+@pytest.mark.parametrize("depth, remat, loops", [(2, False, 0), (2, True, 2), (3, False, 2)])
+def test_two_blocks_are_written_out_unless_they_are_computed_again(depth, remat, loops):
+    """Forward and backward pass have a loop each, or none."""
+    stage, x = swin.Stage(depth, num_heads=2, window=2, remat=remat), np.zeros((1, 3, 4, 16), np.float32)
+    params = random_like(jax.eval_shape(lambda: stage.init(jax.random.key(0), x, None)))
+    program = jax.jit(jax.grad(lambda params: stage.apply(params, x, None).sum())).lower(params).as_text()
+    assert program.count("stablehlo.while") == loops
 
 
 def test_maps_have_four_strides_and_the_stem_reads_patches():

@@ -22,6 +22,7 @@ from vps_jax.types import Array
 
 PIXEL_MEAN = (123.675, 116.28, 103.53)  # ImageNet's RGB, for values 0..255
 PIXEL_STD = (58.395, 57.12, 57.375)
+WRITTEN_OUT = 2  # passes of a loop
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 Maps = Sequence[Float[Array, "_ _ _ _"]]  # maps of a backbone, `[n, h_i, w_i, c_i]`, the finest first
@@ -55,6 +56,16 @@ def scan(module: nn.Module, body, **axes):
     shared = "variable_broadcast" in axes
     extra = module.is_initializing() and (shared or not _shapes_alone.get())
     return nn.scan(body, check_constancy_invariants=extra, **axes)
+
+
+def unroll(length: int, remat: bool) -> int:
+    """How many passes of a scan are written out: two if it has no more, else one.
+
+    A loop copies what it reads of stacked parameters and what it adds to their gradients, which takes a tenth of a
+    step of `configs/tiny.py`. Where passes are computed again (`remat`) the loop stays: it keeps XLA from merging them
+    with the forward pass.
+    """
+    return length if length <= WRITTEN_OUT and not remat else 1
 
 
 def normalize(

@@ -13,7 +13,7 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 
 from vps_jax.models.initializers import packed_xavier, xavier
-from vps_jax.models.layers import Dense, FeedForward, LayerNorm, MultiHeadAttention, scan
+from vps_jax.models.layers import Dense, FeedForward, LayerNorm, MultiHeadAttention, scan, unroll
 from vps_jax.ops import masked_attention
 from vps_jax.ops.levels import LEVELS
 from vps_jax.shapes import Bool, Float
@@ -129,6 +129,7 @@ class MaskedDecoder(nn.Module):
             split_rngs={"params": True},
             in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast, nn.broadcast),
             length=rounds,
+            unroll=unroll(rounds, self.remat),
         )(self.num_heads, self.ffn_dim, mask_embeds, self.dtype, name="rounds")
         x = x.astype(jnp.float32)
         _, after = scanned(x, attend, embed, memories, positions, level_features)  # [rounds, 3, b, q, c]

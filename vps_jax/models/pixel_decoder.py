@@ -9,7 +9,7 @@ from jax.typing import DTypeLike
 
 from vps_jax.models.deformable_layer import MultiScaleDeformableAttention
 from vps_jax.models.initializers import kaiming_uniform, normal, xavier
-from vps_jax.models.layers import Dense, FeedForward, GroupNorm, LayerNorm, Maps, scan
+from vps_jax.models.layers import Dense, FeedForward, GroupNorm, LayerNorm, Maps, scan, unroll
 from vps_jax.ops.deformable_attention import cell_centres
 from vps_jax.ops.levels import LEVELS, flatten_levels, slice_levels
 from vps_jax.ops.position import sine_2d
@@ -104,6 +104,7 @@ class PixelDecoder(nn.Module):
             variable_axes={"params": 0},
             split_rngs={"params": True},
             length=self.num_layers,
+            unroll=unroll(self.num_layers, self.remat),
         )
         x, _ = encoder(body(self.num_heads, self.ffn_dim, shapes, self.dtype, name="encoder"), x, None)
         return slice_levels(x, shapes)

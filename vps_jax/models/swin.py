@@ -148,7 +148,14 @@ class Stage(nn.Module):
         """`[n, h, w, c]` and factors `[depth, 2, n]`, or None, to the same shape as `x`."""
         # inside the loop nothing can be merged with the forward pass, so remat need not prevent it
         body = nn.remat(Block, prevent_cse=False) if self.remat else Block
-        blocks = layers.scan(self, body, variable_axes={"params": 0}, split_rngs={"params": True}, length=self.depth)
+        blocks = layers.scan(
+            self,
+            body,
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            length=self.depth,
+            unroll=layers.unroll(self.depth, self.remat),
+        )
         shifted = jnp.arange(self.depth) % 2 == 1
         return blocks(self.num_heads, self.window, self.dtype, name="blocks")(x, shifted, factors)[0]
 

@@ -169,6 +169,7 @@ class TemporalNeck(nn.Module):
             split_rngs={"params": True},
             in_axes=nn.broadcast,
             length=self.num_layers,
+            unroll=layers.unroll(self.num_layers, self.remat),
         )
         pairs = scanned(
             self.num_heads,
