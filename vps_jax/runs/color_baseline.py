@@ -40,11 +40,12 @@ def label_by_color(images: np.ndarray, colors: dict[int, np.ndarray], thing_ids:
       categories uint8 `[h, w]` and track ids int32 `[h, w]` (0 for stuff) of every frame.
     """
     classes = np.array(sorted(colors))
-    table = np.stack([colors[c] for c in classes.tolist()])  # [k, 3]
-    distance = ((images[..., None, :].astype(np.float32) - table.astype(np.float32)) ** 2).sum(-1)  # [t, h, w, k]
-    categories = classes[distance.argmin(-1)].astype(np.uint8)
+    table = np.stack([colors[c] for c in classes.tolist()]).astype(np.float32)  # [k, 3]
+    # half the squared distance, but for that of the pixel itself, which is the same for all classes
+    nearness = images.astype(np.float32) @ table.T - (table**2).sum(-1) / 2  # [t, h, w, k]
+    categories = classes[nearness.argmax(-1)].astype(np.uint8)
     tracks = np.zeros(categories.shape, np.int32)
-    for c in sorted(set(thing_ids) & set(classes.tolist())):
+    for c in sorted(set(thing_ids) & set(np.unique(categories).tolist())):
         regions, _ = ndimage.label(categories == c)
         tracks = np.where(regions > 0, regions + tracks.max(), tracks)
     yield from zip(categories, tracks, strict=True)
