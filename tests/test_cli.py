@@ -238,7 +238,7 @@ def main_py(*flags, cwd) -> subprocess.CompletedProcess:
         (["--mode=dream"], "should be one of <train|plan|predict|evaluate>"),
         (["--gpu=a100"], "--gpu and --devices are of --mode plan, this is --mode train"),
         (["--mode=plan", "--gpu=tpu"], "gpu 'tpu': expected one of a10, "),
-        (["--mode=plan", "--devices=3"], "train.batch_size=8 cannot be split over 3 devices"),
+        (["--mode=plan", "--devices=3"], "train.batch_size=4 cannot be split over 3 devices"),
         ([f"--config={ENSEMBLE}"], "mode 'train': an ensemble has nothing to train; choose --mode predict or"),
         ([f"--config={ENSEMBLE}", "--mode=evaluate"], "evaluate.truth: data/VIPSeg_720P/panoptic_gt_VIPSeg_val.json"),
         ([f"--config={ENSEMBLE}", "--mode=predict"], "members.image: "),

@@ -234,7 +234,7 @@ def test_tiny_stages_have_a_schedule_of_the_published_shape():
 
 
 def test_the_rate_of_tiny_falls_to_zero_after_the_last_step():
-    for steps in (1_200, 300):
+    for steps in (1_500, 300):
         config = tiny.get_config()
         config.train.steps = steps
         rate = make_schedule(config.optim.to_dict())

@@ -359,6 +359,12 @@ def test_an_evaluation_hides_no_events_of_a_run_that_is_ahead(tmp_path, monkeypa
     assert [e.step for e in events.Tensors("eval_ema/vpq")] == [2]
 
 
+def test_a_small_batch_trains_on_as_many_devices_as_it_has_clips(tmp_path, monkeypatch, capsys):
+    use_micro_rooms(monkeypatch)
+    loop.train(micro_config(batch_size=4, steps=1), tmp_path)
+    assert "4 cpu device(s) of 8, one for each clip of a batch, batch 4, workdir" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -82,6 +82,12 @@ def test_micro_batches_and_sharding_change_what_a_device_holds(monkeypatch):
     assert row.flop["float32"] == 2 * one.flop["float32"]
 
 
+def test_a_small_batch_is_planned_on_as_many_devices_as_it_has_clips(monkeypatch):
+    use_micro_rooms(monkeypatch)
+    found = plan.make_plan(micro_config(batch_size=4), 8)
+    assert found.devices == 4 and found.clips == 1
+
+
 @pytest.mark.parametrize(
     ("changes", "devices", "message"),
     [

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from vps_jax.train.sharding import check_batch, make_mesh, parameter_spec, put_batch
+from vps_jax.train.sharding import check_batch, make_mesh, parameter_spec, put_batch, used_devices
 from vps_jax.types import UserError
 
 
@@ -32,6 +32,14 @@ def test_batch_is_split_over_all_devices():
     array = put_batch(make_mesh(2), {"x": np.arange(16).reshape(16, 1)})["x"]
     assert array.shape == (16, 1) and array.addressable_shards[0].data.shape == (2, 1)
     np.testing.assert_array_equal(array, np.arange(16).reshape(16, 1))
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "accumulate", "fsdp", "used"),
+    [(4, 1, 1, 4), (8, 1, 1, 8), (8, 2, 1, 4), (12, 1, 1, 8), (32, 4, 1, 8), (4, 1, 2, 8), (1, 2, 1, 1)],
+)
+def test_a_small_batch_uses_as_many_devices_as_it_has_clips(batch_size, accumulate, fsdp, used):
+    assert used_devices(8, batch_size, accumulate, fsdp) == used
 
 
 def test_batch_that_cannot_be_split_is_refused():

@@ -107,9 +107,11 @@ def introduce(setup: Setup, state: TrainState, report: Report) -> None:
         write_json(setup.workdir / "config.json", setup.origin["config"], indent=1)
     report.config(json.dumps(setup.origin["config"], indent=1))
     say = report.progress.say
+    used, there = setup.mesh.size, jax.device_count()
+    idle = f" of {there}, one for each clip of a batch" if used < there else ""
     say(
-        f"{experiment.name}: {count_parameters(state.variables) / 1e6:.2f} M parameters, {setup.mesh.size} "
-        f"{jax.default_backend()} device(s), batch {experiment.train.batch_size}, workdir {setup.workdir}"
+        f"{experiment.name}: {count_parameters(state.variables) / 1e6:.2f} M parameters, {used} "
+        f"{jax.default_backend()} device(s){idle}, batch {experiment.train.batch_size}, workdir {setup.workdir}"
     )
     if int(state.step):
         say(f"resumed after step {int(state.step)}")

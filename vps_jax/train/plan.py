@@ -18,7 +18,7 @@ from vps_jax.data.validation import validated
 from vps_jax.ops import target
 from vps_jax.train.counting import Held, flop_by_dtype, peak_bytes, size_in_bytes, walk
 from vps_jax.train.setup import model_and_state, source_task
-from vps_jax.train.sharding import check_batch, check_fsdp, make_mesh, parameter_spec, state_sharding
+from vps_jax.train.sharding import check_batch, check_fsdp, make_mesh, parameter_spec, state_sharding, used_devices
 from vps_jax.train.state import TrainState
 from vps_jax.train.step import Step, StepOptions, make_step, make_update
 from vps_jax.types import Clip, UserError
@@ -130,13 +130,14 @@ def make_plan(experiment: Experiment, devices: int, backend: str = "gpu") -> Pla
 
     Args:
       experiment: the config.
-      devices: over which the batch is split; they need not be here.
+      devices: over which the batch is split, see `sharding.used_devices`; they need not be here.
       backend: what the devices are, see `ops.target`.
 
     Raises:
       UserError: the batch cannot be split over the devices, or the data settings do not fit.
     """
     settings, data = experiment.train, validated(experiment.data)
+    devices = used_devices(devices, settings.batch_size, settings.accumulate, settings.fsdp)
     check_fsdp(settings.fsdp, devices)
     check_batch(settings.batch_size, settings.accumulate, devices)
     shapes, assumed = shapes_of(data)

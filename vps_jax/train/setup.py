@@ -23,7 +23,7 @@ from vps_jax.train.checkpoint import (
 from vps_jax.train.class_sources import Labels
 from vps_jax.train.optimizer import make_optimizer
 from vps_jax.train.saving import Checkpoints
-from vps_jax.train.sharding import check_batch, make_mesh, state_sharding
+from vps_jax.train.sharding import check_batch, make_mesh, state_sharding, used_devices
 from vps_jax.train.state import TrainState, create_state
 from vps_jax.types import UserError
 
@@ -67,7 +67,9 @@ def prepare(experiment: Experiment, workdir) -> Setup:
     settings = experiment.train
     wandb_writer.check(settings.wandb_project)
     warn_of_slow_jax()
-    mesh = make_mesh(settings.fsdp)
+    devices = jax.devices()
+    used = used_devices(len(devices), settings.batch_size, settings.accumulate, settings.fsdp)
+    mesh = make_mesh(settings.fsdp, devices=devices[:used])
     check_batch(settings.batch_size, settings.accumulate, mesh.size)
     pipeline.describe(experiment.data)  # opens the data
     model, tx, abstract = model_and_state(experiment)

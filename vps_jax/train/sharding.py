@@ -64,6 +64,16 @@ def put_batch(mesh: Mesh, clip):
     return jax.tree.map(lambda a: jax.make_array_from_process_local_data(sharding, np.asarray(a)), clip)
 
 
+def used_devices(devices: int, batch_size: int, accumulate: int, fsdp: int) -> int:
+    """How many of the devices a run uses: no more than a micro-batch has samples, so that small batches train anywhere.
+
+    Runs of several processes, and those that split the state (`fsdp`), use all.
+    """
+    if jax.process_count() > 1 or fsdp > 1:
+        return devices
+    return min(devices, max(batch_size // max(accumulate, 1), 1))
+
+
 def check_fsdp(fsdp: int, devices: int) -> None:
     """Raise UserError unless the devices can be grouped by `fsdp`."""
     if fsdp < 1 or devices % fsdp:
