@@ -48,19 +48,15 @@ def pytest_configure(config):
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items):
-    """The long tests first in the share of every worker, so that none is left alone with one at the end.
-
-    Those whose mark `early` has the same argument are one worker's, one after the other: they have programs in common.
-    """
+    """The long tests first in the share of every worker, so that none is left alone with one at the end."""
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-    early, rest = {}, []
+    early, rest = [], []
     for item in items:
-        mark = item.get_closest_marker("early")
-        (early.setdefault(mark.args or item.nodeid, []) if mark else rest).append(item)
+        (early if item.get_closest_marker("early") else rest).append(item)
     ordered = []
     for worker in range(workers):
         share = len(items) * (worker + 1) // workers - len(ordered)  # xdist cuts the list into equal parts
-        first = [item for group in list(early.values())[worker::workers] for item in group]
+        first = early[worker::workers]
         short = max(share - len(first), 0)
         ordered += first + rest[:short]
         del rest[:short]

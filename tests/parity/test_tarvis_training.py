@@ -146,11 +146,11 @@ def test_every_mistake_is_seen(golden, golden_dir, tmp_path):
     assert {name: miss.step for name, miss in firsts.items()} == FIRST_SEEN
 
 
-def check_in_float32(found: dict, manifest: dict, arrays: dict, prefix: str) -> None:
+def check_in_float32(found: dict, manifest: dict, arrays: dict) -> None:
     """Every array of a run within the manifest's tolerances, per step and, where all its steps are done, whole."""
     steps = len(found["loss"])
-    for name, entry in stored_of(manifest, prefix, found, "tolerance").items():
-        ours, theirs = found[name], arrays[prefix + name]
+    for name, entry in stored_of(manifest, "", found, "tolerance").items():
+        ours, theirs = found[name], arrays[name]
         if after(name) is not None or steps == len(theirs):
             golden_files.assert_within(ours, theirs, entry["tolerance"], name)
         for k, allowed in enumerate(entry.get("tolerance_relative_per_step", ())[:steps]):
@@ -158,7 +158,7 @@ def check_in_float32(found: dict, manifest: dict, arrays: dict, prefix: str) -> 
             assert off <= allowed, f"{name} of step {k}: off by {off:.1e}, allowed {allowed:.1e}"
 
 
-@pytest.mark.early("float32")  # one update for all three tests
+@pytest.mark.early
 @pytest.mark.parametrize("steps", LENGTHS)
 def test_followed_in_float32(steps, golden, golden_dir, golden_is_whole):
     """The stored masks, assignments and points; one's own, before they are replaced, are nearly the same."""
@@ -168,21 +168,29 @@ def test_followed_in_float32(steps, golden, golden_dir, golden_is_whole):
     if steps > len(arrays["attend_level0_packed"]) and not golden_is_whole:
         pytest.skip("the masks of later steps are not in the shipped subset")
     found = tarvis_training.run(golden_dir, made, steps, whole=True)
-    check_in_float32(found, manifest, arrays, "")
+    check_in_float32(found, manifest, arrays)
     other_rows = (found["match_columns"] != arrays["match_columns"][: len(found["loss"])]).sum(axis=(1, 2, 3))
     assert not other_rows[:STEPS_WITHOUT].any() and other_rows.sum() <= MOST_OTHER_ROWS, other_rows
     most_bits = 20 + 10 * np.array(manifest["own_bits_that_differ_fp32_per_step"])
     assert (found["other_bits"] <= most_bits[: len(found["loss"])]).all(), found["other_bits"]
 
 
-@pytest.mark.early("float32")
+@pytest.mark.early
 @pytest.mark.parametrize("prefix", ["accumulate_", "together_"])
-def test_other_batches_in_float32(prefix, golden, golden_dir):
-    """Two micro-batches whose gradients are averaged; and both clips in one normalisation."""
+def test_other_batches_in_float64(prefix, golden, golden_dir, tmp_path):
+    """Two micro-batches whose gradients are averaged; and both clips in one normalisation.
+
+    Masks and assignments are one's own here. In float32 some processors decide a near tie otherwise, which moves the
+    third loss by 7e-4; what is stored differs from the float64 run by its casts to float32 alone.
+    """
     manifest, arrays = golden
-    made = tarvis_training.recipe(manifest, arrays, prefix)
-    found = tarvis_training.run(golden_dir, made, made.steps, whole=True)
-    check_in_float32(found, manifest, arrays, prefix)
+    (found,) = run_in_float64(golden_dir, tmp_path, f"{prefix}:{len(arrays[f'{prefix}loss'])}")
+    names = set(stored_of(manifest, prefix, found, "tolerance"))
+    assert {"loss", "grad_norm", "loss_instance_mask_ce", "loss_semantic_reg"} <= names
+    for name in names:
+        theirs = arrays[prefix + name]
+        spacing = np.finfo(np.float32).eps * np.abs(theirs).max()
+        np.testing.assert_allclose(found[name], theirs, rtol=0, atol=spacing, err_msg=name)
 
 
 def test_points_are_those_of_the_stored_run(golden):

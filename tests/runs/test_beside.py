@@ -1,6 +1,7 @@
 """A training in a process beside this one: its config, its output, its end."""
 
 import dataclasses
+import os
 import subprocess
 import sys
 
@@ -76,3 +77,10 @@ class Started:
 
     def __exit__(self, *_):
         pass
+
+
+@pytest.mark.skipif(not hasattr(os, "SCHED_IDLE"), reason="only Linux has this policy")
+def test_it_computes_only_while_cores_are_idle():
+    code = "import os; from vps_jax.runs import beside; beside.step_back(); print(os.sched_getscheduler(0), os.nice(0))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [str(os.SCHED_IDLE), "19"]
