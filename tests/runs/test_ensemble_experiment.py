@@ -233,22 +233,18 @@ def test_the_demos_image_model_never_trains_on_its_validation_videos(tmp_path):
     assert not seen["vspw"]["train"] & seen["vipseg"]["val"]
 
 
-def test_the_demos_ensemble_is_of_both_models_it_trained(tmp_path, monkeypatch):
+def test_the_demo_trains_the_image_model_beside_its_own_and_scores_both(tmp_path, monkeypatch):
     config, calls = demo.tiny_config(tmp_path, seed=5, steps=None), []
+    monkeypatch.setattr(experiment, "run", lambda *given: calls.append(given))
     monkeypatch.setattr(ensemble_experiment, "predict", lambda *given, **options: calls.append((given, options)))
     monkeypatch.setattr(demo, "score", lambda config, out: {"vpq": out})
-    assert demo.run_ensemble(config, tmp_path) == {"vpq": tmp_path / "ensemble"}
-    (((sources, both, out), options),) = calls
-    assert out == tmp_path / "ensemble" and options["split"] == "val"
+    assert demo.run_ensemble(config, tmp_path, steps=7) == {"vpq": tmp_path / "ensemble"}
+    (image, workdir), ((sources, both, out), options) = calls
+    assert workdir == tmp_path / "image" and out == tmp_path / "ensemble" and options["split"] == "val"
     assert sources == [str(tmp_path / "data" / "converted")]
-    assert {name: row.checkpoint for name, row in both.members.items()} == {
-        "vps": str(tmp_path / "train"), "image": str(tmp_path / "image"),
-    }  # fmt: skip
-
-
-def test_the_demos_image_model_sees_the_scenes_of_its_videos(tmp_path):
-    config = demo.tiny_config(tmp_path, seed=5, steps=None)
-    image = demo.image_config(config, tmp_path, steps=7)
     assert image.synthetic.layout == "vspw" and image.synthetic.seed == config.synthetic.seed
     assert image.data.sources["vspw"].path == str(tmp_path / "data_vspw" / "prepared" / "vspw")
     assert (image.train.seed, image.train.steps, image.optim.total_steps) == (5, 7, 7)
+    assert {name: row.checkpoint for name, row in both.members.items()} == {
+        "vps": str(tmp_path / "train"), "image": str(workdir),
+    }  # fmt: skip

@@ -3,12 +3,10 @@
 `make demo` runs it. It writes into one folder; started again, it continues where it was.
 """
 
-import contextlib
 import dataclasses
-import os
 import pathlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 
 from rich.console import Console
 from rich.table import Table
@@ -16,7 +14,7 @@ from rich.table import Table
 from vps_jax.config import Experiment
 from vps_jax.config import ensemble_experiment as read_ensemble
 from vps_jax.config import experiment as read_config
-from vps_jax.runs import beside, color_baseline, config_files, ensemble_experiment, experiment
+from vps_jax.runs import color_baseline, config_files, ensemble_experiment, experiment
 
 PICTURED = 2  # videos on the sheet of pictures
 
@@ -36,11 +34,9 @@ def run(folder="runs/demo", *, seed: int | None = None, data_seeds: tuple[int, .
     start = time.monotonic()
     folder = pathlib.Path(folder)
     config = tiny_config(folder, seed, steps)
-    with image_training(image_config(config, folder, steps), folder / "image") as train_image_model:
-        history = experiment.run(config, folder / "train")
-        results = compare(config, folder, history)
-        train_image_model()
-    results["ensemble with a ViT-Adapter"] = run_ensemble(config, folder)
+    history = experiment.run(config, folder / "train")
+    results = compare(config, folder, history)
+    results["ensemble with a ViT-Adapter"] = run_ensemble(config, folder, steps)
     for data_seed in data_seeds:
         results[f"EMA, videos of seed {data_seed}"] = score_other_seed(config, folder, data_seed)
     print_table(results)
@@ -61,35 +57,6 @@ def tiny_config(folder: pathlib.Path, seed: int | None, steps: int | None) -> Ex
         config.train.steps = steps
         config.train.evaluate_every = min(steps, config.train.evaluate_every)
     return read_config(config)
-
-
-def image_config(config: Experiment, folder: pathlib.Path, steps: int | None) -> Experiment:
-    """The image model of configs/tiny_ensemble.py on the scenes of `config`, in VSPW's layout.
-
-    Both models are trained on the same videos, so the validation videos stay unseen.
-    """
-    image = config_files.load_module("tiny_ensemble")[0].image_experiment()
-    image.synthetic.update(folder=str(folder / "data_vspw"), seed=config.synthetic.seed)
-    image.train.seed = config.train.seed
-    if steps is not None:
-        image.train.steps = image.optim.total_steps = image.train.checkpoint_every = steps
-    return read_config(image)
-
-
-@contextlib.contextmanager
-def image_training(config: Experiment, workdir: pathlib.Path) -> Iterator[Callable[[], None]]:
-    """Gives what trains the image model, or waits for it: where cores are left, it trains while the block runs."""
-    if experiment.has_gpu() or cores() == 1:
-        yield lambda: experiment.run(config, workdir)
-        return
-    print(f"The image model of the ensemble trains beside what follows; {workdir}.log has its output.", flush=True)
-    with beside.training(config, workdir) as finish:
-        yield finish
-
-
-def cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def compare(config: Experiment, folder: pathlib.Path, history: list[dict]) -> dict[str, dict[str, float]]:
@@ -116,9 +83,18 @@ def compare(config: Experiment, folder: pathlib.Path, history: list[dict]) -> di
     }
 
 
-def run_ensemble(config: Experiment, folder: pathlib.Path) -> dict[str, float]:
-    """Score both trained models together."""
-    ensemble = read_ensemble(config_files.load_module("tiny_ensemble")[0].get_config())
+def run_ensemble(config: Experiment, folder: pathlib.Path, steps: int | None) -> dict[str, float]:
+    """Train the image model on the same scenes in VSPW's layout, and score it together with the trained model.
+
+    Both are trained on the same videos, so the validation videos stay unseen.
+    """
+    module, _ = config_files.load_module("tiny_ensemble")
+    image, ensemble = module.image_experiment(), read_ensemble(module.get_config())
+    image.synthetic.update(folder=str(folder / "data_vspw"), seed=config.synthetic.seed)
+    image.train.seed = config.train.seed
+    if steps is not None:
+        image.train.steps = image.optim.total_steps = image.train.checkpoint_every = steps
+    experiment.run(read_config(image), folder / "image")
     places = {"vps": str(folder / "train"), "image": str(folder / "image")}
     members = {name: dataclasses.replace(row, checkpoint=places[name]) for name, row in ensemble.members.items()}
     ensemble = dataclasses.replace(ensemble, members=members)

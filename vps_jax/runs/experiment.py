@@ -73,7 +73,7 @@ def set_up_jax() -> None:
 
     from vps_jax.train import launch
 
-    if not has_gpu():
+    if not pathlib.Path("/dev/nvidia0").exists():
         hush_xla()
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache")) / "vps_jax" / "xla"
@@ -81,11 +81,6 @@ def set_up_jax() -> None:
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
     launch.join()
-
-
-def has_gpu() -> bool:
-    """Whether there is a GPU; asked without starting jax, which may have to join other processes first."""
-    return pathlib.Path("/dev/nvidia0").exists()
 
 
 def hush_xla() -> None:
