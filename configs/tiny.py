@@ -41,8 +41,7 @@ def get_config():
     config.optim.lr_groups = (("all", "", 1.0),)  # nothing is pretrained
 
     config.train.steps = 1_500
-    # other numbers of steps stretch the schedule
-    config.optim.total_steps = config.train.get_ref("steps").identity()
+    config.optim.total_steps = config.train.get_ref("steps").identity()  # other numbers stretch the schedule
     config.train.batch_size = 4
     config.train.ema_decay = 0.99
     config.train.log_every = 20
